@@ -1,0 +1,378 @@
+"""Every size and setting, as frozen dataclasses; presets are functions that return a whole config.
+
+A config is checked at its birth, and read from JSON strictly: an unknown key is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from difftalker.errors import UsageError
+
+STAGES = ("landmarks", "autoencoder", "prior", "synthesis")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionConfig:
+    """LF-Trans, BM-Trans, AM-Trans and the audio network (Sections 2.2 and 2.3)."""
+
+    features: str = "whisper-short"
+    """Speech features, a name of :data:`difftalker.speech.encoder.ENCODERS`."""
+    feature_dim: int = 384
+    window: int = 16
+    """Features around a video frame (Section 2.2: sixteen)."""
+    width: int = 128
+    heads: int = 4
+    layers: int = 1
+    """Self-attention layers of each transformer."""
+    audio_dim: int = 128
+    neighbours: int = 8
+    """Video frames on either side that a frame looks at; 0 is the paper's frame by frame."""
+    audio_moves_contour: bool = True
+    """Whether audio offsets the lower contour too; the paper's LF-Trans hears nothing."""
+    audio_offsets: bool = True
+    """AM-Trans; False is the paper's ablation, with audio into BM-Trans instead."""
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        _positive(self, "feature_dim", "window", "width", "heads", "layers", "audio_dim")
+        _check(self.width % self.heads == 0, "width", self.width, f"a multiple of {self.heads}")
+        _check(0 <= self.dropout < 1, "dropout", self.dropout, "0 <= dropout < 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """The KL autoencoder (Section 2.4, reference 18), over patches of pixels."""
+
+    channels: tuple[int, ...] = (96, 192)
+    layers: int = 1
+    patch: int = 4
+    """Pixels a side that go into one position before the first convolution."""
+    latent_channels: int = 8
+    groups: int = 16
+    attention: bool = False
+
+    def __post_init__(self) -> None:
+        _positive(self, "layers", "patch", "latent_channels", "groups")
+        down = self.patch * 2 ** (len(self.channels) - 1)
+        _check(down == 8, "patch", self.patch, "8 pixels a latent: patch x 2^(levels - 1) = 8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorConfig:
+    """The prior U-Net (Section 2.4): trained on the footage, then frozen."""
+
+    channels: tuple[int, ...] = (96, 128, 192)
+    layers: int = 1
+    groups: int = 32
+    head_dim: int = 32
+    context_dim: int = 64
+    """Width of the prompt's tokens; without a text encoder the prompt is one zero token."""
+    attention_levels: int = 1
+    """How many of the lowest levels attend."""
+    prediction: str = "v_prediction"
+    """What the network predicts: ``v_prediction``, or ``epsilon`` as in Eqs. 3 to 6."""
+    timesteps: int = 1000
+
+    def __post_init__(self) -> None:
+        _positive(self, "layers", "groups", "head_dim", "context_dim", "timesteps")
+        _check(self.prediction in ("epsilon", "v_prediction"), "prediction", self.prediction,
+               "epsilon or v_prediction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesisConfig:
+    """The landmark branch and its cross-attention into the frozen decoder (Section 2.4)."""
+
+    guidance: str = "landmarks"
+    """``landmarks``, or ``audio``: the paper's ablation without landmarks."""
+    stem_channels: tuple[int, ...] = (16, 32, 64)
+    """Convolutions over the drawn landmarks, each halving the picture."""
+    heads: int = 4
+    window: int = 8
+    """Side of the windows of cross-attention, in positions of the level; 0: everywhere."""
+
+    def __post_init__(self) -> None:
+        _check(len(self.stem_channels) == 3, "stem_channels", self.stem_channels, "3 numbers")
+        _check(self.guidance in ("landmarks", "audio"), "guidance", self.guidance,
+               "landmarks or audio")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How faces are drawn from noise."""
+
+    sampler: str = "dpm++"
+    """``ddpm``, ``ddim`` or ``dpm++`` (a second-order solver for few steps)."""
+    steps: int = 6
+
+    def __post_init__(self) -> None:
+        _positive(self, "steps")
+        _check(self.sampler in ("ddpm", "ddim", "dpm++"), "sampler", self.sampler,
+               "ddpm, ddim or dpm++")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """All networks of one avatar."""
+
+    preset: str = "tiny"
+    size_px: int = 256
+    """Side of the crop that the networks see."""
+    completion: CompletionConfig = field(default_factory=CompletionConfig)
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    base_model: str = ""
+    """A folder or hub id in the diffusers layout whose ``vae`` and ``unet`` are taken as they are
+    (their configuration then stands in place of ``autoencoder`` and ``prior``)."""
+
+    def __post_init__(self) -> None:
+        _check(self.size_px % 64 == 0, "size_px", self.size_px, "a multiple of 64")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """One stage of training."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    warmup_steps: int = 100
+    final_rate: float = 0.05
+    """The learning rate falls along a cosine to this share of its peak."""
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema: float = 0.999
+    validate_every: int = 250
+    checkpoint_every: int = 100
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        _positive(self, "steps", "batch", "learning_rate", "validate_every", "checkpoint_every",
+                  "log_every")
+        _check(0 <= self.ema < 1, "ema", self.ema, "0 <= ema < 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """All stages of training."""
+
+    landmarks: StageConfig
+    autoencoder: StageConfig
+    prior: StageConfig
+    synthesis: StageConfig
+    validation_clips: int = 4
+    """Clips held out of training to watch it."""
+    span_frames: int = 32
+    """Neighbouring frames in one example of landmark completion."""
+    latent_stride: int = 2
+    """Every how many frames latents are kept for the diffusion stages: neighbours differ little."""
+    autocast: bool = True
+    """bfloat16 where it is safe."""
+
+    def __post_init__(self) -> None:
+        _positive(self, "span_frames", "latent_stride")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What `difftalker train` needs to know besides the footage."""
+
+    model: ModelConfig
+    training: TrainingConfig
+
+
+def debug() -> Config:
+    """A few thousand parameters, for tests in seconds."""
+    stage = StageConfig(
+        steps=6, batch=2, learning_rate=1e-3, warmup_steps=2, validate_every=3,
+        checkpoint_every=2, log_every=1, ema=0.9,
+    )
+    return Config(
+        model=ModelConfig(
+            preset="debug",
+            size_px=64,
+            completion=CompletionConfig(
+                features="mel", feature_dim=80, width=16, heads=2, layers=1, audio_dim=16,
+                neighbours=2,
+            ),
+            autoencoder=AutoencoderConfig(channels=(8, 16), latent_channels=4, groups=4),
+            prior=PriorConfig(channels=(8, 16), groups=4, head_dim=8, context_dim=8),
+            synthesis=SynthesisConfig(stem_channels=(4, 4, 8), heads=2, window=4),
+            sampling=SamplingConfig(steps=2),
+        ),
+        training=TrainingConfig(
+            landmarks=stage, autoencoder=stage, prior=stage, synthesis=stage,
+            validation_clips=1, span_frames=12, autocast=False,
+        ),
+    )
+
+
+def tiny() -> Config:
+    """The default: trains in under three hours and dubs in real time on a 2-core CPU."""
+    return Config(
+        model=ModelConfig(),
+        training=TrainingConfig(
+            landmarks=StageConfig(steps=2000, batch=8, learning_rate=5e-4),
+            autoencoder=StageConfig(steps=1300, batch=16, learning_rate=6e-4),
+            prior=StageConfig(steps=1500, batch=32, learning_rate=4e-4),
+            synthesis=StageConfig(steps=1500, batch=32, learning_rate=4e-4),
+        ),
+    )
+
+
+def base() -> Config:
+    """About 80 million parameters, for one GPU."""
+    return Config(
+        model=ModelConfig(
+            preset="base",
+            autoencoder=AutoencoderConfig(channels=(64, 128, 256), patch=2, layers=2),
+            prior=PriorConfig(channels=(192, 320, 448), layers=2, head_dim=64,
+                              attention_levels=2),
+            synthesis=SynthesisConfig(stem_channels=(32, 64, 128)),
+            sampling=SamplingConfig(steps=10),
+        ),
+        training=TrainingConfig(
+            landmarks=StageConfig(steps=6000, batch=32, learning_rate=5e-4),
+            autoencoder=StageConfig(steps=30000, batch=32, learning_rate=3e-4),
+            prior=StageConfig(steps=40000, batch=64, learning_rate=2e-4, ema=0.9995),
+            synthesis=StageConfig(steps=40000, batch=64, learning_rate=1e-4, ema=0.9995),
+        ),
+    )
+
+
+def sd15() -> Config:
+    """The paper's scale: Stable Diffusion 1.5 as the prior, crops of 512 pixels."""
+    return Config(
+        model=ModelConfig(
+            preset="sd15",
+            size_px=512,
+            completion=CompletionConfig(),
+            prior=PriorConfig(prediction="epsilon"),
+            synthesis=SynthesisConfig(stem_channels=(16, 32, 96), heads=8, window=0),
+            sampling=SamplingConfig(steps=20),
+            base_model="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        ),
+        training=TrainingConfig(
+            landmarks=StageConfig(steps=6000, batch=32, learning_rate=5e-4),
+            autoencoder=StageConfig(steps=1, batch=1, learning_rate=1e-5),
+            prior=StageConfig(steps=1, batch=1, learning_rate=1e-5),
+            synthesis=StageConfig(steps=60000, batch=8, learning_rate=1e-4, ema=0.9995),
+        ),
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    "debug": debug, "tiny": tiny, "base": base, "sd15": sd15,
+}
+
+
+def paper_completion(config: CompletionConfig) -> CompletionConfig:
+    """The completion exactly as in Section 2.3: frame by frame, a contour that hears nothing."""
+    return dataclasses.replace(config, neighbours=0, audio_moves_contour=False)
+
+
+COMPLETIONS: dict[str, Callable[[CompletionConfig], CompletionConfig]] = {
+    "default": lambda config: config, "paper": paper_completion,
+}
+
+
+def preset(name: str, *, completion: str = "default") -> Config:
+    """The preset ``name`` with the completion ``default`` or ``paper``.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    for kind, table, key in (("preset", PRESETS, name), ("completion", COMPLETIONS, completion)):
+        if key not in table:
+            raise UsageError(f"no {kind} is called {key!r}", wanted=" or ".join(table))
+    config = PRESETS[name]()
+    chosen = COMPLETIONS[completion](config.model.completion)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, completion=chosen))
+
+
+C = TypeVar("C")
+
+
+def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "the configuration") -> C:
+    """Build a config from JSON values, strictly.
+
+    Raises:
+        UsageError: a key is unknown or missing, or a value has the wrong type.
+    """
+    known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
+    if unknown := sorted(set(values) - set(known)):
+        raise UsageError(f"unknown key {unknown[0]!r} in {where}", wanted=", ".join(sorted(known)))
+    try:
+        return kind(**{k: _value(hints[k], v, f"{where}.{k}") for k, v in values.items()})
+    except TypeError as error:
+        raise UsageError(f"{where} is incomplete: {error}") from error
+
+
+def override(config: Config, settings: Mapping[str, str]) -> Config:
+    """Replace single values: ``{"training.prior.steps": "200"}``.
+
+    Raises:
+        UsageError: the key is unknown, or the value has the wrong type.
+    """
+    for key, text in settings.items():
+        config = _replaced(config, key.split("."), text, key)
+    return config
+
+
+def _replaced(config: Any, path: list[str], text: str, key: str) -> Any:
+    name, *rest = path
+    names = [f.name for f in dataclasses.fields(config)]
+    if name not in names:
+        raise UsageError(f"unknown configuration key {key!r}", wanted=f"at {name!r}: {', '.join(names)}")
+    old = getattr(config, name)
+    if dataclasses.is_dataclass(old) != bool(rest):
+        raise UsageError(f"the configuration key {key!r} does not name one value",
+                         wanted="a key such as training.prior.steps")
+    new = _replaced(old, rest, text, key) if rest else _parsed(old, text, key)
+    return dataclasses.replace(config, **{name: new})
+
+
+def _parsed(old: Any, text: str, key: str) -> Any:
+    try:
+        if isinstance(old, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(old, tuple):
+            return tuple(int(part) for part in text.split(","))
+        return type(old)(text)
+    except (ValueError, KeyError) as error:
+        kind = type(old).__name__
+        raise UsageError(f"{key} = {text!r}", wanted=f"a value like {old!r} ({kind})") from error
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{where} is {value!r}", wanted="an object")
+        return from_dict(hint, value, where)  # type: ignore[arg-type]
+    if isinstance(hint, types.GenericAlias) and hint.__origin__ is tuple:
+        if isinstance(value, list | tuple) and all(type(v) is int for v in value):
+            return tuple(value)
+    elif hint is float and type(value) in (int, float):
+        return float(value)
+    elif type(value) is hint:
+        return value
+    raise UsageError(f"{where} is {value!r}", wanted=f"a value of type {hint}")
+
+
+def _check(ok: bool, name: str, found: object, wanted: str) -> None:
+    if not ok:
+        raise UsageError(f"{name} is {found!r}", wanted=wanted)
+
+
+def _positive(config: object, *names: str) -> None:
+    for name in names:
+        _check(getattr(config, name) > 0, name, getattr(config, name), "a positive number")

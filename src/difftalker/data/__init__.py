@@ -1,0 +1,1 @@
+"""From footage to tensors: preparation on disk, and the dataset that training reads."""

@@ -1,0 +1,274 @@
+"""`difftalker prepare`: footage to a dataset on disk.
+
+    DATASET/manifest.json             what is in it, with hashes, and what was left out and why
+    DATASET/clips/NAME/clip.json      source, hash, rate, number of frames
+                      /frames.npy     (frames, size, size, 3) uint8 RGB crops
+                      /track.npz      points_crop, boxes, centre_px, side_px, times_s, found
+                      /FEATURES.npy   (T, dim) float16 speech features at 50 Hz, one file a kind
+
+A clip is built in a hidden folder and appears by one rename, so a run that was stopped goes on
+where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from difftalker.errors import DiffTalkerError, FaceError, MediaError, UsageError
+from difftalker.face.crop import CropTrack, Framing, cut, frame_face, frame_rate
+from difftalker.face.detect import FaceTrack, track
+from difftalker.media.audio import stream_audio
+from difftalker.media.video import read_frames
+
+VERSION = 1
+MIN_FRAMES = 10
+MIN_FOUND = 0.5
+MIN_SIDE_PX = 48.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """How clips are cut; a dataset holds clips of one configuration."""
+
+    size_px: int = 256
+    """Side of the square crops."""
+    features: tuple[str, ...] = ("whisper-short",)
+    """Speech features to compute, by the names of :func:`speech.encoder.load_encoder`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One usable piece of footage."""
+
+    name: str
+    source: str
+    sha256: str
+    frames: int
+    found: int
+    fps: float
+    files: dict[str, str]
+    """File name to sha256."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a dataset holds."""
+
+    config: PrepareConfig
+    clips: list[Clip]
+    rejected: list[dict[str, str]]
+    """Footage that could not be used: ``source`` and ``reason``."""
+
+
+def prepare(
+    videos: Sequence[Path],
+    dataset: Path,
+    config: PrepareConfig | None = None,
+    *,
+    workers: int = 0,
+    progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+) -> Manifest:
+    """Cut all footage into ``dataset``; clips that are there and unchanged are kept.
+
+    ``workers`` 0 means one a core. ``progress`` is called with (done, total, what happened).
+
+    Raises:
+        UsageError: two files share a name, or none is given.
+        MediaError: no footage could be used.
+    """
+    config = config or PrepareConfig()
+    names = _names(videos)
+    (dataset / "clips").mkdir(parents=True, exist_ok=True)
+    clips: dict[str, Clip] = {}
+    rejected: dict[str, str] = {}
+    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn")) as pool:
+        jobs = {
+            pool.submit(_prepare_clip, video, name, dataset, config): video
+            for name, video in names.items()
+        }
+        for done, job in enumerate(as_completed(jobs), 1):
+            video = jobs[job]
+            try:
+                clip = job.result()
+                clips[clip.name] = clip
+                progress(done, len(jobs), clip.name)
+            except DiffTalkerError as error:
+                rejected[video.name] = str(error)
+                progress(done, len(jobs), f"left out {video.name}: {error}")
+    manifest = Manifest(
+        config=config,
+        clips=[clips[name] for name in names if name in clips],
+        rejected=[{"source": k, "reason": v} for k, v in sorted(rejected.items())],
+    )
+    if not manifest.clips:
+        reason = manifest.rejected[0]["reason"]
+        raise MediaError(f"none of {len(names)} files of footage can be used; the first: {reason}")
+    _write_json(dataset / "manifest.json", {"version": VERSION, **asdict(manifest)})
+    return manifest
+
+
+def load_manifest(dataset: Path) -> Manifest:
+    """Read ``DATASET/manifest.json``.
+
+    Raises:
+        MediaError: it is missing, or of another version.
+    """
+    path = dataset / "manifest.json"
+    if not path.is_file():
+        raise MediaError(
+            f"{dataset} is no prepared dataset (no manifest.json)",
+            fix=f"make it with `difftalker prepare VIDEO... --output {dataset}`",
+        )
+    raw = json.loads(path.read_text())
+    if raw.get("version") != VERSION:
+        raise MediaError(
+            f"{path} has version {raw.get('version')}", wanted=str(VERSION), fix="prepare it again"
+        )
+    return Manifest(
+        config=PrepareConfig(
+            size_px=raw["config"]["size_px"], features=tuple(raw["config"]["features"])
+        ),
+        clips=[Clip(**clip) for clip in raw["clips"]],
+        rejected=raw["rejected"],
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """The file's hash, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _names(videos: Sequence[Path]) -> dict[str, Path]:
+    if not videos:
+        raise UsageError("no footage was given", wanted="one video file or more")
+    names: dict[str, Path] = {}
+    for video in videos:
+        if video.stem in names:
+            raise UsageError(
+                f"{names[video.stem]} and {video} share the name {video.stem}",
+                wanted="footage with different names",
+                fix="rename one of them",
+            )
+        names[video.stem] = video
+    return names
+
+
+def _prepare_clip(video: Path, name: str, dataset: Path, config: PrepareConfig) -> Clip:
+    """Cut one file, or return it as it was cut before; runs in a worker process."""
+    if not video.is_file():
+        raise MediaError(f"{video} is missing", wanted="a video file")
+    folder, digest = dataset / "clips" / name, sha256_of(video)
+    known = _known_clip(folder, digest, config)
+    if known:
+        return _with_features(known, video, folder, config)
+    building = folder.with_name(f".{name}.part")
+    for old in (building, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    building.mkdir()
+    facts = _build(video, building, config)
+    files = {path.name: sha256_of(path) for path in sorted(building.iterdir())}
+    clip = Clip(name=name, source=video.name, sha256=digest, files=files, **facts)
+    _write_json(building / "clip.json", {"size_px": config.size_px, "clip": asdict(clip)})
+    os.replace(building, folder)
+    return clip
+
+
+def _known_clip(folder: Path, digest: str, config: PrepareConfig) -> Clip | None:
+    record = folder / "clip.json"
+    if not record.is_file():
+        return None
+    raw = json.loads(record.read_text())
+    same = raw.get("size_px") == config.size_px and raw["clip"]["sha256"] == digest
+    return Clip(**raw["clip"]) if same else None
+
+
+def _with_features(clip: Clip, video: Path, folder: Path, config: PrepareConfig) -> Clip:
+    """A clip cut before, with the features that it lacks."""
+    missing = [kind for kind in config.features if f"{kind}.npy" not in clip.files]
+    if not missing:
+        return clip
+    added = {f"{k}.npy": _save_features(video, k, folder) for k in missing}
+    clip = replace(clip, files={**clip.files, **added})
+    _write_json(folder / "clip.json", {"size_px": config.size_px, "clip": asdict(clip)})
+    return clip
+
+
+def _build(video: Path, folder: Path, config: PrepareConfig) -> dict[str, Any]:
+    face = track(read_frames(video), source=video.name)
+    framing = frame_face(face, config.size_px)
+    _check_usable(face, framing.crop, video)
+    _write_frames(video, folder / "frames.npy", framing.crop, config.size_px)
+    _write_track(folder / "track.npz", face, framing)
+    for kind in config.features:
+        _save_features(video, kind, folder)
+    fps = frame_rate(face.times_s)
+    return {"frames": len(face), "found": int(face.found.sum()), "fps": round(fps, 4)}
+
+
+def _check_usable(face: FaceTrack, crop: CropTrack, video: Path) -> None:
+    found = face.found
+    if found.sum() < MIN_FRAMES or found.mean() < MIN_FOUND:
+        raise FaceError(
+            f"{video.name} shows a face in {found.sum()} of {len(found)} frames",
+            wanted=f"{MIN_FRAMES} frames and {MIN_FOUND:.0%} of the clip at least",
+            fix="cut the clip to where the speaker is seen",
+        )
+    side = float(np.median(crop.side_px))
+    if side < MIN_SIDE_PX:
+        raise FaceError(
+            f"the face in {video.name} is small: its crop is {side:.0f} pixels wide",
+            wanted=f"{MIN_SIDE_PX:.0f} pixels at least",
+            fix="use footage of a higher resolution",
+        )
+
+
+def _write_frames(video: Path, path: Path, crop: CropTrack, size_px: int) -> None:
+    shape = (len(crop), size_px, size_px, 3)
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    for index, frame in enumerate(read_frames(video)):
+        out[index] = cut(frame.image, crop, index, size_px)
+    out.flush()
+
+
+def _write_track(path: Path, face: FaceTrack, framing: Framing) -> None:
+    np.savez(
+        path,
+        points_crop=framing.points_crop,
+        boxes=framing.boxes,
+        centre_px=framing.crop.centre_px,
+        side_px=framing.crop.side_px,
+        times_s=face.times_s,
+        found=face.found,
+    )
+
+
+def _save_features(video: Path, kind: str, folder: Path) -> str:
+    """Write the speech features of one kind; returns the file's hash."""
+    import torch
+
+    from difftalker.speech.encoder import encode_all, load_encoder
+
+    torch.set_num_threads(1)
+    features = encode_all(load_encoder(kind), stream_audio(video))
+    part = folder / f".{kind}.part.npy"
+    np.save(part, features.astype(np.float16))
+    os.replace(part, folder / f"{kind}.npy")
+    return sha256_of(folder / f"{kind}.npy")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(part, path)

@@ -1,0 +1,1 @@
+"""Diffusion by region: pure functions of latents, masks and noise."""

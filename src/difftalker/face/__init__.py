@@ -1,0 +1,1 @@
+"""Faces: landmark groups, detection and tracking, the steady crop, drawing."""

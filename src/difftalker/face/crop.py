@@ -1,0 +1,204 @@
+"""The steady square crop around the face, its mask box, and the exact way back to pixels.
+
+Crop units: 0 to 1 from the left to the right and from the top to the bottom edge of the crop.
+Crop and mask are derived from the upper points alone, so that they tell nothing of the mouth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from difftalker.face.detect import FaceTrack, smooth
+from difftalker.face.landmarks import BROWS, EYES, JAW, NOSE, NOSE_BASE
+
+CELL = 8
+"""Pixels of the crop that one latent covers; mask boxes lie on this grid."""
+
+STEADY_S = 0.4
+"""Standard deviation of the Gaussian that steadies crop and mask, seconds."""
+
+_ANCHORS = (*BROWS, *EYES, *NOSE)
+_CROP_PER_FACE = 3.2
+"""Crop side over the face's scale: the distance from the brows to the base of the nose."""
+_CENTRE_BELOW = 0.5
+"""How far the crop's centre lies below the centre of brows, eyes and nose, in face scales."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropTrack:
+    """One square crop a frame."""
+
+    centre_px: NDArray[np.float32]
+    """(frames, 2)"""
+    side_px: NDArray[np.float32]
+    """(frames,)"""
+
+    def __len__(self) -> int:
+        return len(self.side_px)
+
+    def to_crop(self, points_px: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(frames, n, 2) pixels -> crop units."""
+        corner = (self.centre_px - self.side_px[:, None] / 2)[:, None]
+        return ((points_px - corner) / self.side_px[:, None, None]).astype(np.float32)
+
+    def to_px(self, points_crop: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(frames, n, 2) crop units -> pixels."""
+        corner = (self.centre_px - self.side_px[:, None] / 2)[:, None]
+        return (points_crop * self.side_px[:, None, None] + corner).astype(np.float32)
+
+
+def face_scale(points_px: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(frames, 68, 2) -> (frames,): a size of the face that neither speech nor yaw changes."""
+    brow_to_nose = points_px[:, BROWS].mean(1) - points_px[:, NOSE_BASE]
+    temples = points_px[:, JAW[0]] - points_px[:, JAW[16]]
+    height = np.linalg.norm(brow_to_nose, axis=-1)
+    width = np.linalg.norm(temples, axis=-1)
+    scale: NDArray[np.float32] = np.maximum(height, width * 0.45)
+    return scale
+
+
+def steady_crop(track: FaceTrack) -> CropTrack:
+    """A crop that follows the head smoothly; between spans it is held or moved in a line."""
+    found = np.flatnonzero(track.found)
+    points = track.points_px[found]
+    scale = face_scale(points)
+    centre = points[:, _ANCHORS].mean(1) + np.stack([0 * scale, _CENTRE_BELOW * scale], 1)
+    known = np.concatenate([centre, scale[:, None] * _CROP_PER_FACE], 1)
+    frames = np.arange(len(track))
+    filled = np.stack([np.interp(frames, found, column) for column in known.T], 1)
+    steady = smooth(filled.astype(np.float32), STEADY_S * frame_rate(track.times_s))
+    return CropTrack(centre_px=steady[:, :2], side_px=steady[:, 2])
+
+
+def frame_rate(times_s: NDArray[np.float64]) -> float:
+    """Frames a second, from the median gap."""
+    return 1 / float(np.median(np.diff(times_s))) if len(times_s) > 1 else 25.0
+
+
+def mask_boxes(points_crop: NDArray[np.float32], times_s: NDArray[np.float64],
+               size_px: int) -> NDArray[np.int32]:
+    """The lower face with its whole jaw line, from the upper points alone.
+
+    ``points_crop`` (frames, 68, 2), finite; result (frames, 4): top, bottom, left, right in
+    pixels of a crop of ``size_px``, multiples of 8, half-open.
+    """
+    steady = smooth(points_crop, STEADY_S * frame_rate(times_s))
+    brow, nose = steady[:, BROWS, 1].mean(1), steady[:, NOSE_BASE, 1]
+    scale = nose - brow
+    left, right = steady[:, JAW[0], 0], steady[:, JAW[16], 0]
+    box = np.stack([
+        np.floor((nose - 0.08 * scale) * size_px / CELL),
+        np.ceil((nose + 1.38 * scale) * size_px / CELL),
+        np.floor((left - 0.02) * size_px / CELL),
+        np.ceil((right + 0.02) * size_px / CELL),
+    ], 1)
+    return (np.clip(box * CELL, 0, size_px)).astype(np.int32)
+
+
+def cut(image: NDArray[np.uint8], crop: CropTrack, frame: int, size_px: int) -> NDArray[np.uint8]:
+    """The crop of one frame, (H, W, 3) -> (size, size, 3) RGB; edges of the frame are repeated."""
+    to_crop, scale = _to_crop(crop, frame, size_px)
+    if scale < 1:  # shrinking: take away what the smaller picture cannot hold
+        sigma = 0.4 * (1 / scale - 1)
+        image, to_crop = _blurred_surroundings(image, to_crop, size_px, sigma)
+    return cv2.warpAffine(  # type: ignore[return-value]
+        image, to_crop, (size_px, size_px), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+def paste(image: NDArray[np.uint8], face: NDArray[np.uint8], alpha: NDArray[np.float32],
+          crop: CropTrack, frame: int) -> NDArray[np.uint8]:
+    """The frame with ``face`` (size, size, 3) laid over its crop where ``alpha`` (size, size) > 0.
+
+    Pixels at which alpha is zero stay as they are, bit for bit.
+    """
+    to_crop, scale = _to_crop(crop, frame, face.shape[0])
+    x0, y0, x1, y1 = _bounds(crop, frame, image)
+    if x0 >= x1 or y0 >= y1:
+        return image
+    shift = np.array([[1, 0, x0], [0, 1, y0], [0, 0, 1]], np.float64)
+    way_back = to_crop @ shift
+    flags = cv2.INTER_AREA if scale > 2 else cv2.INTER_CUBIC
+    smooth_face = cv2.GaussianBlur(face, (0, 0), 0.4 * (scale - 1)) if scale > 1.25 else face
+    size = (x1 - x0, y1 - y0)
+    inverse = flags | cv2.WARP_INVERSE_MAP
+    new = cv2.warpAffine(smooth_face, way_back, size, flags=inverse, borderMode=cv2.BORDER_REPLICATE)
+    weight = cv2.warpAffine(alpha, way_back, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    out = image.copy()
+    region = out[y0:y1, x0:x1]
+    mixed = region + weight[..., None] * (new.astype(np.float32) - region)
+    inside = weight > 0
+    region[inside] = np.clip(np.rint(mixed[inside]), 0, 255).astype(np.uint8)
+    return out
+
+
+def blend_mask(box: NDArray[np.int32], size_px: int, feather_px: int = 10) -> NDArray[np.float32]:
+    """Weight of the new face, (size, size): 1 within the mask box, fading to 0 at its edge."""
+    top, bottom, left, right = (int(v) for v in box)
+    rows = _ramp(top, bottom, size_px, feather_px)
+    columns = _ramp(left, right, size_px, feather_px)
+    return np.outer(rows, columns).astype(np.float32)
+
+
+def _ramp(start: int, stop: int, size_px: int, feather_px: int) -> NDArray[np.float32]:
+    place = np.arange(size_px) + 0.5
+    # The crop's own edge is no seam inside the frame's picture of it, but fades all the same.
+    inside = np.minimum(place - start, stop - place) / feather_px
+    t = np.clip(inside, 0, 1)
+    return (t * t * (3 - 2 * t)).astype(np.float32)
+
+
+def _to_crop(crop: CropTrack, frame: int, size_px: int) -> tuple[NDArray[np.float64], float]:
+    """The 2 x 3 map from pixel centres of the frame to those of the crop, and its scale."""
+    scale = size_px / float(crop.side_px[frame])
+    corner = crop.centre_px[frame].astype(np.float64) - crop.side_px[frame] / 2
+    offset = (0.5 - corner) * scale - 0.5
+    return np.array([[scale, 0, offset[0]], [0, scale, offset[1]]]), scale
+
+
+def _bounds(crop: CropTrack, frame: int, image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    corner = crop.centre_px[frame] - crop.side_px[frame] / 2
+    x0, y0 = (int(v) for v in np.floor(corner))
+    x1, y1 = (int(v) for v in np.ceil(corner + crop.side_px[frame]))
+    height, width = image.shape[:2]
+    return max(0, x0), max(0, y0), min(width, x1), min(height, y1)
+
+
+def _blurred_surroundings(image: NDArray[np.uint8], to_crop: NDArray[np.float64], size_px: int,
+                          sigma: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    scale = to_crop[0, 0]
+    margin = 3 * sigma + 2
+    x0, y0 = (-to_crop[:, 2] / scale - margin).astype(int).clip(0)
+    x1, y1 = ((size_px - to_crop[:, 2]) / scale + margin).astype(int).clip(1)
+    region = image[y0:y1, x0:x1]
+    shifted = to_crop.copy()
+    shifted[:, 2] += scale * np.array([x0, y0])
+    blurred = cv2.GaussianBlur(region, (0, 0), sigma) if sigma > 0.1 else region
+    return blurred, shifted  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Framing:
+    """Where the face stands: what the networks are told of a video besides its pixels."""
+
+    crop: CropTrack
+    points_crop: NDArray[np.float32]
+    """(frames, 68, 2), crop units; not a number where no face was found."""
+    boxes: NDArray[np.int32]
+    """(frames, 4): the mask box, top, bottom, left, right, in pixels of the crop."""
+
+
+def frame_face(track: FaceTrack, size_px: int) -> Framing:
+    """Crop, points in crop units and mask boxes of a track with at least one face."""
+    crop = steady_crop(track)
+    points = crop.to_crop(track.points_px)
+    frames, found = np.arange(len(track)), np.flatnonzero(track.found)
+    flat = points.reshape(len(points), -1)
+    filled = [np.interp(frames, found, column[found]) for column in flat.T]
+    whole = np.stack(filled, 1).reshape(points.shape).astype(np.float32)
+    boxes = mask_boxes(whole, track.times_s, size_px)
+    return Framing(crop=crop, points_crop=points, boxes=boxes)

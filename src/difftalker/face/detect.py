@@ -1,0 +1,116 @@
+"""Finding the face: MediaPipe FaceLandmarker, tracked over a video, gaps marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difftalker import assets
+from difftalker.errors import FaceError
+from difftalker.face.landmarks import POINTS, from_mediapipe
+from difftalker.media.video import Frame
+
+SMOOTHING_FRAMES = 0.5
+"""Standard deviation of the Gaussian that takes the detector's jitter off, in frames."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceTrack:
+    """The landmarks of one face over a video."""
+
+    times_s: NDArray[np.float64]
+    """(frames,), seconds from the start of the video."""
+    points_px: NDArray[np.float32]
+    """(frames, 68, 2), pixels of the frame; not a number where no face was found."""
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """(frames,): whether a face was found in the frame."""
+        found: NDArray[np.bool_] = np.isfinite(self.points_px).all(axis=(1, 2))
+        return found
+
+    def __len__(self) -> int:
+        return len(self.times_s)
+
+    def spans(self) -> list[slice]:
+        """Runs of neighbouring frames with a face."""
+        edges = np.flatnonzero(np.diff(np.r_[False, self.found, False].astype(np.int8)))
+        return [slice(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+    def smoothed(self, sigma_frames: float = SMOOTHING_FRAMES) -> FaceTrack:
+        """The same track without jitter, without lag; gaps stay gaps."""
+        points = self.points_px.copy()
+        for span in self.spans():
+            points[span] = smooth(points[span], sigma_frames)
+        return FaceTrack(times_s=self.times_s, points_px=points)
+
+
+def smooth(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Zero-phase Gaussian over the first axis, ends mirrored; (frames, ...) -> the same."""
+    from scipy.ndimage import gaussian_filter1d
+
+    out: NDArray[np.float32] = gaussian_filter1d(values, sigma, axis=0, mode="nearest")
+    return out
+
+
+@contextmanager
+def _landmarker() -> Iterator[Any]:
+    import mediapipe as mp
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    options = vision.FaceLandmarkerOptions(
+        base_options=BaseOptions(model_asset_path=str(assets.path("face_landmarker"))),
+        running_mode=vision.RunningMode.VIDEO,
+        num_faces=1,
+    )
+    with vision.FaceLandmarker.create_from_options(options) as landmarker:
+        yield lambda image, time_ms: landmarker.detect_for_video(
+            mp.Image(image_format=mp.ImageFormat.SRGB, data=image), time_ms
+        )
+
+
+def detect(frames: Iterable[Frame]) -> Iterator[NDArray[np.float32]]:
+    """The points of each frame, (68, 2) in pixels; not a number where there is no face."""
+    with _landmarker() as detect_one:
+        last_ms = -1
+        for frame in frames:
+            # MediaPipe wants rising whole milliseconds.
+            last_ms = max(last_ms + 1, round(frame.time_s * 1000))
+            yield _points_px(detect_one(np.ascontiguousarray(frame.image), last_ms), frame.image)
+
+
+def _points_px(result: Any, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    if not result.face_landmarks:
+        return np.full((POINTS, 2), np.nan, np.float32)
+    mesh = np.array([(p.x, p.y) for p in result.face_landmarks[0]], np.float32)
+    height, width = image.shape[:2]
+    return (from_mediapipe(mesh) * (width, height)).astype(np.float32)
+
+
+def track(frames: Iterable[Frame], *, source: str | Path = "the footage") -> FaceTrack:
+    """Follow the face through the frames; only points and times are kept.
+
+    Raises:
+        FaceError: no frame shows a face.
+    """
+    times: list[float] = []
+
+    def timed() -> Iterator[Frame]:
+        for frame in frames:
+            times.append(frame.time_s)
+            yield frame
+
+    points = list(detect(timed()))
+    if not any(np.isfinite(p[0, 0]) for p in points):
+        raise FaceError(
+            f"no face was found in {source} ({len(points)} frames)",
+            wanted="at least one frame with a face that looks towards the camera",
+            fix="choose other footage, or crop it so that the face fills a tenth of the height",
+        )
+    return FaceTrack(times_s=np.array(times), points_px=np.stack(points)).smoothed()

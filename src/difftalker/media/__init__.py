@@ -1,0 +1,1 @@
+"""Reading and writing of sound and picture, streamed through PyAV."""

@@ -1,0 +1,227 @@
+"""Sound tracks: any rate, channel count and sample format to mono float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from numpy.typing import NDArray
+
+from difftalker.errors import MediaError
+from difftalker.media.container import (
+    MediaPath,
+    audio_track,
+    decode_audio,
+    duration_s,
+    first_picture_s,
+    not_media,
+    open_media,
+)
+
+SAMPLE_RATE_HZ = 16_000
+"""The rate of every sound that reaches a speech network, Hz."""
+
+FloatArray = NDArray[np.float32]
+
+_SYNC_TOLERANCE_S = Fraction(1, 1000)
+_MIX_OPTIONS = {"rematrix_maxval": "1.0"}
+"""Mix channels at weights that sum to 1; float sound is otherwise mixed up to 3.4 times louder."""
+_AAC_RATES_HZ = (
+    7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000
+)  # fmt: skip
+_AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1"}
+_AAC_BITS_PER_CHANNEL = 96_000  # a second; FFmpeg's own choice starves surround sound
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioInfo:
+    """What the headers of a file say of its main sound track."""
+
+    path: Path
+    rate_hz: int
+    """Samples a second in each channel."""
+    channels: int
+    duration_s: float | None
+    """None where the headers do not say."""
+    codec: str
+
+
+def probe_audio(path: MediaPath) -> AudioInfo:
+    """Read the headers of a file's main sound track.
+
+    Raises MediaError where the file is missing, empty, no media or without sound track.
+    """
+    with open_media(path) as container:
+        return _audio_info(path, container)
+
+
+def _audio_info(path: MediaPath, container: InputContainer) -> AudioInfo:
+    track = audio_track(container)
+    if track is None:
+        raise MediaError(f"{path} has no sound track", wanted="a file with sound")
+    if track.codec_context.sample_rate < 1 or track.codec_context.channels < 1:
+        raise not_media(path)
+    return AudioInfo(
+        path=Path(path),
+        rate_hz=track.codec_context.sample_rate,
+        channels=track.codec_context.channels,
+        duration_s=duration_s(container, track),
+        codec=track.codec_context.name,
+    )
+
+
+def read_audio(path: MediaPath, *, rate_hz: int = SAMPLE_RATE_HZ) -> FloatArray:
+    """The whole main sound track, ``(samples,)`` mono float32 in [-1, 1] at ``rate_hz``.
+
+    Timing and errors as in ``stream_audio``.
+    """
+    return np.concatenate(list(stream_audio(path, rate_hz=rate_hz)))
+
+
+def stream_audio(
+    path: MediaPath, *, rate_hz: int = SAMPLE_RATE_HZ, block_s: float = 10.0
+) -> Iterator[FloatArray]:
+    """Stream the main sound track as blocks of ``(samples,)`` mono float32 in [-1, 1].
+
+    Every block but the last lasts ``block_s``; memory does not grow with the file. Where the
+    file has a picture too, the first sample belongs to the time of the first frame: sound that
+    starts later is preceded by silence, sound that starts earlier is cut.
+
+    Raises MediaError where the file is missing, empty, no media, or without any sound.
+    """
+    block_samples = max(1, round(rate_hz * block_s))
+    held: list[FloatArray] = []
+    held_samples = 0
+    for part in sound_parts(path, rate_hz=rate_hz, layout="mono"):
+        held.append(part[0])
+        held_samples += part.shape[1]
+        if held_samples >= block_samples:
+            joined = np.concatenate(held)
+            whole = held_samples - held_samples % block_samples
+            yield from np.split(joined[:whole], whole // block_samples)
+            held, held_samples = [joined[whole:].copy()], held_samples - whole
+    if held_samples:
+        yield np.concatenate(held)
+
+
+def sound_parts(path: MediaPath, *, rate_hz: int, layout: str) -> Iterator[FloatArray]:
+    """Stream the main sound track in small parts, ``(channels, samples)`` float32 in [-1, 1].
+
+    ``layout`` is FFmpeg's name of the wanted channels ("mono", "stereo", "5.1"). Parts have any
+    length. Timing and errors as in ``stream_audio``.
+    """
+    empty = True
+    with open_media(path) as container:
+        frames = decode_audio(path, container)
+        for first in frames:  # once: the rest is taken within
+            early = _early_samples(path, first, rate_hz)
+            whole = _resampled(chain([first], frames), rate_hz, layout)
+            for part in _shifted(whole, early, rate_hz):
+                empty = False
+                yield part
+    if empty:
+        raise MediaError(f"the sound track of {path} holds no sound", wanted="at least one sample")
+
+
+def _early_samples(path: MediaPath, first: AudioFrame, rate_hz: int) -> int:
+    """How far the sound starts before the picture, samples; below zero where it starts after."""
+    picture_start_s = first_picture_s(path)
+    if picture_start_s is None or first.pts is None or first.time_base is None:
+        return 0
+    early_s = picture_start_s - first.pts * first.time_base
+    return round(early_s * rate_hz) if abs(early_s) > _SYNC_TOLERANCE_S else 0
+
+
+def _shifted(parts: Iterator[FloatArray], early: int, rate_hz: int) -> Iterator[FloatArray]:
+    """Cut ``early`` samples off the start, or precede it with ``-early`` of silence."""
+    for part in parts:
+        for start in range(0, -early, rate_hz):  # a second at a time: the gap may be long
+            yield np.zeros((part.shape[0], min(rate_hz, -early - start)), np.float32)
+        kept = part[:, max(early, 0) :]
+        early = max(early - part.shape[1], 0)
+        if kept.shape[1]:
+            yield kept
+
+
+def _resampled(frames: Iterator[AudioFrame], rate_hz: int, layout: str) -> Iterator[FloatArray]:
+    """Frames brought to one rate and layout, ``(channels, samples)``."""
+    resampler, source = None, None
+    for frame in frames:
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if resampler is None or kind != source:  # broadcasts change their sound on the way
+            yield from _drained(resampler)
+            resampler, source = _resampler(rate_hz, layout), kind
+        yield from _arrays(resampler.resample(frame))
+    yield from _drained(resampler)
+
+
+def _resampler(rate_hz: int, layout: str) -> AudioResampler:
+    return AudioResampler("fltp", layout, rate_hz, options=_MIX_OPTIONS)
+
+
+def _drained(resampler: AudioResampler | None) -> Iterator[FloatArray]:
+    """What a resampler still holds at the end of its input."""
+    return iter(()) if resampler is None else _arrays(resampler.resample(None))
+
+
+def _arrays(frames: Iterable[AudioFrame | None]) -> Iterator[FloatArray]:
+    for frame in frames:
+        if frame is not None:  # a resampler without work to do answers a flush with [None]
+            samples = np.nan_to_num(frame.to_ndarray()).astype(np.float32)
+            yield np.clip(samples, -1.0, 1.0)
+
+
+class SoundTrack:
+    """Feeds the sound of a file into a track of the output, bit by bit."""
+
+    def __init__(self, container: OutputContainer, source: AudioInfo, lossless: bool) -> None:
+        self._rate_hz = source.rate_hz if lossless else _aac_rate_hz(source.rate_hz)
+        layout = _AAC_LAYOUTS.get(source.channels, "stereo")
+        codec_name = "pcm_s16le" if lossless else "aac"
+        track = container.add_stream(codec_name, rate=self._rate_hz, layout=layout)
+        assert isinstance(track, AudioStream)
+        track.bit_rate = _AAC_BITS_PER_CHANNEL * track.channels
+        self._track, self._layout = track, layout
+        self._parts = sound_parts(source.path, rate_hz=self._rate_hz, layout=layout)
+        self._rest: FloatArray = np.zeros((len(av.AudioLayout(layout).channels), 0), np.float32)
+        self._done_samples = 0
+
+    def packets(self, start_s: Fraction, until_s: Fraction) -> Iterator[Packet[AudioStream]]:
+        """Encode from where the last call ended up to ``until_s``, or the end of the sound."""
+        wanted = round((until_s - start_s) * self._rate_hz)
+        while self._done_samples < wanted:
+            if not self._rest.shape[1]:
+                part = next(self._parts, None)
+                if part is None:
+                    return
+                self._rest = part
+            count = wanted - self._done_samples
+            head, self._rest = self._rest[:, :count], self._rest[:, count:]
+            yield from self._track.encode(self._frame(head, start_s))
+            self._done_samples += head.shape[1]
+
+    def _frame(self, samples: FloatArray, start_s: Fraction) -> AudioFrame:
+        packed = np.ascontiguousarray(samples.T).reshape(1, -1)
+        frame = AudioFrame.from_ndarray(packed, format="flt", layout=self._layout)
+        frame.sample_rate, frame.time_base = self._rate_hz, Fraction(1, self._rate_hz)
+        frame.pts = round(start_s * self._rate_hz) + self._done_samples
+        return frame
+
+    def flush(self) -> list[Packet[AudioStream]]:
+        """What the encoder still holds."""
+        return self._track.encode(None)
+
+
+def _aac_rate_hz(rate_hz: int) -> int:
+    """The next higher rate that AAC knows."""
+    return min((rate for rate in _AAC_RATES_HZ if rate >= rate_hz), default=_AAC_RATES_HZ[-1])

@@ -1,0 +1,178 @@
+"""Opening, checking and decoding of media files, shared by sound and picture."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from os import PathLike
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+import av
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from difftalker.errors import MediaError
+
+logger = logging.getLogger(__name__)
+
+MediaPath: TypeAlias = str | PathLike[str]
+"""A media file on this machine."""
+
+_AnyFrame = TypeVar("_AnyFrame", VideoFrame, AudioFrame)
+_NOT_MEDIA_FORMATS = {"tty"}  # FFmpeg's "ANSI art" reader turns any .txt into a video
+
+
+@contextmanager
+def open_media(path: MediaPath) -> Iterator[InputContainer]:
+    """Open a media file for reading.
+
+    Raises MediaError where the file is missing, empty, unreadable or no media file.
+    """
+    container = _open(Path(path))
+    try:
+        yield container
+    finally:
+        container.close()
+
+
+def _open(path: Path) -> InputContainer:
+    if not path.exists():
+        raise MediaError(f"no such file: {path}", fix="check the path")
+    if not path.is_file():
+        raise MediaError(f"{path} is not a file", wanted="a video or sound file")
+    if path.stat().st_size == 0:
+        raise MediaError(f"{path} is empty (0 bytes)", wanted="a video or sound file")
+    try:
+        # An absolute path cannot be mistaken for a protocol ("a:b.mp4").
+        container = av.open(str(path.resolve()), mode="r", metadata_errors="replace")
+    except av.error.PermissionError as error:
+        raise MediaError(f"{path} may not be read", fix="check its permissions") from error
+    except (av.FFmpegError, ValueError) as error:
+        raise not_media(path) from error
+    if container.format.name in _NOT_MEDIA_FORMATS or not container.streams:
+        container.close()
+        raise not_media(path)
+    return container
+
+
+def check_output(path: MediaPath, suffixes: tuple[str, ...]) -> Path:
+    """The path of a file that can be written; to call before any work is done for it.
+
+    Raises MediaError where its folder is missing or closed to writing, where it is itself a
+    folder, or where its name ends in none of ``suffixes``.
+    """
+    path = Path(path)
+    folder = path.parent
+    if not folder.is_dir():
+        raise MediaError(f"no such output folder: {folder}", fix=f"mkdir -p {folder}")
+    if not os.access(folder, os.W_OK):
+        raise MediaError(f"the output folder {folder} is closed to writing", fix="choose another")
+    if path.is_dir():
+        raise MediaError(f"the output {path} is a folder", wanted="the name of a file")
+    if path.suffix.lower() not in suffixes:
+        raise MediaError(
+            f"the output {path} ends in {path.suffix or 'no suffix'!r}",
+            wanted=" or ".join(suffixes),
+        )
+    return path
+
+
+def not_media(path: MediaPath) -> MediaError:
+    """The error for a file in which no media could be recognised."""
+    return MediaError(
+        f"{path} is not a media file, or is damaged beyond reading",
+        wanted="a video or sound file that FFmpeg decodes",
+    )
+
+
+def video_track(container: InputContainer) -> VideoStream | None:
+    """The main video track; a cover picture is none."""
+    track = container.streams.best("video")
+    if not isinstance(track, VideoStream):
+        return None
+    is_cover = bool(track.disposition & av.stream.Disposition.attached_pic)
+    return None if is_cover else track
+
+
+def audio_track(container: InputContainer) -> AudioStream | None:
+    """The main sound track."""
+    track = container.streams.best("audio")
+    return track if isinstance(track, AudioStream) else None
+
+
+def duration_s(container: InputContainer, track: Stream) -> float | None:
+    """The length that the headers state for a track, else for the whole file, seconds."""
+    if track.duration and track.time_base:
+        return float(track.duration * track.time_base)
+    return container.duration / av.time_base if container.duration else None
+
+
+def decode_video(path: MediaPath, container: InputContainer) -> Iterator[VideoFrame]:
+    """Decoded frames of the main video track, in order of display."""
+    track = video_track(container)
+    if track is None:
+        raise MediaError(f"{path} has no video track", wanted="a file with a moving picture")
+    return _decode(path, container, track, VideoFrame)
+
+
+def first_picture_s(path: MediaPath) -> Fraction | None:
+    """The time of a file's first picture on the container's clock, seconds; None without one.
+
+    Decoded, not read from the headers: a recording cut out of a broadcast starts with packets
+    that no decoder can use.
+    """
+    with open_media(path) as container:
+        if video_track(container) is None:
+            return None
+        for frame in decode_video(path, container):
+            if frame.pts is not None and frame.time_base is not None:
+                return frame.pts * frame.time_base
+    return None
+
+
+def decode_audio(path: MediaPath, container: InputContainer) -> Iterator[AudioFrame]:
+    """Decoded frames of the main sound track, in order."""
+    track = audio_track(container)
+    if track is None:
+        raise MediaError(f"{path} has no sound track", wanted="a file with sound")
+    return _decode(path, container, track, AudioFrame)
+
+
+def _decode(
+    path: MediaPath,
+    container: InputContainer,
+    track: VideoStream | AudioStream,
+    frame_type: type[_AnyFrame],
+) -> Iterator[_AnyFrame]:
+    """Every frame that decodes; packets that do not are skipped and counted in one warning."""
+    track.codec_context.thread_type = "AUTO"
+    broken = 0
+    for packet in _packets(path, container, track):
+        try:
+            frames = track.decode(packet)
+        except av.FFmpegError:
+            broken += 1
+            continue
+        yield from (frame for frame in frames if isinstance(frame, frame_type))
+    if broken:
+        logger.warning("%s: %d damaged %s packets were skipped", path, broken, track.type)
+
+
+def _packets(
+    path: MediaPath, container: InputContainer, track: Stream
+) -> Iterator[Packet[Stream] | None]:
+    """Packets of one track, with the empty one that flushes its decoder at the end."""
+    try:
+        yield from container.demux(track)
+    except av.FFmpegError as error:
+        logger.warning("%s breaks off: %s", path, error.strerror)
+        yield None

@@ -1,0 +1,465 @@
+"""Video files: frames with their timestamps in, H.264 with sound out."""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import av
+import numpy as np
+from av.container import InputContainer, OutputContainer
+from av.filter import Graph
+from av.sidedata.sidedata import SideData
+from av.video.codeccontext import VideoCodecContext
+from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from difftalker.errors import MediaError
+from difftalker.media.audio import SoundTrack, probe_audio
+from difftalker.media.container import (
+    MediaPath,
+    audio_track,
+    check_output,
+    decode_video,
+    duration_s,
+    open_media,
+    video_track,
+)
+
+logger = logging.getLogger(__name__)
+
+SMALLEST_SIDE_PX = 16
+LARGEST_SIDE_PX = 8192
+
+Image = NDArray[np.uint8]
+"""A picture, ``(height, width, 3)`` RGB."""
+
+AudioSource = MediaPath
+"""Where a video's sound comes from: any file with a sound track, a video too."""
+
+OUTPUT_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
+LOSSLESS_SUFFIXES = (".mkv",)
+
+_FALLBACK_FPS = Fraction(25)
+_HD_ROWS_PX = 720  # untagged video is BT.709 from here on, BT.601 below
+_MISSING_TAIL_S = 0.5  # sound may well outlast the picture by a little
+_UNTAGGED = 2  # AVCOL_SPC_UNSPECIFIED
+_BT709 = 1  # the same code for colour space, primaries and transfer curve
+_LIMITED_RANGE = 1
+_BT709_SCALING = "out_color_matrix=bt709:out_range=tv:out_chroma_loc=left:"
+_SCALING = (
+    Interpolation.BICUBIC
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+    | Interpolation.ACCURATE_RND
+    | Interpolation.BITEXACT
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoInfo:
+    """What a file says of its main video track."""
+
+    path: Path
+    width: int
+    """Pixels across as displayed, rotation applied."""
+    height: int
+    rotation_deg: int
+    """Clockwise turn from the stored to the displayed picture: 0, 90, 180 or 270."""
+    fps: Fraction
+    """Average frame rate."""
+    time_base: Fraction
+    """Seconds in one unit of a frame's ``pts``."""
+    frames_estimate: int | None
+    """Number of frames by the headers; None where they do not say."""
+    duration_s: float | None
+    codec: str
+    has_audio: bool
+    sample_aspect_ratio: Fraction
+    """Width of a displayed pixel over its height; 1 but for some broadcast material."""
+    comment: str
+    """The container's comment, where this project states that a video is AI-generated."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One displayed picture."""
+
+    image: Image
+    """``(height, width, 3)`` uint8 RGB, contiguous."""
+    pts: int
+    """Time of display in units of the track's ``time_base``, as stored in the file."""
+    time_s: float
+    """Seconds since the first frame, which is also where ``media.audio`` starts the sound."""
+
+
+class _Orientation(NamedTuple):
+    """How stored pixels become displayed ones: first transposed, then flipped."""
+
+    transposed: bool = False
+    flip_columns: bool = False
+    flip_rows: bool = False
+    rotation_deg: int = 0
+
+    def apply(self, image: Image) -> Image:
+        if self.transposed:
+            image = image.transpose(1, 0, 2)
+        image = image[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
+        return np.ascontiguousarray(image)
+
+
+def probe_video(path: MediaPath) -> VideoInfo:
+    """Describe a file's main video track; its first frame is decoded.
+
+    Raises MediaError where the file is missing, empty, no media, without video or frames, or
+    with frames of a size that cannot be handled.
+    """
+    with open_media(path) as container:
+        for frame in _decoded(path, container):
+            return _video_info(path, container, _orientation(frame))
+    raise _no_frames(path)
+
+
+def read_frames(path: MediaPath) -> Iterator[Frame]:
+    """Stream the frames of a file's main video track, upright, as 8-bit RGB.
+
+    Timestamps are those of the file, variable frame rate included; where one is missing or
+    does not rise, the next by the average rate stands in. A file whose tail is cut off gives
+    the frames that decode, and a warning. Memory does not grow with the file.
+
+    Raises MediaError as ``probe_video`` does.
+    """
+    with open_media(path) as container:
+        clock: _Clock | None = None
+        for decoded in _decoded(path, container):
+            if clock is None:
+                orientation = _orientation(decoded)
+                info = _video_info(path, container, orientation)
+                clock = _Clock(info.fps, info.time_base)
+                to_rgb = _RgbConverter()
+            pts, time_s = clock.tick(decoded.pts)
+            yield Frame(orientation.apply(to_rgb(decoded)), pts, time_s)
+    if clock is None:
+        raise _no_frames(path)
+    clock.check_end(info)
+
+
+def _decoded(path: MediaPath, container: InputContainer) -> Iterator[VideoFrame]:
+    frames = decode_video(path, container)
+    track = video_track(container)
+    if track is not None:
+        _check_size(path, track.codec_context.width, track.codec_context.height)
+    return frames
+
+
+def _check_size(path: MediaPath, width: int, height: int) -> None:
+    if width == height == 0:  # headers without a size: the decoder will tell that nothing is there
+        return
+    if min(width, height) < SMALLEST_SIDE_PX or max(width, height) > LARGEST_SIDE_PX:
+        raise MediaError(
+            f"the frames of {path} measure {width} x {height} pixels",
+            wanted=f"{SMALLEST_SIDE_PX} to {LARGEST_SIDE_PX} pixels on each side",
+        )
+
+
+def _no_frames(path: MediaPath) -> MediaError:
+    return MediaError(f"no frame of {path} could be decoded", wanted="a video with frames")
+
+
+def _orientation(frame: VideoFrame) -> _Orientation:
+    """Read the display matrix (a, b, u; c, d, v; x, y, w), rounded to right angles.
+
+    It sends the stored point (p, q) to (a p + c q + x, b p + d q + y), y pointing down.
+    """
+    side_data = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return _Orientation()
+    assert isinstance(side_data, SideData)
+    a, b, _, c, d = np.frombuffer(bytes(side_data), np.int32)[:5].tolist()
+    rotation_deg = round(math.atan2(b, a) / (math.pi / 2)) * 90 % 360
+    if abs(b) > abs(a):
+        return _Orientation(True, c < 0, b < 0, rotation_deg)
+    return _Orientation(False, a < 0, d < 0, rotation_deg)
+
+
+def _video_info(path: MediaPath, container: InputContainer, orientation: _Orientation) -> VideoInfo:
+    track = video_track(container)
+    assert track is not None
+    assert track.time_base is not None
+    width, height = track.codec_context.width, track.codec_context.height
+    aspect = track.sample_aspect_ratio or Fraction(1)
+    if orientation.transposed:
+        width, height, aspect = height, width, 1 / aspect
+    fps = track.average_rate or track.guessed_rate or _FALLBACK_FPS
+    seconds = duration_s(container, track)
+    return VideoInfo(
+        path=Path(path),
+        width=width,
+        height=height,
+        rotation_deg=orientation.rotation_deg,
+        fps=fps,
+        time_base=track.time_base,
+        frames_estimate=track.frames or (round(seconds * fps) if seconds else None),
+        duration_s=seconds,
+        codec=track.codec_context.name,
+        has_audio=audio_track(container) is not None,
+        sample_aspect_ratio=aspect,
+        comment=_comment(container),
+    )
+
+
+def _comment(container: InputContainer) -> str:
+    tags = {name.lower(): text for name, text in container.metadata.items()}
+    return tags.get("comment", "")
+
+
+class _Clock:
+    """Gives every frame a timestamp that rises."""
+
+    def __init__(self, fps: Fraction, time_base: Fraction) -> None:
+        self._time_base = time_base
+        self._step = max(1, round(1 / (fps * time_base)))
+        self._first: int | None = None
+        self._last = 0
+        self._frames = 0
+
+    def tick(self, pts: int | None) -> tuple[int, float]:
+        """The frame's ``pts`` and its seconds since the first frame."""
+        if self._first is None:
+            self._first = self._last = pts or 0
+        elif pts is None or pts <= self._last:
+            self._last += self._step if pts is None else 1
+        else:
+            self._last = pts
+        self._frames += 1
+        return self._last, float((self._last - self._first) * self._time_base)
+
+    def check_end(self, info: VideoInfo) -> None:
+        """Warn where the headers promise more than was there."""
+        if self._first is None or info.duration_s is None:
+            return
+        end_s = float((self._last + self._step - self._first) * self._time_base)
+        if info.duration_s - end_s > _MISSING_TAIL_S:
+            logger.warning("%s: frames end at %.1f s of %.1f s", info.path, end_s, info.duration_s)
+
+
+class _RgbConverter:
+    """Decoded frames of any pixel format to 8-bit RGB, all at the size of the first."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+        self._size: tuple[int, int] | None = None
+
+    def __call__(self, frame: VideoFrame) -> Image:
+        width, height = self._size = self._size or (frame.width, frame.height)
+        is_untagged_hd = frame.colorspace == _UNTAGGED and frame.height >= _HD_ROWS_PX
+        rgb = self._reformatter.reformat(
+            frame,
+            width=width,
+            height=height,
+            format="rgb24",
+            src_colorspace=Colorspace.ITU709 if is_untagged_hd else None,
+            interpolation=_SCALING,
+            threads=1,
+        )
+        return np.asarray(rgb.to_ndarray(), np.uint8)
+
+
+class VideoWriter:
+    """Writes frames and the sound of another file; complete at the end or not there at all.
+
+    H.264 (yuv420p, BT.709) and AAC, index first (``+faststart``); or, ``lossless``, FFV1 in
+    RGB and PCM, in Matroska, where every pixel comes back as it was (Matroska rounds times to
+    milliseconds). Timestamps are kept, variable frame rate included. The sound starts with the
+    first frame and is cut where the last one ends, or ends earlier; it keeps its rate and
+    channels where AAC has them. An odd width or height is made even for H.264, by repeating
+    the last column or row. Memory does not grow with the video.
+
+    Use it as a context manager: the file appears under its name at the end of the block, and
+    an exception within leaves nothing behind.
+    """
+
+    def __init__(
+        self,
+        path: MediaPath,
+        *,
+        width: int,
+        height: int,
+        fps: Fraction | int,
+        time_base: Fraction,
+        audio: AudioSource | None = None,
+        crf: int = 18,
+        preset: str = "veryfast",
+        lossless: bool = False,
+        comment: str = "",
+        sample_aspect_ratio: Fraction = Fraction(1),
+    ) -> None:
+        """Check everything that can be checked before the work starts; writes nothing yet.
+
+        ``width`` and ``height`` are those of the images to come, pixels; ``fps`` is the average
+        rate, ``time_base`` the seconds in one unit of ``pts``. ``crf`` (0 to 51, lower is better)
+        and ``preset`` are x264's. ``comment`` is stored in the container. Raises MediaError where
+        the output folder is missing or closed to writing, the suffix is none of
+        ``OUTPUT_SUFFIXES``, or ``audio`` has no sound track.
+        """
+        self._path = check_output(path, LOSSLESS_SUFFIXES if lossless else OUTPUT_SUFFIXES)
+        self._scratch = self._path.with_name(
+            f".{self._path.stem}.{secrets.token_hex(4)}{self._path.suffix}"
+        )
+        self._width, self._height = width, height
+        self._fps = Fraction(fps).limit_denominator(1_000_000)
+        self._time_base = time_base
+        self._audio = None if audio is None else probe_audio(audio)
+        self._lossless, self._comment = lossless, comment
+        self._aspect = sample_aspect_ratio
+        self._options = {} if lossless else {"crf": str(crf), "preset": preset}
+        self._first: int | None = None
+        self._last = 0
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self._discard()
+            raise self._failure(error) from error
+        return self
+
+    def _open(self) -> None:
+        is_mov = self._path.suffix.lower() != ".mkv"
+        timescale = str(self._time_base.denominator)
+        self._container: OutputContainer = av.open(
+            str(self._scratch.absolute()),
+            mode="w",
+            options={"movflags": "+faststart", "video_track_timescale": timescale}
+            if is_mov
+            else {},
+        )
+        if self._comment:
+            self._container.metadata["comment"] = self._comment
+        self._track = self._add_track()
+        self._from_rgb = _encoder_input(self._track.codec_context, self._time_base)
+        self._sound = (
+            SoundTrack(self._container, self._audio, self._lossless) if self._audio else None
+        )
+
+    def _add_track(self) -> VideoStream:
+        codec_name = "ffv1" if self._lossless else "libx264"
+        track = self._container.add_stream(codec_name, rate=self._fps, options=self._options)
+        assert isinstance(track, VideoStream)
+        context = track.codec_context
+        context.time_base = self._time_base
+        context.sample_aspect_ratio = self._aspect
+        context.width, context.height = self._width, self._height
+        context.pix_fmt = "bgr0"
+        if not self._lossless:
+            context.width += self._width % 2
+            context.height += self._height % 2
+            context.pix_fmt = "yuv420p"
+            context.color_range = _LIMITED_RANGE
+            context.colorspace = context.color_primaries = context.color_trc = _BT709
+        return track
+
+    def write(self, image: Image, pts: int) -> None:
+        """Add one frame, ``(height, width, 3)`` uint8 RGB, shown from ``pts`` time bases on.
+
+        ``pts`` rises from frame to frame. Raises MediaError where the file cannot be written.
+        """
+        if image.shape != (self._height, self._width, 3) or image.dtype != np.uint8:
+            raise ValueError(f"{image.dtype} image of {image.shape}: not the size promised")
+        if self._first is not None and pts <= self._last:
+            raise ValueError(f"pts {pts} does not rise above {self._last}")
+        try:
+            self._first, self._last = pts if self._first is None else self._first, pts
+            self._container.mux(self._track.encode(self._frame(image, pts)))
+            self._mux_sound(pts * self._time_base)
+        except (av.FFmpegError, OSError) as error:
+            raise self._failure(error) from error
+
+    def _frame(self, image: Image, pts: int) -> VideoFrame:
+        if not self._lossless:
+            odd_rows, odd_columns = self._height % 2, self._width % 2
+            image = np.pad(image, ((0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
+        rgb = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        rgb.pts, rgb.time_base = pts, self._time_base
+        rgb.duration = round(1 / (self._fps * self._time_base))
+        self._from_rgb.vpush(rgb)
+        return self._from_rgb.vpull()
+
+    def _mux_sound(self, until_s: Fraction) -> None:
+        """Bring the sound up to a time on the video's own clock."""
+        if self._sound is not None and self._first is not None:
+            start_s = self._first * self._time_base
+            self._container.mux(list(self._sound.packets(start_s, until_s)))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        except (av.FFmpegError, OSError) as failure:
+            raise self._failure(failure) from failure
+        finally:
+            self._discard()
+
+    def _finish(self) -> None:
+        if self._first is None:
+            raise MediaError(f"no frame was written to {self._path}", wanted="one at least")
+        self._container.mux(self._track.encode(None))
+        self._mux_sound(self._last * self._time_base + 1 / self._fps)
+        if self._sound is not None:
+            self._container.mux(self._sound.flush())
+        self._container.close()
+        self._scratch.replace(self._path)
+
+    def _discard(self) -> None:
+        """Close, and remove what has not become the output."""
+        with suppress(OSError):  # first, so that closing does not rewrite a long file
+            self._scratch.unlink(missing_ok=True)
+        with suppress(av.FFmpegError, OSError, AttributeError):
+            self._container.close()
+        with suppress(OSError):  # a system that keeps open files lets go of it only now
+            self._scratch.unlink(missing_ok=True)
+
+    def _failure(self, error: Exception) -> MediaError:
+        reason = getattr(error, "strerror", None) or str(error)
+        return MediaError(
+            f"could not write {self._path}: {reason}",
+            fix="free space in the output folder, or choose another",
+        )
+
+
+def _encoder_input(encoder: VideoCodecContext, time_base: Fraction) -> Graph:
+    """A filter from RGB to what the encoder takes.
+
+    A filter and not ``VideoFrame.reformat``, which puts chroma samples between two pixels where
+    H.264 expects them on the left one: colours would move by half a pixel.
+    """
+    assert encoder.pix_fmt is not None
+    yuv = "" if encoder.pix_fmt == "bgr0" else _BT709_SCALING
+    rgb = VideoFormat("rgb24", encoder.width, encoder.height)
+    graph = Graph()
+    graph.link_nodes(
+        graph.add_buffer(
+            width=encoder.width, height=encoder.height, format=rgb, time_base=time_base
+        ),
+        graph.add("scale", yuv + "flags=bicubic+accurate_rnd+full_chroma_inp+bitexact"),
+        graph.add("format", encoder.pix_fmt),
+        graph.add("buffersink"),
+    )
+    graph.configure()
+    return graph

@@ -1,0 +1,1 @@
+"""The networks: completion of landmarks, autoencoder, prior and landmark branch."""

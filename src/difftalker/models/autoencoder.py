@@ -1,0 +1,112 @@
+"""The KL autoencoder: crops to latents and back (Section 2.4).
+
+A diffusers ``AutoencoderKL`` over patches of pixels: gathering 4 x 4 pixels into channels first
+keeps the costly convolutions at a quarter of the resolution, so that a CPU decodes in real time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from difftalker.config import AutoencoderConfig
+
+PAINT = 0.0
+"""What the hidden region is painted with before encoding: mid grey."""
+
+
+class Autoencoder(nn.Module):
+    """Pictures (B, 3, S, S) in -1..1 <-> latents (B, C, S/8, S/8) of unit variance."""
+
+    def __init__(self, config: AutoencoderConfig, *, kl: nn.Module | None = None) -> None:
+        """``kl`` is a ready ``AutoencoderKL`` (of Stable Diffusion); else a new one is made."""
+        super().__init__()
+        self.config = config
+        self.kl = kl if kl is not None else _new_kl(config)
+        scale = float(self.kl.config.scaling_factor) if kl is not None else 1.0  # type: ignore
+        self.mean: Tensor
+        self.std: Tensor
+        channels = self.latent_channels
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.full((channels,), 1 / scale))
+
+    @classmethod
+    def from_diffusers(cls, path: str | Path) -> Autoencoder:
+        """The ``vae`` of a model in the diffusers layout, a folder or a hub id."""
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+        kl = AutoencoderKL.from_pretrained(path, subfolder="vae")
+        patch = 8 // 2 ** (len(kl.config.block_out_channels) - 1)
+        config = AutoencoderConfig(
+            channels=tuple(kl.config.block_out_channels), layers=kl.config.layers_per_block,
+            patch=patch, latent_channels=kl.config.latent_channels,
+            groups=kl.config.norm_num_groups, attention=kl.config.mid_block_add_attention,
+        )
+        return cls(config, kl=kl)
+
+    @property
+    def latent_channels(self) -> int:
+        return self.config.latent_channels
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the latents before scaling, (B, C, S/8, S/8) each."""
+        patches = nnf.pixel_unshuffle(images, self.config.patch)
+        latents = self.kl.encode(patches).latent_dist  # type: ignore[operator]
+        return latents.mean, latents.logvar
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The posterior's mean, scaled: (B, 3, S, S) -> (B, C, S/8, S/8)."""
+        mean, _ = self.posterior(images)
+        return (mean.float() - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, C, S/8, S/8) -> (B, 3, S, S)."""
+        return self.decode_raw(latents * self.std[:, None, None] + self.mean[:, None, None])
+
+    def decode_raw(self, latents: Tensor) -> Tensor:
+        """The same from latents before scaling."""
+        patches = self.kl.decode(latents).sample  # type: ignore[operator]
+        return nnf.pixel_shuffle(patches, self.config.patch)
+
+    @torch.no_grad()
+    def set_scale(self, means: Tensor) -> None:
+        """Take the scale of the latents from posterior means (N, C, H, W)."""
+        self.mean.copy_(means.mean((0, 2, 3)))
+        self.std.copy_(means.std((0, 2, 3)))
+
+
+def to_pixels(images_u8: Tensor) -> Tensor:
+    """(B, S, S, 3) uint8 -> (B, 3, S, S) in -1..1."""
+    return images_u8.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_images(pixels: Tensor) -> Tensor:
+    """(B, 3, S, S) in -1..1 -> (B, S, S, 3) uint8."""
+    scaled = (pixels.float().clamp(-1, 1) + 1) * 127.5
+    return scaled.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def paint_out(images: Tensor, mask: Tensor) -> Tensor:
+    """Hide the region where ``mask`` (B, 1, S, S) is 1; the encoder must never see it."""
+    return torch.where(mask > 0.5, torch.full_like(images, PAINT), images)
+
+
+def _new_kl(config: AutoencoderConfig) -> nn.Module:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    levels, pixels = len(config.channels), 3 * config.patch**2
+    kl: nn.Module = AutoencoderKL(
+        in_channels=pixels,
+        out_channels=pixels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        block_out_channels=config.channels,
+        layers_per_block=config.layers,
+        latent_channels=config.latent_channels,
+        norm_num_groups=config.groups,
+        mid_block_add_attention=config.attention,
+    )
+    return kl

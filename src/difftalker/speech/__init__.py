@@ -1,0 +1,1 @@
+"""Speech to features at 50 Hz (``encoder``), and their windows for video frames (``windows``)."""

@@ -1,0 +1,221 @@
+"""The four tasks: what is learned in each stage, and by which loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from difftalker.config import CompletionConfig
+from difftalker.data.dataset import ClipData, Dataset, frame_index, span_index
+from difftalker.diffusion.region import box_mask, keep_upper
+from difftalker.errors import TrainingError
+from difftalker.face.draw import contact_sheet, overlay
+from difftalker.face.landmarks import CONTOUR, LOWER, MOUTH, UPPER
+from difftalker.models.autoencoder import Autoencoder, paint_out, to_images, to_pixels
+from difftalker.models.completion import CompletionNet
+
+BASE_WEIGHT = 0.3
+"""Of the points before audio: trained on the sum alone they drift, and the offsets undo it."""
+KL_WEIGHT = 1e-3
+"""Of the divergence, a number: enough to keep the latents smooth, too little to blur."""
+
+
+class LandmarkTask:
+    """Section 2.3: completion of landmarks by Eq. 1."""
+
+    name = "landmarks"
+
+    def __init__(self, model: CompletionNet, data: Dataset, *, span: int, device: str = "cpu",
+                 ) -> None:
+        self.model, self.device, self.span = model, device, span
+        config: CompletionConfig = model.config
+        self._clips, self._watched = data.train, data.validation
+        self._windows = [c.windows(config.features, config.window) for c in self._clips]
+        self._watched_windows = [c.windows(config.features, config.window) for c in self._watched]
+        self._spans = span_index(self._clips, span)
+        self.examples = len(self._spans)
+        if not self.examples:
+            raise TrainingError(f"no clip shows a face for {span} frames in a row",
+                                wanted="one at least", fix="lower training.span_frames")
+        points = np.concatenate([c.points_crop[c.found] for c in self._clips])
+        model.set_mean(torch.from_numpy(points))
+
+    def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
+        rows = [(int(c), slice(int(f), int(f) + self.span)) for c, f in self._spans[indices]]
+        points = torch.from_numpy(np.stack([self._clips[c].points_crop[s] for c, s in rows]))
+        windows = torch.from_numpy(np.stack([self._windows[c][s] for c, s in rows]))
+        moved = _moved(points, generator)
+        return {"points": moved.to(self.device), "windows": windows.to(self.device)}
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        points = batch["points"]
+        out = self.model(points[:, :, list(UPPER)], batch["windows"])
+        lower = _squared_error(out.points, points, LOWER)
+        base = (out.base_mouth.float() - points[:, :, list(MOUTH)]).square().sum(-1).mean()
+        base += (out.base_contour.float() - points[:, :, list(CONTOUR)]).square().sum(-1).mean()
+        # Squared errors are of the order 1e-5; the scale keeps them above Adam's epsilon.
+        return {"loss": 1e3 * (lower + BASE_WEIGHT * base), "mse": lower}
+
+    def describe(self, indices: NDArray[np.int64]) -> list[str]:
+        return [self._clips[int(c)].name for c in self._spans[indices, 0]]
+
+    def validate(self) -> dict[str, float]:
+        """Mean Euclidean distances in crop units; ``other``: heard with the next clip's audio."""
+        own, other = [], []
+        for i, clip in enumerate(self._watched):
+            found = clip.found
+            wrong = self._watched_windows[(i + 1) % len(self._watched)]
+            heard = wrong[np.arange(len(clip)) % len(wrong)]
+            for kept, windows in ((own, self._watched_windows[i]), (other, heard)):
+                errors = self._errors(clip, windows)
+                kept.append(errors[found])
+        mine, theirs = np.concatenate(own), np.concatenate(other)
+        contour, mouth = slice(0, len(CONTOUR)), slice(len(CONTOUR), None)
+        return {
+            "error": float(mine.mean()),
+            "contour": float(mine[:, contour].mean()),
+            "mouth": float(mine[:, mouth].mean()),
+            "mouth_other_audio": float(theirs[:, mouth].mean()),
+        }
+
+    def sheet(self) -> NDArray[np.uint8] | None:
+        clip = self._watched[0]
+        out = complete(self.model, clip.points_crop, self._watched_windows[0], self.device)
+        size = clip.frames.shape[1]
+        tiles = []
+        for f in np.flatnonzero(clip.found)[:: max(1, len(clip) // 8)][:8]:
+            truth = overlay(clip.frames[f], clip.points_crop[f] * size)
+            tiles += [truth, overlay(clip.frames[f], out[f] * size, (255, 80, 80))]
+        return contact_sheet(tiles, 4)
+
+    def _errors(self, clip: ClipData, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        out = complete(self.model, clip.points_crop, windows, self.device)
+        gaps = (out - clip.points_crop)[:, list(LOWER)]
+        distances: NDArray[np.float32] = np.linalg.norm(gaps, axis=-1)
+        return distances
+
+
+def complete(model: CompletionNet, points: NDArray[np.float32], windows: NDArray[np.float32],
+             device: str = "cpu") -> NDArray[np.float32]:
+    """Complete a whole clip; points (F, 68, 2), of which the upper ones are read."""
+    upper = torch.from_numpy(np.nan_to_num(points[None, :, list(UPPER)]))
+    with torch.no_grad():
+        out = model(upper.to(device), torch.from_numpy(windows[None]).to(device))
+    result: NDArray[np.float32] = out.points[0].float().cpu().numpy()
+    return result
+
+
+def _squared_error(found: Tensor, true: Tensor, indices: tuple[int, ...]) -> Tensor:
+    """Eq. 1 over the points of ``indices``."""
+    gaps = found[:, :, list(indices)].float() - true[:, :, list(indices)]
+    return gaps.square().sum(-1).mean()
+
+
+def _moved(points: Tensor, generator: torch.Generator) -> Tensor:
+    """Points (B, F, 68, 2) turned, scaled and shifted a little, one way a span."""
+    count = len(points)
+    angle = torch.randn(count, generator=generator) * 0.03
+    scale = 1 + torch.randn(count, generator=generator) * 0.03
+    shift = torch.randn(count, 1, 1, 2, generator=generator) * 0.02
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    turn = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
+    middle = points.mean((1, 2), keepdim=True)
+    return torch.einsum("bij,bfpj->bfpi", turn, points - middle) + middle + shift
+
+
+class AutoencoderTask:
+    """The KL autoencoder: Section 2.4, reference 18, on whole and on painted crops.
+
+    Half of the examples are put together as in use: latents of the hidden region from the whole
+    picture, the others from the painted one, so that the decoder learns to join them seamlessly.
+    """
+
+    name = "autoencoder"
+
+    def __init__(self, model: Autoencoder, data: Dataset, *, device: str = "cpu") -> None:
+        self.model, self.device, self._data = model, device, data
+        self._frames = frame_index(data.train)
+        self.examples = len(self._frames)
+
+    def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
+        rows = [(self._data.train[c], f) for c, f in self._frames[indices]]
+        images = torch.from_numpy(np.stack([clip.frames[f] for clip, f in rows]))
+        boxes = torch.from_numpy(np.stack([clip.boxes[f] for clip, f in rows]))
+        hidden = torch.rand(len(rows), generator=generator) < 0.5
+        boxes = torch.where(hidden[:, None], _jittered(boxes, self._data.size_px, generator), 0)
+        flip = torch.rand(len(rows), generator=generator) < 0.5
+        images = torch.where(flip[:, None, None, None], images.flip(2), images)
+        mirrored = boxes[:, [0, 1, 3, 2]] * torch.tensor([1, 1, -1, -1])
+        mirrored[:, 2:] += self._data.size_px
+        boxes = torch.where((flip & hidden)[:, None], mirrored, boxes)
+        return {"images": images.to(self.device), "boxes": boxes.to(self.device)}
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        pixels = to_pixels(batch["images"])
+        joined, mean, logvar = self._joined(pixels, batch["boxes"])
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        latents = joined + (0.5 * logvar).exp() * noise
+        made = self.model.decode_raw(latents).float()
+        l1 = (made - pixels).abs().mean()
+        edges = _gradient_error(made, pixels)
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        return {"loss": l1 + edges + KL_WEIGHT * kl, "l1": l1, "edges": edges, "kl": kl}
+
+    def _joined(self, pixels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Means put together by region, and the whole pictures' means and log variances."""
+        size = pixels.shape[-1]
+        mean, logvar = (t.float() for t in self.model.posterior(pixels))
+        hidden = boxes[:, 1] > boxes[:, 0]
+        joined = mean.clone()
+        if hidden.any():
+            painted = paint_out(pixels[hidden], box_mask(boxes[hidden], size))
+            clean, _ = self.model.posterior(painted)
+            mask = box_mask(boxes[hidden], size // 8, 8)
+            joined[hidden] = keep_upper(mean[hidden], clean.float(), mask)
+        return joined, mean, logvar.clamp(-20, 10)
+
+    def describe(self, indices: NDArray[np.int64]) -> list[str]:
+        return [self._data.train[int(c)].name for c in self._frames[indices, 0]]
+
+    def validate(self) -> dict[str, float]:
+        """PSNR in dB: of whole crops, and of the hidden region of joined ones."""
+        images, made, boxes = self._made()
+        mask = box_mask(boxes, images.shape[1]).bool()[:, 0, :, :, None].expand(images.shape)
+        return {"psnr": psnr(made, images), "psnr_lower": psnr(made[mask], images[mask])}
+
+    def sheet(self) -> NDArray[np.uint8] | None:
+        images, made, _ = self._made()
+        pairs = zip(images[::4].numpy(), made[::4].numpy(), strict=True)
+        return contact_sheet([tile for pair in pairs for tile in pair], 4)
+
+    def _made(self) -> tuple[Tensor, Tensor, Tensor]:
+        rows = [(c, f) for c in self._data.validation for f in np.flatnonzero(c.found)[::10]][:16]
+        images = torch.from_numpy(np.stack([c.frames[f] for c, f in rows]))
+        boxes = torch.from_numpy(np.stack([c.boxes[f] for c, f in rows]))
+        joined, _, _ = self._joined(to_pixels(images.to(self.device)), boxes.to(self.device))
+        return images, to_images(self.model.decode_raw(joined)).cpu(), boxes
+
+
+def psnr(made: Tensor, true: Tensor) -> float:
+    """Peak signal-to-noise ratio of two uint8 tensors, dB."""
+    error = (made.float() - true.float()).square().mean().clamp(min=1e-10)
+    return float(10 * torch.log10(255**2 / error))
+
+
+def _gradient_error(made: Tensor, true: Tensor) -> Tensor:
+    """L1 between neighbouring differences, at full and at half resolution: keeps edges sharp."""
+    total = made.new_zeros(())
+    for scale in (1, 2):
+        a, b = (nnf.avg_pool2d(x, scale) if scale > 1 else x for x in (made, true))
+        gap = a - b
+        total = total + gap.diff(dim=-1).abs().mean() + gap.diff(dim=-2).abs().mean()
+    return total
+
+
+def _jittered(boxes: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Boxes moved by up to two cells an edge, so that the decoder learns no fixed seam."""
+    steps = torch.randint(-2, 3, boxes.shape, generator=generator)
+    return (boxes + steps * 8).clamp(0, size)

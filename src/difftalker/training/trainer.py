@@ -1,0 +1,253 @@
+"""The training loop. It knows steps, optimizer, EMA, checkpoints and logs, but no loss.
+
+All randomness of step ``n`` comes from a generator seeded with (seed, n), so a run that was killed
+and resumed takes the very same steps as one left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from difftalker.config import StageConfig
+from difftalker.errors import TrainingError
+from difftalker.training.checkpoint import (
+    flatten_optimizer,
+    load_checkpoint,
+    restore_optimizer,
+    save_checkpoint,
+)
+
+Log = dict[str, float]
+
+
+class Task(Protocol):
+    """A model and its loss."""
+
+    name: str
+    model: nn.Module
+    """Its trainable parameters are trained; the rest is left alone."""
+    examples: int
+    """How many examples there are to draw from."""
+
+    def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
+        """The examples at ``indices``, on the device."""
+        ...
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """Named losses; ``loss`` is the one to descend."""
+        ...
+
+    def describe(self, indices: NDArray[np.int64]) -> list[str]:
+        """The clips that ``indices`` come from, for error messages."""
+        ...
+
+    def validate(self) -> Log:
+        """Numbers on clips held out."""
+        ...
+
+    def sheet(self) -> NDArray[np.uint8] | None:
+        """A picture (H, W, 3) of what the model makes now."""
+        ...
+
+
+class Trainer:
+    """Runs one task for the steps of its config, from wherever it was left."""
+
+    def __init__(self, task: Task, config: StageConfig, folder: Path, *, seed: int = 0,
+                 autocast: bool = True, device: str = "cpu") -> None:
+        self.task, self.config, self.folder, self.seed = task, config, folder, seed
+        self.device = torch.device(device)
+        self.autocast = autocast
+        self.parameters = {
+            k: p for k, p in task.model.named_parameters() if p.requires_grad
+        }
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=config.learning_rate, betas=(0.9, 0.99),
+            weight_decay=config.weight_decay,
+        )
+        self.ema = {k: p.detach().clone() for k, p in self.parameters.items()}
+        self.step = 0
+        self.seconds = 0.0
+        folder.mkdir(parents=True, exist_ok=True)
+        self._resume()
+
+    def run(self) -> Log:
+        """Train to the end; returns the last validation's numbers.
+
+        Raises:
+            TrainingError: a loss is not finite; names step and clips.
+        """
+        if self.step >= self.config.steps:
+            return self._last_validation()
+        bar = tqdm(total=self.config.steps, initial=self.step, desc=self.task.name, unit="step",
+                   mininterval=2.0)
+        began = time.monotonic() - self.seconds
+        numbers: Log = {}
+        self.task.model.train()
+        while self.step < self.config.steps:
+            losses = self._one_step()
+            self.step += 1
+            self.seconds = time.monotonic() - began
+            bar.update()
+            if self._due(self.config.log_every):
+                bar.set_postfix_str(f"loss {losses['loss']:.4f}")
+                self._log({"step": self.step, "seconds": round(self.seconds, 2), **losses})
+            if self._due(self.config.validate_every):
+                numbers = self._validate()
+            if self._due(self.config.checkpoint_every):
+                self._save(numbers)
+        bar.close()
+        self.use_ema()
+        return numbers
+
+    def use_ema(self) -> None:
+        """Leave the averaged weights in the model."""
+        with torch.no_grad():
+            for key, parameter in self.parameters.items():
+                parameter.copy_(self.ema[key])
+        self.task.model.eval()
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.config.steps
+
+    def _one_step(self) -> Log:
+        generator = torch.Generator().manual_seed(_mix(self.seed, self.step))
+        indices = self._indices()
+        batch = self.task.batch(indices, generator)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            # Dropout has no generator argument: it draws from the global one.
+            torch.manual_seed(_mix(self.seed, self.step))
+            losses = self.task.loss(batch, generator)
+        loss = losses["loss"]
+        if not math.isfinite(loss.item()):
+            clips = ", ".join(sorted(set(self.task.describe(indices))))
+            raise TrainingError(
+                f"the loss of stage {self.task.name} is {loss.item()} at step {self.step}",
+                wanted="a finite number",
+                fix=f"look at the clips {clips}, or lower the learning rate",
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * self._rate()
+        self.optimizer.step()
+        self._average()
+        return {**{k: float(v.detach()) for k, v in losses.items()}, "gradient": float(norm)}
+
+    def _indices(self) -> NDArray[np.int64]:
+        """Each epoch is a permutation of all examples, drawn from the seed and its number."""
+        first = self.step * self.config.batch
+        places = np.arange(first, first + self.config.batch)
+        epochs = places // self.task.examples
+        orders = {e: np.random.default_rng((self.seed, int(e))).permutation(self.task.examples)
+                  for e in np.unique(epochs)}
+        return np.array([orders[e][p % self.task.examples] for e, p in zip(epochs, places,
+                                                                            strict=True)])
+
+    def _rate(self) -> float:
+        """Warm-up, then half a cosine down to ``final_rate``."""
+        warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
+        share = self.step / max(1, self.config.steps)
+        fall = 0.5 * (1 + math.cos(math.pi * share))
+        return warm * (self.config.final_rate + (1 - self.config.final_rate) * fall)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        averages, live = list(self.ema.values()), list(self.parameters.values())
+        torch._foreach_lerp_(averages, live, 1 - decay)
+
+    def _validate(self) -> Log:
+        """Numbers and sheet of the averaged weights."""
+        live = {k: p.detach().clone() for k, p in self.parameters.items()}
+        self.use_ema()
+        with torch.no_grad():
+            numbers = self.task.validate()
+            sheet = self.task.sheet()
+            for key, parameter in self.parameters.items():
+                parameter.copy_(live[key])
+        self.task.model.train()
+        self._log({"step": self.step, **{f"validation_{k}": v for k, v in numbers.items()}})
+        if sheet is not None:
+            from PIL import Image
+
+            Image.fromarray(sheet).save(self.folder / f"sheet-{self.step:06d}.png")
+        return numbers
+
+    def _log(self, record: Mapping[str, Any]) -> None:
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(dict(record)) + "\n")
+
+    def _save(self, numbers: Log) -> None:
+        tensors = {f"model.{k}": v for k, v in self.task.model.state_dict().items()
+                   if k in self.parameters or k in dict(self.task.model.named_buffers())}
+        tensors |= {f"ema.{k}": v for k, v in self.ema.items()}
+        tensors |= {f"optimizer.{k}": v for k, v in flatten_optimizer(self.optimizer).items()}
+        facts = {"step": self.step, "seconds": self.seconds, "seed": self.seed,
+                 "validation": numbers}
+        save_checkpoint(self.folder / "checkpoint", tensors, facts)
+
+    def _resume(self) -> None:
+        saved = load_checkpoint(self.folder / "checkpoint")
+        if saved is None:
+            (self.folder / "log.jsonl").unlink(missing_ok=True)
+            return
+        tensors, facts = saved
+        if facts["seed"] != self.seed:
+            raise TrainingError(
+                f"the run in {self.folder} was begun with seed {facts['seed']}",
+                wanted=f"seed {self.seed}", fix="use its seed, or another output folder",
+            )
+        self._restore(tensors)
+        self.step, self.seconds = facts["step"], facts["seconds"]
+        self._cut_log()
+        if self.step >= self.config.steps:
+            self.use_ema()
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        def part(name: str) -> dict[str, Tensor]:
+            return {k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(name + ".")}
+
+        own = part("model")
+        if set(part("ema")) != set(self.parameters):
+            raise TrainingError(f"the checkpoint in {self.folder} is of another model",
+                                wanted="the same preset", fix="use another output folder")
+        self.task.model.load_state_dict(own, strict=False)
+        for key, value in part("ema").items():
+            self.ema[key].copy_(value)
+        restore_optimizer(self.optimizer, part("optimizer"))
+
+    def _cut_log(self) -> None:
+        """Forget what was logged after the checkpoint: those steps are taken again."""
+        path = self.folder / "log.jsonl"
+        lines = path.read_text().splitlines() if path.is_file() else []
+        kept = [line for line in lines if _step_of(line) <= self.step]
+        path.write_text("".join(line + "\n" for line in kept))
+
+    def _last_validation(self) -> Log:
+        saved = load_checkpoint(self.folder / "checkpoint")
+        return dict(saved[1]["validation"]) if saved else {}
+
+
+def _step_of(line: str) -> float:
+    """The step of a log line; a line cut off by a kill counts as the future."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return math.inf
+
+
+def _mix(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1)
