@@ -73,6 +73,7 @@ class PriorConfig:
     head_dim: int = 32
     context_dim: int = 64
     """Width of the prompt's tokens; without a text encoder the prompt is one zero token."""
+    context_tokens: int = 1
     attention_levels: int = 1
     """How many of the lowest levels attend."""
     prediction: str = "v_prediction"
@@ -89,18 +90,15 @@ class PriorConfig:
 class SynthesisConfig:
     """The landmark branch and its cross-attention into the frozen decoder (Section 2.4)."""
 
-    guidance: str = "landmarks"
-    """``landmarks``, or ``audio``: the paper's ablation without landmarks."""
     stem_channels: tuple[int, ...] = (16, 32, 64)
     """Convolutions over the drawn landmarks, each halving the picture."""
     heads: int = 4
     window: int = 8
-    """Side of the windows of cross-attention, in positions of the level; 0: everywhere."""
+    """Side of the windows of cross-attention, in positions of the level."""
 
     def __post_init__(self) -> None:
         _check(len(self.stem_channels) == 3, "stem_channels", self.stem_channels, "3 numbers")
-        _check(self.guidance in ("landmarks", "audio"), "guidance", self.guidance,
-               "landmarks or audio")
+        _positive(self, "heads", "window")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +254,7 @@ def sd15() -> Config:
             size_px=512,
             completion=CompletionConfig(),
             prior=PriorConfig(prediction="epsilon"),
-            synthesis=SynthesisConfig(stem_channels=(16, 32, 96), heads=8, window=0),
+            synthesis=SynthesisConfig(stem_channels=(16, 32, 96), heads=8),
             sampling=SamplingConfig(steps=20),
             base_model="stable-diffusion-v1-5/stable-diffusion-v1-5",
         ),

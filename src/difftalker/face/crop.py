@@ -187,7 +187,9 @@ class Framing:
 
     crop: CropTrack
     points_crop: NDArray[np.float32]
-    """(frames, 68, 2), crop units; not a number where no face was found."""
+    """(frames, 68, 2), crop units; interpolated where no face was found."""
+    found: NDArray[np.bool_]
+    """(frames,): whether a face was found."""
     boxes: NDArray[np.int32]
     """(frames, 4): the mask box, top, bottom, left, right, in pixels of the crop."""
 
@@ -201,4 +203,4 @@ def frame_face(track: FaceTrack, size_px: int) -> Framing:
     filled = [np.interp(frames, found, column[found]) for column in flat.T]
     whole = np.stack(filled, 1).reshape(points.shape).astype(np.float32)
     boxes = mask_boxes(whole, track.times_s, size_px)
-    return Framing(crop=crop, points_crop=points, boxes=boxes)
+    return Framing(crop=crop, points_crop=whole, found=track.found, boxes=boxes)

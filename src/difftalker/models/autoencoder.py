@@ -6,13 +6,16 @@ keeps the costly convolutions at a quarter of the resolution, so that a CPU deco
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from difftalker.config import AutoencoderConfig
+from difftalker.errors import AssetError
 
 PAINT = 0.0
 """What the hidden region is painted with before encoding: mid grey."""
@@ -21,31 +24,36 @@ PAINT = 0.0
 class Autoencoder(nn.Module):
     """Pictures (B, 3, S, S) in -1..1 <-> latents (B, C, S/8, S/8) of unit variance."""
 
-    def __init__(self, config: AutoencoderConfig, *, kl: nn.Module | None = None) -> None:
-        """``kl`` is a ready ``AutoencoderKL`` (of Stable Diffusion); else a new one is made."""
+    def __init__(self, config: AutoencoderConfig, *, vae: Mapping[str, Any] | None = None) -> None:
+        """``vae`` is a diffusers configuration to build from in place of ``config``."""
         super().__init__()
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
         self.config = config
-        self.kl = kl if kl is not None else _new_kl(config)
-        scale = float(self.kl.config.scaling_factor) if kl is not None else 1.0  # type: ignore
+        self.kl: Any = AutoencoderKL.from_config(dict(vae)) if vae else _new_kl(config)
         self.mean: Tensor
         self.std: Tensor
-        channels = self.latent_channels
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("std", torch.full((channels,), 1 / scale))
+        self.register_buffer("mean", torch.zeros(self.latent_channels))
+        self.register_buffer("std", torch.ones(self.latent_channels))
 
     @classmethod
     def from_diffusers(cls, path: str | Path) -> Autoencoder:
         """The ``vae`` of a model in the diffusers layout, a folder or a hub id."""
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-        kl = AutoencoderKL.from_pretrained(path, subfolder="vae")
-        patch = 8 // 2 ** (len(kl.config.block_out_channels) - 1)
+        kl: Any = from_layout(AutoencoderKL, path, "vae")
         config = AutoencoderConfig(
-            channels=tuple(kl.config.block_out_channels), layers=kl.config.layers_per_block,
-            patch=patch, latent_channels=kl.config.latent_channels,
-            groups=kl.config.norm_num_groups, attention=kl.config.mid_block_add_attention,
+            channels=tuple(kl.config.block_out_channels),
+            layers=kl.config.layers_per_block,
+            patch=8 // 2 ** (len(kl.config.block_out_channels) - 1),
+            latent_channels=kl.config.latent_channels,
+            groups=kl.config.norm_num_groups,
+            attention=kl.config.mid_block_add_attention,
         )
-        return cls(config, kl=kl)
+        net = cls(config, vae=kl.config)
+        net.kl = kl
+        net.std.fill_(1 / kl.config.scaling_factor)
+        return net
 
     @property
     def latent_channels(self) -> int:
@@ -54,7 +62,7 @@ class Autoencoder(nn.Module):
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the latents before scaling, (B, C, S/8, S/8) each."""
         patches = nnf.pixel_unshuffle(images, self.config.patch)
-        latents = self.kl.encode(patches).latent_dist  # type: ignore[operator]
+        latents = self.kl.encode(patches).latent_dist 
         return latents.mean, latents.logvar
 
     def encode(self, images: Tensor) -> Tensor:
@@ -68,12 +76,13 @@ class Autoencoder(nn.Module):
 
     def decode_raw(self, latents: Tensor) -> Tensor:
         """The same from latents before scaling."""
-        patches = self.kl.decode(latents).sample  # type: ignore[operator]
+        patches = self.kl.decode(latents).sample 
         return nnf.pixel_shuffle(patches, self.config.patch)
 
     @torch.no_grad()
-    def set_scale(self, means: Tensor) -> None:
-        """Take the scale of the latents from posterior means (N, C, H, W)."""
+    def measure_scale(self, images_u8: Tensor, batch: int = 16) -> None:
+        """Set mean and spread of each latent channel from pictures (N, S, S, 3) uint8."""
+        means = torch.cat([self.posterior(to_pixels(part))[0] for part in images_u8.split(batch)])
         self.mean.copy_(means.mean((0, 2, 3)))
         self.std.copy_(means.std((0, 2, 3)))
 
@@ -92,6 +101,23 @@ def to_images(pixels: Tensor) -> Tensor:
 def paint_out(images: Tensor, mask: Tensor) -> Tensor:
     """Hide the region where ``mask`` (B, 1, S, S) is 1; the encoder must never see it."""
     return torch.where(mask > 0.5, torch.full_like(images, PAINT), images)
+
+
+def from_layout(kind: Any, path: str | Path, subfolder: str) -> Any:
+    """Load one part of a model in the diffusers layout: a local folder, or a hub id.
+
+    Raises:
+        AssetError: it is not there, or the hub does not answer.
+    """
+    try:
+        return kind.from_pretrained(str(path), subfolder=subfolder)
+    except (OSError, ValueError) as error:
+        raise AssetError(
+            f"the {subfolder} of the base model {str(path)!r} cannot be loaded"
+            f" ({str(error).splitlines()[0]})",
+            wanted="a folder in the diffusers layout, or a hub id that this machine reaches",
+            fix="name one with --set model.base_model=FOLDER",
+        ) from error
 
 
 def _new_kl(config: AutoencoderConfig) -> nn.Module:

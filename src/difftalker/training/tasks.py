@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from difftalker.config import CompletionConfig
+from difftalker.config import CompletionConfig, PriorConfig
 from difftalker.data.dataset import ClipData, Dataset, frame_index, span_index
-from difftalker.diffusion.region import box_mask, keep_upper
+from difftalker.data.latents import LatentSet, encode_frames
+from difftalker.diffusion.region import (
+    add_noise_by_region,
+    box_mask,
+    keep_upper,
+    region_loss,
+    target,
+)
+from difftalker.diffusion.sampling import Denoise, alpha_bars, sample
 from difftalker.errors import TrainingError
-from difftalker.face.draw import contact_sheet, overlay
+from difftalker.face.draw import contact_sheet, landmark_maps, overlay
 from difftalker.face.landmarks import CONTOUR, LOWER, MOUTH, UPPER
-from difftalker.models.autoencoder import Autoencoder, paint_out, to_images, to_pixels
+from difftalker.models.autoencoder import PAINT, Autoencoder, paint_out, to_images, to_pixels
 from difftalker.models.completion import CompletionNet
+from difftalker.models.synthesis import Prior, SynthesisNet
 
 BASE_WEIGHT = 0.3
 """Of the points before audio: trained on the sum alone they drift, and the offsets undo it."""
 KL_WEIGHT = 1e-3
 """Of the divergence, a number: enough to keep the latents smooth, too little to blur."""
+WHOLE_SHARE = 0.12
+"""Of examples in which the branch is taught to make whole faces, as synthetic footage needs."""
+POINT_JITTER = 0.0015
+"""Of drawn landmarks in training, crop units: in use they are predicted, not detected."""
 
 
 class LandmarkTask:
@@ -219,3 +235,179 @@ def _jittered(boxes: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Boxes moved by up to two cells an edge, so that the decoder learns no fixed seam."""
     steps = torch.randint(-2, 3, boxes.shape, generator=generator)
     return (boxes + steps * 8).clamp(0, size)
+
+
+class _DiffusionTask:
+    """What the prior and the synthesis share: latents, boxes, noise levels, pictures."""
+
+    name: str
+    model: Any
+
+    def __init__(self, autoencoder: Autoencoder, data: Dataset, latents: LatentSet,
+                 config: PriorConfig, *, device: str) -> None:
+        self._autoencoder, self._data, self._latents = autoencoder.eval(), data, latents
+        self.device, self._config = device, config
+        self.examples = len(latents.index)
+        self._alpha_bars = alpha_bars(config.prediction, config.timesteps).to(device)
+
+    def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
+        rows = [(self._data.train[c], f) for c, f in self._latents.index[indices]]
+        boxes = torch.from_numpy(np.stack([clip.boxes[f] for clip, f in rows]))
+        points = np.stack([clip.points_crop[f] for clip, f in rows])
+        batch = {
+            "whole": torch.from_numpy(self._latents.whole[indices]).float(),
+            "painted": torch.from_numpy(self._latents.painted[indices]).float(),
+            "mask": box_mask(boxes, self._latents.whole.shape[-1], 8),
+            **self._extra(points, generator),
+        }
+        return {k: v.to(self.device) for k, v in batch.items()}
+
+    def _extra(self, points: NDArray[np.float32], generator: torch.Generator) -> dict[str, Tensor]:
+        """What a task needs of the points (B, 68, 2) besides."""
+        return {}
+
+    def _noised(self, batch: dict[str, Tensor], generator: torch.Generator) -> _Noised:
+        """Eq. 4 at random timesteps: whole latents below, painted ones above."""
+        whole, mask = batch["whole"], batch["mask"]
+        steps = torch.randint(self._config.timesteps, (len(whole),), generator=generator)
+        noise = torch.randn(whole.shape, generator=generator).to(whole)
+        bars = self._alpha_bars[steps.to(self.device)]
+        noisy = add_noise_by_region(keep_upper(whole, batch["painted"], mask), noise, bars, mask)
+        wanted = target(whole, noise, bars, self._config.prediction)
+        return _Noised(noisy, steps.to(self.device), wanted, mask)
+
+    def describe(self, indices: NDArray[np.int64]) -> list[str]:
+        return [self._data.train[int(c)].name for c in self._latents.index[indices, 0]]
+
+    def _watched(self) -> _Watched:
+        rows = [(i, int(f)) for i, c in enumerate(self._data.validation)
+                for f in np.flatnonzero(c.found)[::10]][:16]
+        clips = self._data.validation
+        whole, painted = encode_frames(self._autoencoder, clips, np.array(rows), self.device)
+        boxes = torch.from_numpy(np.stack([clips[c].boxes[f] for c, f in rows]))
+        return _Watched(
+            images=torch.from_numpy(np.stack([clips[c].frames[f] for c, f in rows])),
+            points=np.stack([clips[c].points_crop[f] for c, f in rows]),
+            boxes=boxes,
+            painted=painted.float(),
+            mask=box_mask(boxes.to(self.device), whole.shape[-1], 8),
+        )
+
+    def _sampled(self, denoise: Denoise, clean: Tensor, mask: Tensor) -> Tensor:
+        """Pictures (n, S, S, 3) uint8 made in ten steps from one noise for all."""
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(clean.shape[1:], generator=generator).to(clean).expand_as(clean)
+        latents = sample(denoise, clean, mask, noise, sampler="ddim", steps=10,
+                         prediction=self._config.prediction, timesteps=self._config.timesteps)
+        return to_images(self._autoencoder.decode(latents)).cpu()
+
+
+class PriorTask(_DiffusionTask):
+    """The prior: Eqs. 2 and 3 on whole faces for a third of the examples, Eqs. 4 and 5 for the rest.
+
+    So it knows both how this face looks and how its lower half follows from the upper one.
+    """
+
+    name = "prior"
+
+    def __init__(self, model: Prior, autoencoder: Autoencoder, data: Dataset, latents: LatentSet,
+                 *, device: str = "cpu") -> None:
+        super().__init__(autoencoder, data, latents, model.config, device=device)
+        self.model = model
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        everywhere = torch.rand(len(batch["mask"]), generator=generator) < 1 / 3
+        mask = torch.where(everywhere.to(self.device)[:, None, None, None], 1.0, batch["mask"])
+        noised = self._noised({**batch, "mask": mask}, generator)
+        predicted = self.model(noised.noisy, noised.steps)
+        return {"loss": region_loss(predicted, noised.wanted, noised.mask)}
+
+    def validate(self) -> dict[str, float]:
+        """PSNR of lower faces guessed from the upper ones alone: landmarks are not known yet."""
+        watched = self._watched()
+        made = self._sampled(self.model, watched.painted, watched.mask)
+        return {"psnr_lower": watched.psnr_lower(made)}
+
+    def sheet(self) -> NDArray[np.uint8] | None:
+        watched = self._watched()
+        half = self._sampled(self.model, watched.painted[::4], watched.mask[::4])
+        ones = torch.ones_like(watched.mask[::4])
+        full = self._sampled(self.model, watched.painted[::4], ones)
+        return contact_sheet([*half.numpy(), *full.numpy()], 4)
+
+
+class SynthesisTask(_DiffusionTask):
+    """The landmark branch over the frozen prior: Eqs. 4 and 5."""
+
+    name = "synthesis"
+
+    def __init__(self, model: SynthesisNet, autoencoder: Autoencoder, data: Dataset,
+                 latents: LatentSet, *, device: str = "cpu") -> None:
+        super().__init__(autoencoder, data, latents, model.prior.config, device=device)
+        self.model = model
+        nothing = torch.zeros(1, 3, data.size_px, data.size_px, device=device)
+        with torch.no_grad():
+            self._nothing_known = autoencoder.encode(nothing + PAINT).float()
+
+    def _extra(self, points: NDArray[np.float32], generator: torch.Generator) -> dict[str, Tensor]:
+        jitter = torch.randn(points.shape, generator=generator).numpy() * POINT_JITTER
+        maps = landmark_maps(points + jitter, self._data.size_px)
+        return {"maps": torch.from_numpy(maps)}
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        batch = self._some_whole(batch, generator)
+        noised = self._noised(batch, generator)
+        guidance = self.model.guide(batch["maps"].float() / 255, batch["painted"])
+        predicted = self.model(noised.noisy, noised.steps, guidance)
+        return {"loss": region_loss(predicted, noised.wanted, noised.mask)}
+
+    def _some_whole(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """In a few examples nothing is known but the landmarks: the whole face is made."""
+        whole = torch.rand(len(batch["mask"]), generator=generator) < WHOLE_SHARE
+        chosen = whole.to(self.device)[:, None, None, None]
+        return {**batch, "mask": torch.where(chosen, 1.0, batch["mask"]),
+                "painted": torch.where(chosen, self._nothing_known, batch["painted"])}
+
+    def validate(self) -> dict[str, float]:
+        """PSNR of lower faces under their true landmarks, and under those of other frames."""
+        watched = self._watched()
+        made = self._made(watched, watched.points)
+        other = self._made(watched, np.roll(watched.points, 3, axis=0))
+        return {"psnr_lower": watched.psnr_lower(made),
+                "psnr_lower_other_points": watched.psnr_lower(other)}
+
+    def sheet(self) -> NDArray[np.uint8] | None:
+        watched = self._watched()
+        made = self._made(watched, watched.points)
+        pairs = zip(watched.images[::2].numpy(), made[::2].numpy(), strict=True)
+        return contact_sheet([tile for pair in pairs for tile in pair], 4)
+
+    def _made(self, watched: _Watched, points: NDArray[np.float32]) -> Tensor:
+        maps = torch.from_numpy(landmark_maps(points, self._data.size_px)).to(self.device)
+        guidance = self.model.guide(maps.float() / 255, watched.painted)
+        return self._sampled(
+            lambda z, t: self.model(z, t, guidance), watched.painted, watched.mask)
+
+
+@dataclass(frozen=True)
+class _Noised:
+    noisy: Tensor
+    steps: Tensor
+    wanted: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """Frames held out."""
+
+    images: Tensor
+    points: NDArray[np.float32]
+    boxes: Tensor
+    painted: Tensor
+    mask: Tensor
+
+    def psnr_lower(self, made: Tensor) -> float:
+        size = self.images.shape[1]
+        mask = box_mask(self.boxes, size).bool()[:, 0, :, :, None].expand(self.images.shape)
+        return psnr(made[mask], self.images[mask])

@@ -1,0 +1,145 @@
+"""Avatars on disk: one person, as a folder.
+
+    AVATAR/config.json          format, model configuration, facts, and the hash of every other file
+          /PART.safetensors     fp16 weights of completion, autoencoder and synthesis
+          /card.md              who, which footage, consent, licence, measured quality
+
+Nothing but these files is read, and no path is taken from within them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from difftalker.config import ModelConfig, from_dict
+from difftalker.errors import AvatarError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+PARTS = ("completion", "autoencoder", "synthesis")
+PACKAGED = Path(__file__).parent / "avatars"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AvatarFiles:
+    """What an avatar's folder says, checked; weights are loaded on demand."""
+
+    name: str
+    folder: Path
+    config: ModelConfig
+    architecture: dict[str, Any]
+    """The diffusers configuration of ``vae`` and ``unet``."""
+    facts: dict[str, Any]
+    """Corpus, consent, command, seeds, time, numbers."""
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """Part to named tensors, in the type they were saved in."""
+        from safetensors.torch import load_file
+
+        return {part: load_file(self.folder / f"{part}.safetensors") for part in PARTS}
+
+
+def packaged() -> list[str]:
+    """Names of the avatars that come with DiffTalker."""
+    return sorted(path.parent.name for path in PACKAGED.glob("*/config.json"))
+
+
+def read(name_or_folder: str | Path) -> AvatarFiles:
+    """Open an avatar by its packaged name or its folder, every file checked against its hash.
+
+    Raises:
+        AvatarError: the folder or a file is missing, truncated or altered.
+    """
+    folder = _folder(name_or_folder)
+    raw = _read_config(folder)
+    for name in (*(f"{part}.safetensors" for part in PARTS), "card.md"):
+        _check_file(folder, name, raw["files"])
+    try:
+        config = from_dict(ModelConfig, raw["model"], f"{folder.name}/config.json")
+    except UsageError as error:
+        raise AvatarError(f"the avatar {folder} has a configuration that does not fit: {error}",
+                          fix=_mend(folder)) from error
+    return AvatarFiles(name=raw["name"], folder=folder, config=config,
+                       architecture=raw["architecture"], facts=raw["facts"])
+
+
+def write(folder: Path, *, name: str, config: ModelConfig, architecture: Mapping[str, Any],
+          weights: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any],
+          card: str) -> None:
+    """Write an avatar; it appears by one rename, in the place of an older one."""
+    from safetensors.torch import save_file
+
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for key, tensors in weights.items():
+        halves = {k: _half(v) for k, v in tensors.items()}
+        save_file(halves, part / f"{key}.safetensors")
+    (part / "card.md").write_text(card)
+    hashes = {path.name: _sha256(path) for path in sorted(part.iterdir())}
+    record = {"format": FORMAT, "name": name, "model": asdict(config),
+              "architecture": dict(architecture), "facts": dict(facts), "files": hashes}
+    (part / "config.json").write_text(json.dumps(record, indent=1) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)
+
+
+def _folder(name_or_folder: str | Path) -> Path:
+    text = str(name_or_folder)
+    if text in packaged():
+        return PACKAGED / text
+    folder = Path(text)
+    if folder.is_dir():
+        return folder
+    names = ", ".join(packaged()) or "none"
+    raise AvatarError(f"there is no avatar {text!r}",
+                      wanted=f"a folder made by `difftalker train`, or a packaged name ({names})")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise AvatarError(f"{folder} is no avatar: config.json is missing", fix=_mend(folder))
+    try:
+        raw = json.loads(path.read_text())
+        found = raw["format"]
+        complete = all(isinstance(raw[k], dict) for k in ("model", "architecture", "facts", "files"))
+        complete = complete and isinstance(raw["name"], str)
+    except (ValueError, KeyError, TypeError) as error:
+        raise AvatarError(f"{path} is damaged", fix=_mend(folder)) from error
+    if found != FORMAT or not complete:
+        raise AvatarError(f"{path} has format {found}", wanted=f"format {FORMAT}",
+                          fix="use the version of DiffTalker that made it")
+    return dict(raw)
+
+
+def _check_file(folder: Path, name: str, hashes: Mapping[str, str]) -> None:
+    path = folder / name
+    if not path.is_file():
+        raise AvatarError(f"the avatar {folder} lacks its file {name}", fix=_mend(folder))
+    if _sha256(path) != hashes.get(name):
+        raise AvatarError(f"the avatar's file {path} is truncated or altered",
+                          wanted="the file whose hash stands in config.json", fix=_mend(folder))
+
+
+def _mend(folder: Path) -> str:
+    return f"copy the folder {folder.name} anew from where it came, or train it again"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _half(tensor: Tensor) -> Tensor:
+    copy = tensor.detach().cpu().contiguous()
+    return copy.half() if copy.is_floating_point() else copy

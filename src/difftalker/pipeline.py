@@ -1,0 +1,323 @@
+"""Dubbing, stage by stage, in the order of the data flow; every stage streams.
+
+    locate      footage -> where the face is, frame by frame (small: points, crops, mask boxes)
+    hear        sound   -> windows of speech features, one a frame
+    complete    upper points + windows -> all 68 points
+    paint       crops with the lower face painted out + points -> crops with a new lower face
+    write       pasted back into the frames, with the new sound
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from difftalker import avatar as avatar_files
+from difftalker.config import CompletionConfig, ModelConfig, SamplingConfig
+from difftalker.diffusion.region import box_mask
+from difftalker.diffusion.sampling import sample
+from difftalker.errors import MediaError, UsageError
+from difftalker.face.crop import Framing, blend_mask, cut, frame_face, paste
+from difftalker.face.detect import FaceTrack, track
+from difftalker.face.draw import landmark_maps
+from difftalker.face.landmarks import UPPER
+from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
+from difftalker.media.video import (
+    OUTPUT_SUFFIXES,
+    Frame,
+    VideoInfo,
+    VideoWriter,
+    probe_video,
+    read_frames,
+)
+from difftalker.models.autoencoder import paint_out, to_images, to_pixels
+from difftalker.models.networks import Networks, build
+from difftalker.speech.encoder import SpeechEncoder, load_encoder
+from difftalker.speech.windows import WindowStream
+
+CHUNK_FRAMES = 16
+"""Frames painted at once: enough to fill two cores, few enough for little memory."""
+HEAR_FRAMES = 256
+"""Frames completed at once."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, frames done, frames in all)."""
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """No progress."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """Footage and where its face is."""
+
+    video: Path
+    info: VideoInfo
+    track: FaceTrack
+    framing: Framing
+
+    def __len__(self) -> int:
+        return len(self.track)
+
+    def points_px(self, points_crop: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(frames, 68, 2) crop units -> pixels of the frame."""
+        return self.framing.crop.to_px(points_crop)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DubResult:
+    """What a dubbing was."""
+
+    output: Path
+    frames: int
+    """Written, as many as the footage has."""
+    frames_driven: int
+    """Of which show a face, and so a new mouth."""
+    located: Located
+    landmarks_crop: NDArray[np.float32]
+    """(frames, 68, 2): the completed points, crop units."""
+    seconds: float
+    """From footage to finished file, loading of the avatar apart."""
+
+    @property
+    def frames_per_second(self) -> float:
+        """Speed of the whole dubbing, sound and picture encoded."""
+        return self.frames / self.seconds
+
+
+def locate(video: Path, size_px: int, progress: Progress = _silent) -> Located:
+    """Find and follow the face; one pass over the footage that keeps points alone.
+
+    Raises:
+        MediaError: the footage cannot be read.
+        FaceError: it shows no face.
+    """
+    info = probe_video(video)
+    total = info.frames_estimate or 0
+
+    def counted() -> Iterator[Frame]:
+        for done, frame in enumerate(read_frames(video), 1):
+            yield frame
+            progress("locate", done, max(total, done))
+
+    found = track(counted(), source=video)
+    return Located(video=video, info=info, track=found, framing=frame_face(found, size_px))
+
+
+def hear(audio: Path, times_s: NDArray[np.float64], encoder: SpeechEncoder,
+         window: int) -> WindowStream:
+    """The speech around each frame; where the sound ends before the picture there is silence."""
+    end = int((float(times_s[-1]) + 1.0) * SAMPLE_RATE_HZ)
+    return WindowStream(encoder.encode(_padded(stream_audio(audio), end, audio)), window)
+
+
+def _padded(blocks: Iterable[NDArray[np.float32]], samples: int,
+            source: Path) -> Iterator[NDArray[np.float32]]:
+    """Blocks that add up to ``samples``: cut, or followed by silence."""
+    left, heard = samples, 0
+    for block in blocks:
+        heard += len(block)
+        if left <= 0:
+            break
+        yield block[:left]
+        left -= len(block)
+    if not heard:
+        raise MediaError(f"the sound of {source} is of zero length", wanted="some speech",
+                         fix="choose another file")
+    while left > 0:
+        yield np.zeros(min(left, 10 * SAMPLE_RATE_HZ), np.float32)
+        left -= 10 * SAMPLE_RATE_HZ
+
+
+class Avatar:
+    """One person, ready to speak."""
+
+    def __init__(self, name: str, config: ModelConfig, networks: Networks,
+                 device: str = "cpu") -> None:
+        self.name, self.config, self.device = name, config, device
+        self.networks = networks.to(device)
+        self._encoder: SpeechEncoder | None = None
+
+    def complete(self, located: Located, audio: Path,
+                 progress: Progress = _silent) -> NDArray[np.float32]:
+        """The points (frames, 68, 2), crop units: upper ones as found, lower ones from the speech.
+
+        Raises:
+            MediaError: the sound cannot be read, or has no length.
+        """
+        config = self.config.completion
+        windows = hear(audio, located.track.times_s, self._speech_encoder(config), config.window)
+        pieces = []
+        for piece in self._completed(located, windows):
+            pieces.append(piece)
+            progress("complete", sum(map(len, pieces)), len(located))
+        return np.concatenate(pieces)
+
+    def dub(self, video: str | Path, audio: str | Path, *, sampler: str | None = None,
+            steps: int | None = None, seed: int = 0, located: Located | None = None,
+            landmarks: NDArray[np.float32] | None = None) -> Dub:
+        """Prepare a dubbing of ``video`` with the sound of ``audio``; ``save`` carries it out.
+
+        ``located`` and ``landmarks`` (frames, 68, 2; crop units) are used where given.
+
+        Raises:
+            UsageError: there is no such sampler, or the number of steps is not positive.
+        """
+        chosen = self.config.sampling
+        chosen = replace(chosen, sampler=sampler or chosen.sampler,
+                         steps=chosen.steps if steps is None else steps)
+        return Dub(self, Path(video), Path(audio), chosen, seed, located, landmarks)
+
+    def paint(self, crops: NDArray[np.uint8], boxes: NDArray[np.int32],
+              points_crop: NDArray[np.float32], sampling: SamplingConfig,
+              seed: int = 0) -> NDArray[np.uint8]:
+        """New lower faces; crops (n, S, S, 3), boxes (n, 4), points (n, 68, 2) -> (n, S, S, 3).
+
+        What the crops show within their boxes never reaches the networks. All frames start from
+        one noise, so that neighbours differ by their landmarks alone.
+        """
+        maps = torch.from_numpy(landmark_maps(points_crop, self.config.size_px))
+        with torch.inference_mode(), self._autocast():
+            pixels = to_pixels(torch.from_numpy(crops).to(self.device))
+            places = torch.from_numpy(boxes).to(self.device)
+            hidden = paint_out(pixels, box_mask(places, pixels.shape[-1]))
+            known = self.networks.autoencoder.encode(hidden)
+            mask = box_mask(places, known.shape[-1], 8)
+            latents = self._sampled(known, mask, maps, sampling, seed)
+            return to_images(self.networks.autoencoder.decode(latents)).cpu().numpy()
+
+    def _sampled(self, known: Tensor, mask: Tensor, maps: Tensor, sampling: SamplingConfig,
+                 seed: int) -> Tensor:
+        net, prior = self.networks.synthesis, self.config.prior
+        guidance = net.guide(maps.to(self.device).float() / 255, known)
+        # Drawn on the CPU, so that a seed means the same on every device.
+        noise = torch.randn(known.shape[1:], generator=torch.Generator().manual_seed(seed))
+        return sample(
+            lambda z, t: net(z, t, guidance), known, mask, noise.to(known).expand_as(known),
+            sampler=sampling.sampler, steps=sampling.steps, prediction=prior.prediction,
+            timesteps=prior.timesteps, seed=seed,
+        )
+
+    def _completed(self, located: Located, windows: WindowStream) -> Iterator[NDArray[np.float32]]:
+        """Chunks of completed points, each seen with as many neighbours as the network reaches."""
+        net, times = self.networks.completion, located.track.times_s
+        upper = torch.from_numpy(located.framing.points_crop[:, list(UPPER)])
+        held, first = windows.take(times[:0]), 0
+        for start in range(0, len(times), HEAR_FRAMES):
+            stop = min(start + HEAR_FRAMES, len(times))
+            low, high = max(0, start - net.reach), min(len(times), stop + net.reach)
+            heard = first + len(held)
+            held = np.concatenate([held[low - first :], windows.take(times[heard:high])])
+            first = low
+            with torch.inference_mode():
+                out = net(upper[None, low:high].to(self.device),
+                          torch.from_numpy(held[None]).to(self.device))
+            yield out.points[0, start - low : stop - low].float().cpu().numpy()
+
+    def _speech_encoder(self, config: CompletionConfig) -> SpeechEncoder:
+        if self._encoder is None:
+            self._encoder = load_encoder(config.features, device=self.device)
+        return self._encoder
+
+    def _autocast(self) -> torch.autocast:
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, torch.bfloat16, enabled=_has_fast_bfloat16(kind))
+
+
+class Dub:
+    """A dubbing to be carried out."""
+
+    def __init__(self, avatar: Avatar, video: Path, audio: Path, sampling: SamplingConfig,
+                 seed: int, located: Located | None, landmarks: NDArray[np.float32] | None,
+                 ) -> None:
+        self.avatar, self.video, self.audio = avatar, video, audio
+        self.sampling, self.seed = sampling, seed
+        self._located, self._landmarks = located, landmarks
+
+    def save(self, output: str | Path, *, crf: int = 18, lossless: bool = False,
+             progress: Progress = _silent) -> DubResult:
+        """Write the dubbed video: the footage's frames and times, the new sound.
+
+        Raises:
+            MediaError: input or output cannot be read or written; nothing is left behind.
+            FaceError: the footage shows no face.
+        """
+        began = time.monotonic()
+        info = probe_video(self.video)
+        writer = VideoWriter(
+            output, width=info.width, height=info.height, fps=info.fps, time_base=info.time_base,
+            audio=self.audio, crf=crf, lossless=lossless, comment=generated_by(self.avatar.name),
+            sample_aspect_ratio=info.sample_aspect_ratio,
+        )
+        located = self._located or locate(self.video, self.avatar.config.size_px, progress)
+        points = self._points(located, progress)
+        with writer, closing(read_frames(self.video)) as frames:
+            for done, (frame, image) in enumerate(self._painted(located, points, frames), 1):
+                writer.write(image, frame.pts)
+                progress("paint", done, len(located))
+        return DubResult(
+            output=Path(output), frames=len(located), landmarks_crop=points, located=located,
+            frames_driven=int(located.framing.found.sum()), seconds=time.monotonic() - began,
+        )
+
+    def _points(self, located: Located, progress: Progress) -> NDArray[np.float32]:
+        if self._landmarks is None:
+            return self.avatar.complete(located, self.audio, progress)
+        wanted = (len(located), 68, 2)
+        if self._landmarks.shape != wanted:
+            raise UsageError(f"landmarks of shape {self._landmarks.shape}", wanted=f"{wanted}")
+        return self._landmarks.astype(np.float32)
+
+    def _painted(self, located: Located, points: NDArray[np.float32],
+                 frames: Iterator[Frame]) -> Iterator[tuple[Frame, NDArray[np.uint8]]]:
+        """Each frame with its new picture; frames without a face pass untouched."""
+        framing, size = located.framing, self.avatar.config.size_px
+        numbered = zip(range(len(located)), frames, strict=False)
+        while chunk := list(itertools.islice(numbered, CHUNK_FRAMES)):
+            driven = [i for i, _ in chunk if framing.found[i]]
+            faces = {}
+            if driven:
+                images = dict((i, frame.image) for i, frame in chunk)
+                crops = np.stack([cut(images[i], framing.crop, i, size) for i in driven])
+                made = self.avatar.paint(crops, framing.boxes[driven], points[driven],
+                                         self.sampling, self.seed)
+                faces = dict(zip(driven, made, strict=True))
+            for i, frame in chunk:
+                if i in faces:
+                    alpha = blend_mask(framing.boxes[i], size)
+                    yield frame, paste(frame.image, faces[i], alpha, framing.crop, i)
+                else:
+                    yield frame, frame.image
+
+
+def load(name_or_folder: str | Path, *, device: str = "cpu") -> Avatar:
+    """An avatar by its packaged name or its folder, ready to speak.
+
+    Raises:
+        AvatarError: the folder or a file is missing, truncated or altered.
+    """
+    files = avatar_files.read(name_or_folder)
+    networks = build(files.config, files.architecture).load(files.weights())
+    return Avatar(files.name, files.config, networks, device)
+
+
+def generated_by(name: str) -> str:
+    """What the file's comment says of its making."""
+    return f"AI-generated: the mouth in this video was made by DiffTalker, avatar {name}."
+
+
+def _has_fast_bfloat16(kind: str) -> bool:
+    """Whether half precision is a gain: on a CPU only where its instructions know bfloat16."""
+    if kind == "cpu":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return kind == "cuda"
