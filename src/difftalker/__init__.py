@@ -1,0 +1,56 @@
+"""DiffTalker: talking faces from speech, by way of facial landmarks and latent diffusion.
+
+    import difftalker
+
+    avatar = difftalker.load("grid-s1")
+    avatar.dub("footage.mp4", "speech.wav").save("out.mp4")
+
+Names are loaded when they are first used: ``import difftalker`` alone loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from difftalker.data.prepare import prepare
+    from difftalker.errors import DiffTalkerError
+    from difftalker.evaluation.report import evaluate
+    from difftalker.pipeline import Avatar, Dub, DubResult, load
+    from difftalker.training.recipe import train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Avatar",
+    "DiffTalkerError",
+    "Dub",
+    "DubResult",
+    "__version__",
+    "evaluate",
+    "load",
+    "prepare",
+    "train",
+]
+
+_HOMES = {
+    "Avatar": "pipeline",
+    "DiffTalkerError": "errors",
+    "Dub": "pipeline",
+    "DubResult": "pipeline",
+    "evaluate": "evaluation.report",
+    "load": "pipeline",
+    "prepare": "data.prepare",
+    "train": "training.recipe",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -66,15 +66,28 @@ def read(name_or_folder: str | Path) -> AvatarFiles:
     try:
         config = from_dict(ModelConfig, raw["model"], f"{folder.name}/config.json")
     except UsageError as error:
-        raise AvatarError(f"the avatar {folder} has a configuration that does not fit: {error}",
-                          fix=_mend(folder)) from error
-    return AvatarFiles(name=raw["name"], folder=folder, config=config,
-                       architecture=raw["architecture"], facts=raw["facts"])
+        raise AvatarError(
+            f"the avatar {folder} has a configuration that does not fit: {error}", fix=_mend(folder)
+        ) from error
+    return AvatarFiles(
+        name=raw["name"],
+        folder=folder,
+        config=config,
+        architecture=raw["architecture"],
+        facts=raw["facts"],
+    )
 
 
-def write(folder: Path, *, name: str, config: ModelConfig, architecture: Mapping[str, Any],
-          weights: Mapping[str, Mapping[str, Tensor]], facts: Mapping[str, Any],
-          card: str) -> None:
+def write(
+    folder: Path,
+    *,
+    name: str,
+    config: ModelConfig,
+    architecture: Mapping[str, Any],
+    weights: Mapping[str, Mapping[str, Tensor]],
+    facts: Mapping[str, Any],
+    card: str,
+) -> None:
     """Write an avatar; it appears by one rename, in the place of an older one."""
     from safetensors.torch import save_file
 
@@ -86,8 +99,14 @@ def write(folder: Path, *, name: str, config: ModelConfig, architecture: Mapping
         save_file(halves, part / f"{key}.safetensors")
     (part / "card.md").write_text(card)
     hashes = {path.name: _sha256(path) for path in sorted(part.iterdir())}
-    record = {"format": FORMAT, "name": name, "model": asdict(config),
-              "architecture": dict(architecture), "facts": dict(facts), "files": hashes}
+    record = {
+        "format": FORMAT,
+        "name": name,
+        "model": asdict(config),
+        "architecture": dict(architecture),
+        "facts": dict(facts),
+        "files": hashes,
+    }
     (part / "config.json").write_text(json.dumps(record, indent=1) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)
@@ -101,8 +120,10 @@ def _folder(name_or_folder: str | Path) -> Path:
     if folder.is_dir():
         return folder
     names = ", ".join(packaged()) or "none"
-    raise AvatarError(f"there is no avatar {text!r}",
-                      wanted=f"a folder made by `difftalker train`, or a packaged name ({names})")
+    raise AvatarError(
+        f"there is no avatar {text!r}",
+        wanted=f"a folder made by `difftalker train`, or a packaged name ({names})",
+    )
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -112,13 +133,18 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text())
         found = raw["format"]
-        complete = all(isinstance(raw[k], dict) for k in ("model", "architecture", "facts", "files"))
+        complete = all(
+            isinstance(raw[k], dict) for k in ("model", "architecture", "facts", "files")
+        )
         complete = complete and isinstance(raw["name"], str)
     except (ValueError, KeyError, TypeError) as error:
         raise AvatarError(f"{path} is damaged", fix=_mend(folder)) from error
     if found != FORMAT or not complete:
-        raise AvatarError(f"{path} has format {found}", wanted=f"format {FORMAT}",
-                          fix="use the version of DiffTalker that made it")
+        raise AvatarError(
+            f"{path} has format {found}",
+            wanted=f"format {FORMAT}",
+            fix="use the version of DiffTalker that made it",
+        )
     return dict(raw)
 
 
@@ -127,8 +153,11 @@ def _check_file(folder: Path, name: str, hashes: Mapping[str, str]) -> None:
     if not path.is_file():
         raise AvatarError(f"the avatar {folder} lacks its file {name}", fix=_mend(folder))
     if _sha256(path) != hashes.get(name):
-        raise AvatarError(f"the avatar's file {path} is truncated or altered",
-                          wanted="the file whose hash stands in config.json", fix=_mend(folder))
+        raise AvatarError(
+            f"the avatar's file {path} is truncated or altered",
+            wanted="the file whose hash stands in config.json",
+            fix=_mend(folder),
+        )
 
 
 def _mend(folder: Path) -> str:

@@ -82,8 +82,12 @@ class PriorConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "layers", "groups", "head_dim", "context_dim", "timesteps")
-        _check(self.prediction in ("epsilon", "v_prediction"), "prediction", self.prediction,
-               "epsilon or v_prediction")
+        _check(
+            self.prediction in ("epsilon", "v_prediction"),
+            "prediction",
+            self.prediction,
+            "epsilon or v_prediction",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +115,12 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "steps")
-        _check(self.sampler in ("ddpm", "ddim", "dpm++"), "sampler", self.sampler,
-               "ddpm, ddim or dpm++")
+        _check(
+            self.sampler in ("ddpm", "ddim", "dpm++"),
+            "sampler",
+            self.sampler,
+            "ddpm, ddim or dpm++",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +161,15 @@ class StageConfig:
     log_every: int = 10
 
     def __post_init__(self) -> None:
-        _positive(self, "steps", "batch", "learning_rate", "validate_every", "checkpoint_every",
-                  "log_every")
+        _positive(
+            self,
+            "steps",
+            "batch",
+            "learning_rate",
+            "validate_every",
+            "checkpoint_every",
+            "log_every",
+        )
         _check(0 <= self.ema < 1, "ema", self.ema, "0 <= ema < 1")
 
 
@@ -190,15 +205,26 @@ class Config:
 def debug() -> Config:
     """A few thousand parameters, for tests in seconds."""
     stage = StageConfig(
-        steps=6, batch=2, learning_rate=1e-3, warmup_steps=2, validate_every=3,
-        checkpoint_every=2, log_every=1, ema=0.9,
+        steps=6,
+        batch=2,
+        learning_rate=1e-3,
+        warmup_steps=2,
+        validate_every=3,
+        checkpoint_every=2,
+        log_every=1,
+        ema=0.9,
     )
     return Config(
         model=ModelConfig(
             preset="debug",
             size_px=64,
             completion=CompletionConfig(
-                features="mel", feature_dim=80, width=16, heads=2, layers=1, audio_dim=16,
+                features="mel",
+                feature_dim=80,
+                width=16,
+                heads=2,
+                layers=1,
+                audio_dim=16,
                 neighbours=2,
             ),
             autoencoder=AutoencoderConfig(channels=(8, 16), latent_channels=4, groups=4),
@@ -207,8 +233,13 @@ def debug() -> Config:
             sampling=SamplingConfig(steps=2),
         ),
         training=TrainingConfig(
-            landmarks=stage, autoencoder=stage, prior=stage, synthesis=stage,
-            validation_clips=1, span_frames=12, autocast=False,
+            landmarks=stage,
+            autoencoder=stage,
+            prior=stage,
+            synthesis=stage,
+            validation_clips=1,
+            span_frames=12,
+            autocast=False,
         ),
     )
 
@@ -218,10 +249,10 @@ def tiny() -> Config:
     return Config(
         model=ModelConfig(),
         training=TrainingConfig(
-            landmarks=StageConfig(steps=2000, batch=8, learning_rate=5e-4),
-            autoencoder=StageConfig(steps=1300, batch=16, learning_rate=6e-4),
-            prior=StageConfig(steps=1500, batch=32, learning_rate=4e-4),
-            synthesis=StageConfig(steps=1500, batch=32, learning_rate=4e-4),
+            landmarks=StageConfig(steps=2000, batch=8, learning_rate=5e-4, ema=0.995),
+            autoencoder=StageConfig(steps=1300, batch=16, learning_rate=6e-4, ema=0.99),
+            prior=StageConfig(steps=1200, batch=32, learning_rate=5e-4, ema=0.995),
+            synthesis=StageConfig(steps=1400, batch=32, learning_rate=5e-4, ema=0.995),
         ),
     )
 
@@ -232,8 +263,7 @@ def base() -> Config:
         model=ModelConfig(
             preset="base",
             autoencoder=AutoencoderConfig(channels=(64, 128, 256), patch=2, layers=2),
-            prior=PriorConfig(channels=(192, 320, 448), layers=2, head_dim=64,
-                              attention_levels=2),
+            prior=PriorConfig(channels=(192, 320, 448), layers=2, head_dim=64, attention_levels=2),
             synthesis=SynthesisConfig(stem_channels=(32, 64, 128)),
             sampling=SamplingConfig(steps=10),
         ),
@@ -268,7 +298,10 @@ def sd15() -> Config:
 
 
 PRESETS: dict[str, Callable[[], Config]] = {
-    "debug": debug, "tiny": tiny, "base": base, "sd15": sd15,
+    "debug": debug,
+    "tiny": tiny,
+    "base": base,
+    "sd15": sd15,
 }
 
 
@@ -278,7 +311,8 @@ def paper_completion(config: CompletionConfig) -> CompletionConfig:
 
 
 COMPLETIONS: dict[str, Callable[[CompletionConfig], CompletionConfig]] = {
-    "default": lambda config: config, "paper": paper_completion,
+    "default": lambda config: config,
+    "paper": paper_completion,
 }
 
 
@@ -330,11 +364,15 @@ def _replaced(config: Any, path: list[str], text: str, key: str) -> Any:
     name, *rest = path
     names = [f.name for f in dataclasses.fields(config)]
     if name not in names:
-        raise UsageError(f"unknown configuration key {key!r}", wanted=f"at {name!r}: {', '.join(names)}")
+        raise UsageError(
+            f"unknown configuration key {key!r}", wanted=f"at {name!r}: {', '.join(names)}"
+        )
     old = getattr(config, name)
     if dataclasses.is_dataclass(old) != bool(rest):
-        raise UsageError(f"the configuration key {key!r} does not name one value",
-                         wanted="a key such as training.prior.steps")
+        raise UsageError(
+            f"the configuration key {key!r} does not name one value",
+            wanted="a key such as training.prior.steps",
+        )
     new = _replaced(old, rest, text, key) if rest else _parsed(old, text, key)
     return dataclasses.replace(config, **{name: new})
 

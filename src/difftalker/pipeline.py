@@ -1,10 +1,10 @@
 """Dubbing, stage by stage, in the order of the data flow; every stage streams.
 
-    locate      footage -> where the face is, frame by frame (small: points, crops, mask boxes)
-    hear        sound   -> windows of speech features, one a frame
-    complete    upper points + windows -> all 68 points
-    paint       crops with the lower face painted out + points -> crops with a new lower face
-    write       pasted back into the frames, with the new sound
+locate      footage -> where the face is, frame by frame (small: points, crops, mask boxes)
+hear        sound   -> windows of speech features, one a frame
+complete    upper points + windows -> all 68 points
+paint       crops with the lower face painted out + points -> crops with a new lower face
+write       pasted back into the frames, with the new sound
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,6 @@ from difftalker.face.draw import landmark_maps
 from difftalker.face.landmarks import UPPER
 from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.video import (
-    OUTPUT_SUFFIXES,
     Frame,
     VideoInfo,
     VideoWriter,
@@ -114,15 +112,17 @@ def locate(video: Path, size_px: int, progress: Progress = _silent) -> Located:
     return Located(video=video, info=info, track=found, framing=frame_face(found, size_px))
 
 
-def hear(audio: Path, times_s: NDArray[np.float64], encoder: SpeechEncoder,
-         window: int) -> WindowStream:
+def hear(
+    audio: Path, times_s: NDArray[np.float64], encoder: SpeechEncoder, window: int
+) -> WindowStream:
     """The speech around each frame; where the sound ends before the picture there is silence."""
     end = int((float(times_s[-1]) + 1.0) * SAMPLE_RATE_HZ)
     return WindowStream(encoder.encode(_padded(stream_audio(audio), end, audio)), window)
 
 
-def _padded(blocks: Iterable[NDArray[np.float32]], samples: int,
-            source: Path) -> Iterator[NDArray[np.float32]]:
+def _padded(
+    blocks: Iterable[NDArray[np.float32]], samples: int, source: Path
+) -> Iterator[NDArray[np.float32]]:
     """Blocks that add up to ``samples``: cut, or followed by silence."""
     left, heard = samples, 0
     for block in blocks:
@@ -132,8 +132,11 @@ def _padded(blocks: Iterable[NDArray[np.float32]], samples: int,
         yield block[:left]
         left -= len(block)
     if not heard:
-        raise MediaError(f"the sound of {source} is of zero length", wanted="some speech",
-                         fix="choose another file")
+        raise MediaError(
+            f"the sound of {source} is of zero length",
+            wanted="some speech",
+            fix="choose another file",
+        )
     while left > 0:
         yield np.zeros(min(left, 10 * SAMPLE_RATE_HZ), np.float32)
         left -= 10 * SAMPLE_RATE_HZ
@@ -142,14 +145,16 @@ def _padded(blocks: Iterable[NDArray[np.float32]], samples: int,
 class Avatar:
     """One person, ready to speak."""
 
-    def __init__(self, name: str, config: ModelConfig, networks: Networks,
-                 device: str = "cpu") -> None:
+    def __init__(
+        self, name: str, config: ModelConfig, networks: Networks, device: str = "cpu"
+    ) -> None:
         self.name, self.config, self.device = name, config, device
         self.networks = networks.to(device)
         self._encoder: SpeechEncoder | None = None
 
-    def complete(self, located: Located, audio: Path,
-                 progress: Progress = _silent) -> NDArray[np.float32]:
+    def complete(
+        self, located: Located, audio: Path, progress: Progress = _silent
+    ) -> NDArray[np.float32]:
         """The points (frames, 68, 2), crop units: upper ones as found, lower ones from the speech.
 
         Raises:
@@ -163,9 +168,17 @@ class Avatar:
             progress("complete", sum(map(len, pieces)), len(located))
         return np.concatenate(pieces)
 
-    def dub(self, video: str | Path, audio: str | Path, *, sampler: str | None = None,
-            steps: int | None = None, seed: int = 0, located: Located | None = None,
-            landmarks: NDArray[np.float32] | None = None) -> Dub:
+    def dub(
+        self,
+        video: str | Path,
+        audio: str | Path,
+        *,
+        sampler: str | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+        located: Located | None = None,
+        landmarks: NDArray[np.float32] | None = None,
+    ) -> Dub:
         """Prepare a dubbing of ``video`` with the sound of ``audio``; ``save`` carries it out.
 
         ``located`` and ``landmarks`` (frames, 68, 2; crop units) are used where given.
@@ -173,14 +186,29 @@ class Avatar:
         Raises:
             UsageError: there is no such sampler, or the number of steps is not positive.
         """
-        chosen = self.config.sampling
-        chosen = replace(chosen, sampler=sampler or chosen.sampler,
-                         steps=chosen.steps if steps is None else steps)
+        chosen = self.sampling(sampler=sampler, steps=steps)
         return Dub(self, Path(video), Path(audio), chosen, seed, located, landmarks)
 
-    def paint(self, crops: NDArray[np.uint8], boxes: NDArray[np.int32],
-              points_crop: NDArray[np.float32], sampling: SamplingConfig,
-              seed: int = 0) -> NDArray[np.uint8]:
+    def sampling(self, *, sampler: str | None = None, steps: int | None = None) -> SamplingConfig:
+        """The avatar's way of sampling, with what is given in its place.
+
+        Raises:
+            UsageError: there is no such sampler, or the number of steps is not positive.
+        """
+        own = self.config.sampling
+        return SamplingConfig(
+            sampler=own.sampler if sampler is None else sampler,
+            steps=own.steps if steps is None else steps,
+        )
+
+    def paint(
+        self,
+        crops: NDArray[np.uint8],
+        boxes: NDArray[np.int32],
+        points_crop: NDArray[np.float32],
+        sampling: SamplingConfig,
+        seed: int = 0,
+    ) -> NDArray[np.uint8]:
         """New lower faces; crops (n, S, S, 3), boxes (n, 4), points (n, 68, 2) -> (n, S, S, 3).
 
         What the crops show within their boxes never reaches the networks. All frames start from
@@ -196,16 +224,23 @@ class Avatar:
             latents = self._sampled(known, mask, maps, sampling, seed)
             return to_images(self.networks.autoencoder.decode(latents)).cpu().numpy()
 
-    def _sampled(self, known: Tensor, mask: Tensor, maps: Tensor, sampling: SamplingConfig,
-                 seed: int) -> Tensor:
+    def _sampled(
+        self, known: Tensor, mask: Tensor, maps: Tensor, sampling: SamplingConfig, seed: int
+    ) -> Tensor:
         net, prior = self.networks.synthesis, self.config.prior
         guidance = net.guide(maps.to(self.device).float() / 255, known)
         # Drawn on the CPU, so that a seed means the same on every device.
         noise = torch.randn(known.shape[1:], generator=torch.Generator().manual_seed(seed))
         return sample(
-            lambda z, t: net(z, t, guidance), known, mask, noise.to(known).expand_as(known),
-            sampler=sampling.sampler, steps=sampling.steps, prediction=prior.prediction,
-            timesteps=prior.timesteps, seed=seed,
+            lambda z, t: net(z, t, guidance),
+            known,
+            mask,
+            noise.to(known).expand_as(known),
+            sampler=sampling.sampler,
+            steps=sampling.steps,
+            prediction=prior.prediction,
+            timesteps=prior.timesteps,
+            seed=seed,
         )
 
     def _completed(self, located: Located, windows: WindowStream) -> Iterator[NDArray[np.float32]]:
@@ -220,8 +255,10 @@ class Avatar:
             held = np.concatenate([held[low - first :], windows.take(times[heard:high])])
             first = low
             with torch.inference_mode():
-                out = net(upper[None, low:high].to(self.device),
-                          torch.from_numpy(held[None]).to(self.device))
+                out = net(
+                    upper[None, low:high].to(self.device),
+                    torch.from_numpy(held[None]).to(self.device),
+                )
             yield out.points[0, start - low : stop - low].float().cpu().numpy()
 
     def _speech_encoder(self, config: CompletionConfig) -> SpeechEncoder:
@@ -237,15 +274,28 @@ class Avatar:
 class Dub:
     """A dubbing to be carried out."""
 
-    def __init__(self, avatar: Avatar, video: Path, audio: Path, sampling: SamplingConfig,
-                 seed: int, located: Located | None, landmarks: NDArray[np.float32] | None,
-                 ) -> None:
+    def __init__(
+        self,
+        avatar: Avatar,
+        video: Path,
+        audio: Path,
+        sampling: SamplingConfig,
+        seed: int,
+        located: Located | None,
+        landmarks: NDArray[np.float32] | None,
+    ) -> None:
         self.avatar, self.video, self.audio = avatar, video, audio
         self.sampling, self.seed = sampling, seed
         self._located, self._landmarks = located, landmarks
 
-    def save(self, output: str | Path, *, crf: int = 18, lossless: bool = False,
-             progress: Progress = _silent) -> DubResult:
+    def save(
+        self,
+        output: str | Path,
+        *,
+        crf: int = 18,
+        lossless: bool = False,
+        progress: Progress = _silent,
+    ) -> DubResult:
         """Write the dubbed video: the footage's frames and times, the new sound.
 
         Raises:
@@ -255,19 +305,31 @@ class Dub:
         began = time.monotonic()
         info = probe_video(self.video)
         writer = VideoWriter(
-            output, width=info.width, height=info.height, fps=info.fps, time_base=info.time_base,
-            audio=self.audio, crf=crf, lossless=lossless, comment=generated_by(self.avatar.name),
+            output,
+            width=info.width,
+            height=info.height,
+            fps=info.fps,
+            time_base=info.time_base,
+            audio=self.audio,
+            crf=crf,
+            lossless=lossless,
+            comment=generated_by(self.avatar.name),
             sample_aspect_ratio=info.sample_aspect_ratio,
         )
         located = self._located or locate(self.video, self.avatar.config.size_px, progress)
         points = self._points(located, progress)
-        with writer, closing(read_frames(self.video)) as frames:
-            for done, (frame, image) in enumerate(self._painted(located, points, frames), 1):
+        with writer:
+            painted = self._painted(located, points, read_frames(self.video))
+            for done, (frame, image) in enumerate(painted, 1):
                 writer.write(image, frame.pts)
                 progress("paint", done, len(located))
         return DubResult(
-            output=Path(output), frames=len(located), landmarks_crop=points, located=located,
-            frames_driven=int(located.framing.found.sum()), seconds=time.monotonic() - began,
+            output=Path(output),
+            frames=len(located),
+            landmarks_crop=points,
+            located=located,
+            frames_driven=int(located.framing.found.sum()),
+            seconds=time.monotonic() - began,
         )
 
     def _points(self, located: Located, progress: Progress) -> NDArray[np.float32]:
@@ -278,8 +340,9 @@ class Dub:
             raise UsageError(f"landmarks of shape {self._landmarks.shape}", wanted=f"{wanted}")
         return self._landmarks.astype(np.float32)
 
-    def _painted(self, located: Located, points: NDArray[np.float32],
-                 frames: Iterator[Frame]) -> Iterator[tuple[Frame, NDArray[np.uint8]]]:
+    def _painted(
+        self, located: Located, points: NDArray[np.float32], frames: Iterator[Frame]
+    ) -> Iterator[tuple[Frame, NDArray[np.uint8]]]:
         """Each frame with its new picture; frames without a face pass untouched."""
         framing, size = located.framing, self.avatar.config.size_px
         numbered = zip(range(len(located)), frames, strict=False)
@@ -287,10 +350,11 @@ class Dub:
             driven = [i for i, _ in chunk if framing.found[i]]
             faces = {}
             if driven:
-                images = dict((i, frame.image) for i, frame in chunk)
+                images = {i: frame.image for i, frame in chunk}
                 crops = np.stack([cut(images[i], framing.crop, i, size) for i in driven])
-                made = self.avatar.paint(crops, framing.boxes[driven], points[driven],
-                                         self.sampling, self.seed)
+                made = self.avatar.paint(
+                    crops, framing.boxes[driven], points[driven], self.sampling, self.seed
+                )
                 faces = dict(zip(driven, made, strict=True))
             for i, frame in chunk:
                 if i in faces:

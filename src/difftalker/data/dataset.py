@@ -85,9 +85,7 @@ def _spread(clips: int, wanted: int) -> list[int]:
 
 def frame_index(clips: Sequence[ClipData], stride: int = 1) -> NDArray[np.int64]:
     """All frames with a face, (n, 2): clip and frame."""
-    rows = [
-        (c, f) for c, clip in enumerate(clips) for f in np.flatnonzero(clip.found)[::stride]
-    ]
+    rows = [(c, f) for c, clip in enumerate(clips) for f in np.flatnonzero(clip.found)[::stride]]
     return np.array(rows, np.int64).reshape(-1, 2)
 
 
@@ -95,7 +93,8 @@ def span_index(clips: Sequence[ClipData], span: int, stride: int = 5) -> NDArray
     """Places (n, 2), clip and first frame, at which ``span`` frames in a row show a face."""
     rows = []
     for c, clip in enumerate(clips):
-        run = np.convolve(clip.found, np.ones(span), "valid") if len(clip) >= span else []
-        starts = np.flatnonzero(np.asarray(run) > span - 0.5)
+        if len(clip) < span:
+            continue
+        starts = np.flatnonzero(np.convolve(clip.found, np.ones(span), "valid") > span - 0.5)
         rows += [(c, int(f)) for f in starts[::stride]]
     return np.array(rows, np.int64).reshape(-1, 2)

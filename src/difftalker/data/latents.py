@@ -73,8 +73,9 @@ def encode_clips(
     return _opened(folder, index)
 
 
-def encode_frames(autoencoder: Autoencoder, clips: Sequence[ClipData], index: NDArray[np.int64],
-                  device: str) -> tuple[Tensor, Tensor]:
+def encode_frames(
+    autoencoder: Autoencoder, clips: Sequence[ClipData], index: NDArray[np.int64], device: str
+) -> tuple[Tensor, Tensor]:
     """Latents (n, C, h, w) of whole and of painted crops."""
     images = np.stack([clips[c].frames[f] for c, f in index])
     boxes = torch.from_numpy(np.stack([clips[c].boxes[f] for c, f in index])).to(device)
@@ -88,7 +89,9 @@ def _opened(folder: Path, index: NDArray[np.int64]) -> LatentSet:
     return LatentSet(index=index, whole=whole, painted=painted)
 
 
-def _identity(autoencoder: Autoencoder, clips: Sequence[ClipData], stride: int) -> dict[str, object]:
+def _identity(
+    autoencoder: Autoencoder, clips: Sequence[ClipData], stride: int
+) -> dict[str, object]:
     digest = hashlib.sha256()
     for tensor in autoencoder.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -15,7 +15,9 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 """Noisy latents (B, C, H, W) and timesteps (B,) -> the network's prediction."""
 
 _BETAS: dict[str, Any] = {
-    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
 }
 """Stable Diffusion's noise schedule (Rombach et al., 2022)."""
 
@@ -36,15 +38,22 @@ def scheduler(name: str, prediction: str, timesteps: int = 1000) -> Any:
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {
         "ddpm": (DDPMScheduler, {"clip_sample": False}),
         "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": True}),
-        "dpm++": (DPMSolverMultistepScheduler,
-                  {"algorithm_type": "dpmsolver++", "solver_order": 2, "lower_order_final": True}),
+        "dpm++": (
+            DPMSolverMultistepScheduler,
+            {"algorithm_type": "dpmsolver++", "solver_order": 2, "lower_order_final": True},
+        ),
     }
     if name not in kinds:
         raise UsageError(f"no sampler is called {name!r}", wanted=" or ".join(kinds))
     kind, options = kinds[name]
-    return kind(num_train_timesteps=timesteps, prediction_type=prediction,
-                rescale_betas_zero_snr=prediction == "v_prediction",
-                timestep_spacing="trailing", **_BETAS, **options)
+    return kind(
+        num_train_timesteps=timesteps,
+        prediction_type=prediction,
+        rescale_betas_zero_snr=prediction == "v_prediction",
+        timestep_spacing="trailing",
+        **_BETAS,
+        **options,
+    )
 
 
 def alpha_bars(prediction: str, timesteps: int = 1000) -> Tensor:
@@ -53,8 +62,18 @@ def alpha_bars(prediction: str, timesteps: int = 1000) -> Tensor:
     return bars
 
 
-def sample(denoise: Denoise, clean: Tensor, mask: Tensor, noise: Tensor, *, sampler: str,
-           steps: int, prediction: str, timesteps: int = 1000, seed: int = 0) -> Tensor:
+def sample(
+    denoise: Denoise,
+    clean: Tensor,
+    mask: Tensor,
+    noise: Tensor,
+    *,
+    sampler: str,
+    steps: int,
+    prediction: str,
+    timesteps: int = 1000,
+    seed: int = 0,
+) -> Tensor:
     """Latents (B, C, H, W) with the lower face made from ``noise`` and the upper one ``clean``.
 
     ``mask`` (B, 1, H, W) is 1 where the face is made; all ones make the whole picture.

@@ -79,8 +79,9 @@ def frame_rate(times_s: NDArray[np.float64]) -> float:
     return 1 / float(np.median(np.diff(times_s))) if len(times_s) > 1 else 25.0
 
 
-def mask_boxes(points_crop: NDArray[np.float32], times_s: NDArray[np.float64],
-               size_px: int) -> NDArray[np.int32]:
+def mask_boxes(
+    points_crop: NDArray[np.float32], times_s: NDArray[np.float64], size_px: int
+) -> NDArray[np.int32]:
     """The lower face with its whole jaw line, from the upper points alone.
 
     ``points_crop`` (frames, 68, 2), finite; result (frames, 4): top, bottom, left, right in
@@ -90,13 +91,17 @@ def mask_boxes(points_crop: NDArray[np.float32], times_s: NDArray[np.float64],
     brow, nose = steady[:, BROWS, 1].mean(1), steady[:, NOSE_BASE, 1]
     scale = nose - brow
     left, right = steady[:, JAW[0], 0], steady[:, JAW[16], 0]
-    box = np.stack([
-        np.floor((nose - 0.08 * scale) * size_px / CELL),
-        np.ceil((nose + 1.38 * scale) * size_px / CELL),
-        np.floor((left - 0.02) * size_px / CELL),
-        np.ceil((right + 0.02) * size_px / CELL),
-    ], 1)
-    return (np.clip(box * CELL, 0, size_px)).astype(np.int32)
+    box = np.stack(
+        [
+            np.floor((nose - 0.08 * scale) * size_px / CELL),
+            np.ceil((nose + 1.38 * scale) * size_px / CELL),
+            np.floor((left - 0.02) * size_px / CELL),
+            np.ceil((right + 0.02) * size_px / CELL),
+        ],
+        1,
+    )
+    boxes: NDArray[np.int32] = np.clip(box * CELL, 0, size_px).astype(np.int32)
+    return boxes
 
 
 def cut(image: NDArray[np.uint8], crop: CropTrack, frame: int, size_px: int) -> NDArray[np.uint8]:
@@ -110,8 +115,13 @@ def cut(image: NDArray[np.uint8], crop: CropTrack, frame: int, size_px: int) -> 
     )
 
 
-def paste(image: NDArray[np.uint8], face: NDArray[np.uint8], alpha: NDArray[np.float32],
-          crop: CropTrack, frame: int) -> NDArray[np.uint8]:
+def paste(
+    image: NDArray[np.uint8],
+    face: NDArray[np.uint8],
+    alpha: NDArray[np.float32],
+    crop: CropTrack,
+    frame: int,
+) -> NDArray[np.uint8]:
     """The frame with ``face`` (size, size, 3) laid over its crop where ``alpha`` (size, size) > 0.
 
     Pixels at which alpha is zero stay as they are, bit for bit.
@@ -126,7 +136,9 @@ def paste(image: NDArray[np.uint8], face: NDArray[np.uint8], alpha: NDArray[np.f
     smooth_face = cv2.GaussianBlur(face, (0, 0), 0.4 * (scale - 1)) if scale > 1.25 else face
     size = (x1 - x0, y1 - y0)
     inverse = flags | cv2.WARP_INVERSE_MAP
-    new = cv2.warpAffine(smooth_face, way_back, size, flags=inverse, borderMode=cv2.BORDER_REPLICATE)
+    new = cv2.warpAffine(
+        smooth_face, way_back, size, flags=inverse, borderMode=cv2.BORDER_REPLICATE
+    )
     weight = cv2.warpAffine(alpha, way_back, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     out = image.copy()
     region = out[y0:y1, x0:x1]
@@ -149,7 +161,8 @@ def _ramp(start: int, stop: int, size_px: int, feather_px: int) -> NDArray[np.fl
     # The crop's own edge is no seam inside the frame's picture of it, but fades all the same.
     inside = np.minimum(place - start, stop - place) / feather_px
     t = np.clip(inside, 0, 1)
-    return (t * t * (3 - 2 * t)).astype(np.float32)
+    ramp: NDArray[np.float32] = (t * t * (3 - 2 * t)).astype(np.float32)
+    return ramp
 
 
 def _to_crop(crop: CropTrack, frame: int, size_px: int) -> tuple[NDArray[np.float64], float]:
@@ -168,8 +181,9 @@ def _bounds(crop: CropTrack, frame: int, image: NDArray[np.uint8]) -> tuple[int,
     return max(0, x0), max(0, y0), min(width, x1), min(height, y1)
 
 
-def _blurred_surroundings(image: NDArray[np.uint8], to_crop: NDArray[np.float64], size_px: int,
-                          sigma: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+def _blurred_surroundings(
+    image: NDArray[np.uint8], to_crop: NDArray[np.float64], size_px: int, sigma: float
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     scale = to_crop[0, 0]
     margin = 3 * sigma + 2
     x0, y0 = (-to_crop[:, 2] / scale - margin).astype(int).clip(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from difftalker import assets
 from difftalker.errors import FaceError
 from difftalker.face.landmarks import POINTS, from_mediapipe
 from difftalker.media.video import Frame
+
+logger = logging.getLogger(__name__)
 
 SMOOTHING_FRAMES = 0.5
 """Standard deviation of the Gaussian that takes the detector's jitter off, in frames."""
@@ -32,7 +36,7 @@ class FaceTrack:
     @property
     def found(self) -> NDArray[np.bool_]:
         """(frames,): whether a face was found in the frame."""
-        found: NDArray[np.bool_] = np.isfinite(self.points_px).all(axis=(1, 2))
+        found: NDArray[np.bool_] = np.isfinite(self.points_px.min(axis=(1, 2)))
         return found
 
     def __len__(self) -> int:
@@ -69,10 +73,38 @@ def _landmarker() -> Iterator[Any]:
         running_mode=vision.RunningMode.VIDEO,
         num_faces=1,
     )
-    with vision.FaceLandmarker.create_from_options(options) as landmarker:
-        yield lambda image, time_ms: landmarker.detect_for_video(
-            mp.Image(image_format=mp.ImageFormat.SRGB, data=image), time_ms
-        )
+
+    def detect_one(image: NDArray[np.uint8], time_ms: int) -> Any:
+        with _native_silence():
+            return landmarker.detect_for_video(
+                mp.Image(image_format=mp.ImageFormat.SRGB, data=image), time_ms
+            )
+
+    with _native_silence():
+        landmarker = vision.FaceLandmarker.create_from_options(options)
+    with landmarker:
+        yield detect_one
+
+
+@contextmanager
+def _native_silence() -> Iterator[None]:
+    """MediaPipe's own notes go nowhere, unless details are asked for.
+
+    Its loggers heed no environment variable (``GLOG_minloglevel``, ``TF_CPP_MIN_LOG_LEVEL`` and
+    ``GOOGLE_STDERRTHRESHOLD`` change nothing in 1.2), so the descriptor they write to is turned
+    away while its code runs. Failures come back as exceptions all the same.
+    """
+    if logger.isEnabledFor(logging.DEBUG):
+        yield
+        return
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def detect(frames: Iterable[Frame]) -> Iterator[NDArray[np.float32]]:

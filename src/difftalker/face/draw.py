@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from difftalker.face.landmarks import CURVES, INNER_LIPS
 
 CHANNELS = (*CURVES, "open_mouth")
-"""What each channel of a landmark map shows: six groups of lines, and the mouth's inside, filled."""
+"""What each channel of a landmark map shows: groups of lines, and the mouth's inside, filled."""
 
 _SHIFT = 4  # OpenCV takes coordinates in sixteenths of a pixel
 
@@ -34,8 +34,11 @@ def landmark_maps(points_crop: NDArray[np.float32], size_px: int) -> NDArray[np.
     return np.stack([landmark_map(points, size_px) for points in points_crop])
 
 
-def overlay(image: NDArray[np.uint8], points_px: NDArray[np.float32],
-            colour: tuple[int, int, int] = (80, 255, 80)) -> NDArray[np.uint8]:
+def overlay(
+    image: NDArray[np.uint8],
+    points_px: NDArray[np.float32],
+    colour: tuple[int, int, int] = (80, 255, 80),
+) -> NDArray[np.uint8]:
     """A copy of the picture (H, W, 3) with the landmarks (68, 2) drawn over it."""
     out = image.copy()
     fixed = _fixed_point(points_px)
@@ -56,4 +59,5 @@ def contact_sheet(tiles: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[n
 def _fixed_point(points_px: NDArray[np.float32]) -> NDArray[np.int32]:
     """Pixel coordinates (edges at whole numbers) -> OpenCV's (centres at whole numbers) / 16."""
     bounded = np.clip(np.nan_to_num(points_px) - 0.5, -2000, 20000)
-    return np.rint(bounded * (1 << _SHIFT)).astype(np.int32)
+    fixed: NDArray[np.int32] = np.rint(bounded * (1 << _SHIFT)).astype(np.int32)
+    return fixed

@@ -57,12 +57,13 @@ class Autoencoder(nn.Module):
 
     @property
     def latent_channels(self) -> int:
+        """C, the channels of a latent."""
         return self.config.latent_channels
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the latents before scaling, (B, C, S/8, S/8) each."""
         patches = nnf.pixel_unshuffle(images, self.config.patch)
-        latents = self.kl.encode(patches).latent_dist 
+        latents = self.kl.encode(patches).latent_dist
         return latents.mean, latents.logvar
 
     def encode(self, images: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ class Autoencoder(nn.Module):
 
     def decode_raw(self, latents: Tensor) -> Tensor:
         """The same from latents before scaling."""
-        patches = self.kl.decode(latents).sample 
+        patches = self.kl.decode(latents).sample
         return nnf.pixel_shuffle(patches, self.config.patch)
 
     @torch.no_grad()

@@ -36,8 +36,11 @@ class AudioNet(nn.Module):
         width = config.audio_dim
         self.project = nn.Linear(config.feature_dim, width)
         self.convolve = nn.Sequential(
-            *(layer for _ in range(_halvings(config.window)) for layer in (
-                nn.Conv1d(width, width, 3, stride=2, padding=1), nn.LeakyReLU(0.02)))
+            *(
+                layer
+                for _ in range(_halvings(config.window))
+                for layer in (nn.Conv1d(width, width, 3, stride=2, padding=1), nn.LeakyReLU(0.02))
+            )
         )
         self.head = nn.Sequential(
             nn.Linear(width, width), nn.LeakyReLU(0.02), nn.Linear(width, config.width)
@@ -51,7 +54,8 @@ class AudioNet(nn.Module):
         x = self.drop(self.project(nnf.layer_norm(windows, windows.shape[-1:])))
         x = self.convolve(x.flatten(0, 1).transpose(1, 2)).mean(2)
         x = self.head(x).unflatten(0, (batch, frames))
-        return x if self.attend is None else self.attend(x)
+        out: Tensor = x if self.attend is None else self.attend(x)
+        return out
 
 
 class NeighbourAttention(nn.Module):
@@ -71,10 +75,12 @@ class NeighbourAttention(nn.Module):
         self.mlp = _mlp(config)
 
     def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
         q, k, v = (_split(y, self.heads) for y in self.qkv(self.norm(x)).chunk(3, -1))
         y = nnf.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(x.shape[1]).to(q.dtype))
         x = x + self.out(_join(y))
-        return x + self.mlp(x)
+        out: Tensor = x + self.mlp(x)
+        return out
 
     def _mask(self, frames: int) -> Tensor:
         place = torch.arange(frames, device=self.bias.device)
@@ -89,8 +95,9 @@ class PointTransformer(nn.Module):
     One of these is LF-Trans, BM-Trans or AM-Trans; ``audio`` gives it one more token to look at.
     """
 
-    def __init__(self, config: CompletionConfig, points: int, queries: int, *,
-                 neighbours: bool = False) -> None:
+    def __init__(
+        self, config: CompletionConfig, points: int, queries: int, *, neighbours: bool = False
+    ) -> None:
         super().__init__()
         width = config.width
         self.coordinates = nn.Sequential(nn.Linear(2, width), nn.GELU(), nn.Linear(width, width))
@@ -99,8 +106,9 @@ class PointTransformer(nn.Module):
         self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)
         self.cross = _CrossAttention(config)
         self.over_time = NeighbourAttention(config) if neighbours and config.neighbours else None
-        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(),
-                                  nn.Linear(width, 2))
+        self.head = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, 2)
+        )
         nn.init.zeros_(self.head[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.head[-1].bias)  # type: ignore[arg-type]
 
@@ -116,8 +124,8 @@ class PointTransformer(nn.Module):
         if self.over_time is not None:
             y = y.unflatten(0, (batch, frames)).transpose(1, 2).flatten(0, 1)
             y = self.over_time(y).unflatten(0, (batch, -1)).transpose(1, 2).flatten(0, 1)
-        out: Tensor = self.head(y)
-        return out.unflatten(0, (batch, frames))
+        out: Tensor = self.head(y).unflatten(0, (batch, frames))
+        return out
 
 
 class CompletionNet(nn.Module):
@@ -129,7 +137,8 @@ class CompletionNet(nn.Module):
         self.audio_net = AudioNet(config)
         self.lf_trans = PointTransformer(config, len(UPPER), len(CONTOUR), neighbours=True)
         self.bm_trans = PointTransformer(
-            config, len(UPPER) + len(CONTOUR), len(MOUTH), neighbours=True)
+            config, len(UPPER) + len(CONTOUR), len(MOUTH), neighbours=True
+        )
         if config.audio_offsets:
             moved = len(LOWER) if config.audio_moves_contour else len(MOUTH)
             self.am_trans = PointTransformer(config, moved, moved, neighbours=True)
@@ -187,7 +196,8 @@ def _halvings(window: int) -> int:
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    parts: Tensor = x.unflatten(-1, (heads, -1))
+    return parts.transpose(1, 2)
 
 
 def _join(x: Tensor) -> Tensor:
@@ -196,8 +206,13 @@ def _join(x: Tensor) -> Tensor:
 
 def _mlp(config: CompletionConfig) -> nn.Sequential:
     width = config.width
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(),
-                         nn.Linear(2 * width, width), nn.Dropout(config.dropout))
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        nn.Linear(width, 2 * width),
+        nn.GELU(),
+        nn.Linear(2 * width, width),
+        nn.Dropout(config.dropout),
+    )
 
 
 class _CrossAttention(nn.Module):
@@ -216,7 +231,8 @@ class _CrossAttention(nn.Module):
         k, v = (_split(y, self.heads) for y in self.kv(self.norm_kv(tokens)).chunk(2, -1))
         q = _split(self.q(self.norm_q(queries)), self.heads)
         x = queries + self.out(_join(nnf.scaled_dot_product_attention(q, k, v)))
-        return x + self.mlp(x)
+        out: Tensor = x + self.mlp(x)
+        return out
 
 
 class _SelfAttention(_CrossAttention):

@@ -35,13 +35,19 @@ class Networks:
     def architecture(self) -> dict[str, Any]:
         """The diffusers configuration of ``vae`` and ``unet``: what to build before loading."""
         nets = {"vae": self.autoencoder.kl, "unet": self.synthesis.prior.unet}
-        return {k: {x: y for x, y in net.config.items() if x != "_use_default_values"}
-                for k, net in nets.items()}
+        return {
+            k: {x: y for x, y in net.config.items() if x != "_use_default_values"}
+            for k, net in nets.items()
+        }
 
     def resolved(self, config: ModelConfig) -> ModelConfig:
         """The configuration with what a base model brought written out, and no base model."""
-        return dataclasses.replace(config, base_model="", autoencoder=self.autoencoder.config,
-                                   prior=self.synthesis.prior.config)
+        return dataclasses.replace(
+            config,
+            base_model="",
+            autoencoder=self.autoencoder.config,
+            prior=self.synthesis.prior.config,
+        )
 
     def load(self, weights: Mapping[str, Mapping[str, Tensor]]) -> Networks:
         """Take saved weights, of any floating type; returns itself.
@@ -68,8 +74,11 @@ class Networks:
         return self
 
     def _parts(self) -> dict[str, torch.nn.Module]:
-        return {"completion": self.completion, "autoencoder": self.autoencoder,
-                "synthesis": self.synthesis}
+        return {
+            "completion": self.completion,
+            "autoencoder": self.autoencoder,
+            "synthesis": self.synthesis,
+        }
 
 
 def build(config: ModelConfig, architecture: Mapping[str, Any] | None = None) -> Networks:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,24 @@ class Prior(nn.Module):
     ``prediction`` says what it predicts: ``epsilon`` or ``v_prediction``.
     """
 
-    def __init__(self, config: PriorConfig, latent_channels: int, *,
-                 unet: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, config: PriorConfig, latent_channels: int, *, unet: Mapping[str, Any] | None = None
+    ) -> None:
         """``unet`` is a diffusers configuration to build from in place of ``config``."""
         super().__init__()
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         self.config = config
-        self.unet: Any = (UNet2DConditionModel.from_config(dict(unet)) if unet
-                          else _new_unet(config, latent_channels))
+        self.unet: Any = (
+            UNet2DConditionModel.from_config(dict(unet))
+            if unet
+            else _new_unet(config, latent_channels)
+        )
         self.context: Tensor
         tokens = config.context_tokens
         self.register_buffer(
-            "context", torch.zeros(1, tokens, self.unet.config.cross_attention_dim))
+            "context", torch.zeros(1, tokens, self.unet.config.cross_attention_dim)
+        )
 
     @classmethod
     def from_diffusers(cls, path: str | Path) -> Prior:
@@ -67,6 +73,7 @@ class Prior(nn.Module):
         return prior
 
     def forward(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """See the class."""
         context = self.context.expand(len(noisy), -1, -1)
         out: Tensor = self.unet(noisy, timesteps, context).sample
         return out
@@ -91,10 +98,14 @@ class UNetEncoder(nn.Module):
         super().__init__()
         self.time_proj, self.time_embedding = unet.time_proj, unet.time_embedding
         self.conv_in, self.down_blocks, self.mid_block = (
-            unet.conv_in, unet.down_blocks, unet.mid_block)
+            unet.conv_in,
+            unet.down_blocks,
+            unet.mid_block,
+        )
 
-    def forward(self, latents: Tensor, timesteps: Tensor, context: Tensor,
-                extra: Tensor | float = 0.0) -> Encoded:
+    def forward(
+        self, latents: Tensor, timesteps: Tensor, context: Tensor, extra: Tensor | float = 0.0
+    ) -> Encoded:
         """``extra`` is added after the first convolution."""
         embedding = self.time_embedding(self.time_proj(timesteps).to(latents.dtype))
         x = self.conv_in(latents) + extra
@@ -115,14 +126,18 @@ class LandmarkBranch(nn.Module):
         channels = (len(CHANNELS), *config.stem_channels)
         width = prior.unet.config.block_out_channels[0]
         self.stem = nn.Sequential(
-            *(layer for a, b in zip(channels, channels[1:], strict=False) for layer in (
-                nn.Conv2d(a, b, 3, stride=2, padding=1), nn.SiLU())),
+            *(
+                layer
+                for a, b in pairwise(channels)
+                for layer in (nn.Conv2d(a, b, 3, stride=2, padding=1), nn.SiLU())
+            ),
             nn.Conv2d(channels[-1], width, 3, padding=1),
         )
         self.register_buffer("context", prior.context.clone())
         levels = prior.unet.config.block_out_channels
         self.lateral = nn.ModuleList(
-            nn.Conv2d(coarse, fine, 1) for fine, coarse in zip(levels, levels[1:], strict=False))
+            nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(levels)
+        )
 
     def forward(self, maps: Tensor, known: Tensor) -> list[Tensor]:
         """Maps (B, K, S, S) in 0..1, known latents (B, C, H, W) -> a map a level, finest first."""
@@ -144,8 +159,9 @@ class WindowCrossAttention(nn.Module):
     learned relative bias: Liu et al., "Swin Transformer", 2021).
     """
 
-    def __init__(self, config: SynthesisConfig, channels: int, guide_channels: int,
-                 embedding: int) -> None:
+    def __init__(
+        self, config: SynthesisConfig, channels: int, guide_channels: int, embedding: int
+    ) -> None:
         super().__init__()
         self.heads, self.window = config.heads, config.window
         self.norm = nn.GroupNorm(_groups(channels), channels)
@@ -154,8 +170,12 @@ class WindowCrossAttention(nn.Module):
         self.q = nn.Linear(channels, channels)
         self.kv = nn.Linear(guide_channels, 2 * channels)
         self.out = nn.Linear(channels, channels)
-        self.mlp = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, 2 * channels),
-                                 nn.GELU(), nn.Linear(2 * channels, channels))
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(channels),
+            nn.Linear(channels, 2 * channels),
+            nn.GELU(),
+            nn.Linear(2 * channels, channels),
+        )
         for last in (self.out, self.mlp[-1]):
             nn.init.zeros_(last.weight)  # type: ignore[arg-type]
             nn.init.zeros_(last.bias)  # type: ignore[arg-type]
@@ -180,10 +200,12 @@ class WindowCrossAttention(nn.Module):
         return x + _from_windows(y, side, x.shape[-2:])
 
     def _side(self, x: Tensor) -> int:
-        return min(self.window, *x.shape[-2:])
+        side: int = min(self.window, *x.shape[-2:])
+        return side
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self.heads, -1))
+        return heads.transpose(1, 2)
 
     def _bias_of(self, side: int) -> Tensor:
         """(heads, side^2, side^2) from the table of relative places."""
@@ -212,10 +234,10 @@ class SynthesisNet(nn.Module):
         embedding = prior.unet.time_embedding.linear_2.out_features
         # After the middle, and after each up block: (decoder channels, branch channels).
         places = [(channels[-1], channels[-1])]
-        places += [(c, g) for c, g in zip(channels[::-1], (*channels[-2::-1], channels[0]),
-                                          strict=True)]
-        self.cross = nn.ModuleList(
-            WindowCrossAttention(config, c, g, embedding) for c, g in places)
+        places += [
+            (c, g) for c, g in zip(channels[::-1], (*channels[-2::-1], channels[0]), strict=True)
+        ]
+        self.cross = nn.ModuleList(WindowCrossAttention(config, c, g, embedding) for c, g in places)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """What synthesis trains: all but the prior."""
@@ -244,8 +266,9 @@ class SynthesisNet(nn.Module):
         return unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))  # type: ignore[no-any-return]
 
 
-def _run(block: Any, x: Tensor, embedding: Tensor, context: Tensor,
-         skips: tuple[Tensor, ...] = ()) -> Any:
+def _run(
+    block: Any, x: Tensor, embedding: Tensor, context: Tensor, skips: tuple[Tensor, ...] = ()
+) -> Any:
     """Call a block of a diffusers U-Net, with the context if it attends."""
     inputs: dict[str, Any] = {"hidden_states": x, "temb": embedding}
     if getattr(block, "has_cross_attention", False):
@@ -263,15 +286,15 @@ def _last_of_each_size(maps: list[Tensor]) -> list[Tensor]:
 
 def _to_windows(x: Tensor, side: int) -> Tensor:
     """(B, D, H, W) -> (B * windows, side * side, D)."""
-    x = x.unflatten(3, (-1, side)).unflatten(2, (-1, side))
-    return x.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(0, 2)
+    cut: Tensor = x.unflatten(3, (-1, side)).unflatten(2, (-1, side))
+    return cut.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).flatten(0, 2)
 
 
 def _from_windows(tokens: Tensor, side: int, size: tuple[int, ...]) -> Tensor:
     """The inverse of :func:`_to_windows` for a map of (H, W) = ``size``."""
     rows, columns = size[0] // side, size[1] // side
-    x = tokens.unflatten(0, (-1, rows, columns)).unflatten(3, (side, side))
-    return x.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+    cut: Tensor = tokens.unflatten(0, (-1, rows, columns)).unflatten(3, (side, side))
+    return cut.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
 def _distance_bias(heads: int, window: int) -> Tensor:
@@ -323,8 +346,9 @@ def _empty_prompt(path: str | Path, width: int) -> Tensor:
         ) from error
     tokenizer = from_layout(CLIPTokenizer, path, "tokenizer")
     encoder = from_layout(CLIPTextModel, path, "text_encoder")
-    tokens = tokenizer("", padding="max_length", max_length=tokenizer.model_max_length,
-                       return_tensors="pt")
+    tokens = tokenizer(
+        "", padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt"
+    )
     with torch.no_grad():
         context: Tensor = encoder(tokens.input_ids).last_hidden_state
     return context

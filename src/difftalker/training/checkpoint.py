@@ -22,8 +22,9 @@ def save_checkpoint(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-              part / "state.safetensors")
+    save_file(
+        {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part / "state.safetensors"
+    )
     (part / "facts.json").write_text(json.dumps(dict(facts)))
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from difftalker import avatar
@@ -25,7 +25,7 @@ from difftalker.models.synthesis import Prior, SynthesisNet
 from difftalker.training.tasks import AutoencoderTask, LandmarkTask, PriorTask, SynthesisTask
 from difftalker.training.trainer import Log, Task, Trainer
 
-logger = logging.getLogger(__name__)
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,8 @@ class Run:
         _check_stages(options.stages)
         _remember_config(config, options)
         self.data: Dataset = load_dataset(
-            options.dataset, validation_clips=config.training.validation_clips)
+            options.dataset, validation_clips=config.training.validation_clips
+        )
         if self.data.size_px != config.model.size_px:
             raise UsageError(
                 f"the dataset's crops are {self.data.size_px} pixels wide",
@@ -73,13 +74,18 @@ class Run:
         """The trainer of one stage, at the step where it was left."""
         torch.manual_seed(self.options.seed)
         tasks: dict[str, Callable[[], Task]] = {
-            "landmarks": self._landmarks, "autoencoder": self._autoencoder,
-            "prior": self._prior, "synthesis": self._synthesis,
+            "landmarks": self._landmarks,
+            "autoencoder": self._autoencoder,
+            "prior": self._prior,
+            "synthesis": self._synthesis,
         }
         task = tasks[stage]()
         return Trainer(
-            task, getattr(self.config.training, stage), self.options.run / stage,
-            seed=self.options.seed, autocast=self.config.training.autocast,
+            task,
+            getattr(self.config.training, stage),
+            self.options.run / stage,
+            seed=self.options.seed,
+            autocast=self.config.training.autocast,
             device=self.options.device,
         )
 
@@ -91,8 +97,9 @@ class Run:
         """
         synthesis = self._finished("synthesis")
         completion = self._finished("landmarks")
-        return Networks(completion=completion, autoencoder=self._scaled_autoencoder(),
-                        synthesis=synthesis)
+        return Networks(
+            completion=completion, autoencoder=self._scaled_autoencoder(), synthesis=synthesis
+        )
 
     def _ready_made(self, stage: str) -> bool:
         """Whether a stage has nothing to train: its network is taken as it is."""
@@ -103,36 +110,44 @@ class Run:
         if trainer.step < trainer.config.steps:
             raise TrainingError(
                 f"stage {stage} is at step {trainer.step} of {trainer.config.steps}",
-                wanted="a finished stage", fix=f"run `difftalker train --stage {stage}` first")
+                wanted="a finished stage",
+                fix=f"run `difftalker train --stage {stage}` first",
+            )
         return trainer.task.model.eval()
 
     def _landmarks(self) -> LandmarkTask:
         net = CompletionNet(self.config.model.completion).to(self.options.device)
-        return LandmarkTask(net, self.data, span=self.config.training.span_frames,
-                            device=self.options.device)
+        return LandmarkTask(
+            net, self.data, span=self.config.training.span_frames, device=self.options.device
+        )
 
     def _autoencoder(self) -> AutoencoderTask:
-        return AutoencoderTask(self._placed(build_autoencoder(self.config.model)), self.data,
-                               device=self.options.device)
+        return AutoencoderTask(
+            self._placed(build_autoencoder(self.config.model)),
+            self.data,
+            device=self.options.device,
+        )
 
     def _prior(self) -> PriorTask:
         autoencoder = self._scaled_autoencoder()
         prior = self._placed(build_prior(self.config.model))
-        return PriorTask(prior, autoencoder, self.data, self._latents(autoencoder),
-                         device=self.options.device)
+        return PriorTask(
+            prior, autoencoder, self.data, self._latents(autoencoder), device=self.options.device
+        )
 
     def _synthesis(self) -> SynthesisTask:
         autoencoder, prior = self._scaled_autoencoder(), self._trained_prior()
         torch.manual_seed(self.options.seed)
         net = self._placed(SynthesisNet(self.config.model.synthesis, prior))
-        return SynthesisTask(net, autoencoder, self.data, self._latents(autoencoder),
-                             device=self.options.device)
+        return SynthesisTask(
+            net, autoencoder, self.data, self._latents(autoencoder), device=self.options.device
+        )
 
     def _trained_prior(self) -> Prior:
         if self._ready_made("prior"):
             return self._placed(build_prior(self.config.model))
         prior: Prior = self._finished("prior")
-        return prior
+        return prior  # noqa: RET504 (names the type)
 
     def _scaled_autoencoder(self) -> Autoencoder:
         """The trained autoencoder, its latents scaled to unit variance over the footage."""
@@ -146,22 +161,28 @@ class Run:
 
     def _latents(self, autoencoder: Autoencoder) -> LatentSet:
         with tqdm(desc="latents", unit="frame") as bar:
+
             def progress(done: int, total: int) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
 
             return encode_clips(
-                autoencoder, self.data.train, self.options.run / "latents",
-                stride=self.config.training.latent_stride, device=self.options.device,
-                autocast=self.config.training.autocast, progress=progress,
+                autoencoder,
+                self.data.train,
+                self.options.run / "latents",
+                stride=self.config.training.latent_stride,
+                device=self.options.device,
+                autocast=self.config.training.autocast,
+                progress=progress,
             )
 
-    def _placed(self, net: Any) -> Any:
-        return net.to(self.options.device, memory_format=torch.channels_last)
+    def _placed(self, net: N) -> N:
+        return net.to(self.options.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def save_avatar(run: Run, folder: Path, *, name: str, consent: str, source: str,
-                command: str) -> None:
+def save_avatar(
+    run: Run, folder: Path, *, name: str, consent: str, source: str, command: str
+) -> None:
     """Package a finished run: configuration, fp16 weights and card.
 
     Raises:
@@ -186,15 +207,23 @@ def card(name: str, consent: str, source: str, command: str, facts: dict[str, An
         f"| {stage} | {f['steps']} | {f['minutes']:.0f} | {f['validation']} |"
         for stage, f in facts["stages"].items()
     ]
-    return "\n".join([
-        f"# Avatar {name}", "",
-        f"- Footage: {source}", f"- Consent: {consent}",
-        f"- Trained by: `{command}`, seed {facts['seed']}, on {facts['date']}",
-        f"- Clips: {facts['clips_train']} to learn from, {facts['clips_validation']} held out"
-        f" ({', '.join(facts['validation_names'])})",
-        "- Videos made with this avatar are generated; say so where you show them.", "",
-        "| stage | steps | minutes | held-out numbers at the end |", "|---|---|---|---|", *rows, "",
-    ])
+    return "\n".join(
+        [
+            f"# Avatar {name}",
+            "",
+            f"- Footage: {source}",
+            f"- Consent: {consent}",
+            f"- Trained by: `{command}`, seed {facts['seed']}, on {facts['date']}",
+            f"- Clips: {facts['clips_train']} to learn from, {facts['clips_validation']} held out"
+            f" ({', '.join(facts['validation_names'])})",
+            "- Videos made with this avatar are generated; say so where you show them.",
+            "",
+            "| stage | steps | minutes | held-out numbers at the end |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -204,11 +233,17 @@ def _facts(run: Run) -> dict[str, Any]:
         if record.is_file():
             raw = json.loads(record.read_text())
             numbers = ", ".join(f"{k} {v:.4g}" for k, v in raw["validation"].items())
-            stages[stage] = {"steps": raw["step"], "minutes": raw["seconds"] / 60,
-                             "validation": numbers}
+            stages[stage] = {
+                "steps": raw["step"],
+                "minutes": raw["seconds"] / 60,
+                "validation": numbers,
+            }
     return {
-        "stages": stages, "seed": run.options.seed, "date": date.today().isoformat(),
-        "clips_train": len(run.data.train), "clips_validation": len(run.data.validation),
+        "stages": stages,
+        "seed": run.options.seed,
+        "date": date.today().isoformat(),
+        "clips_train": len(run.data.train),
+        "clips_validation": len(run.data.validation),
         "validation_names": [c.name for c in run.data.validation],
     }
 
@@ -223,10 +258,11 @@ def _remember_config(config: Config, options: TrainOptions) -> None:
     """Write the run's configuration, or check that it is the one the run was begun with."""
     path = options.run / "config.json"
     wanted = json.loads(json.dumps(asdict(config)))
-    if path.is_file():
-        if json.loads(path.read_text())["model"] != wanted["model"]:
-            raise TrainingError(
-                f"the run in {options.run} was begun with another model configuration",
-                wanted=f"that of {path}", fix="use it, or another --run folder")
+    if path.is_file() and json.loads(path.read_text())["model"] != wanted["model"]:
+        raise TrainingError(
+            f"the run in {options.run} was begun with another model configuration",
+            wanted=f"that of {path}",
+            fix="use it, or another --run folder",
+        )
     options.run.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(wanted, indent=1) + "\n")

@@ -44,8 +44,14 @@ class LandmarkTask:
 
     name = "landmarks"
 
-    def __init__(self, model: CompletionNet, data: Dataset, *, span: int, device: str = "cpu",
-                 ) -> None:
+    def __init__(
+        self,
+        model: CompletionNet,
+        data: Dataset,
+        *,
+        span: int,
+        device: str = "cpu",
+    ) -> None:
         self.model, self.device, self.span = model, device, span
         config: CompletionConfig = model.config
         self._clips, self._watched = data.train, data.validation
@@ -54,12 +60,16 @@ class LandmarkTask:
         self._spans = span_index(self._clips, span)
         self.examples = len(self._spans)
         if not self.examples:
-            raise TrainingError(f"no clip shows a face for {span} frames in a row",
-                                wanted="one at least", fix="lower training.span_frames")
+            raise TrainingError(
+                f"no clip shows a face for {span} frames in a row",
+                wanted="one at least",
+                fix="lower training.span_frames",
+            )
         points = np.concatenate([c.points_crop[c.found] for c in self._clips])
         model.set_mean(torch.from_numpy(points))
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
+        """Examples on the device; see ``trainer.Task``."""
         rows = [(int(c), slice(int(f), int(f) + self.span)) for c, f in self._spans[indices]]
         points = torch.from_numpy(np.stack([self._clips[c].points_crop[s] for c, s in rows]))
         windows = torch.from_numpy(np.stack([self._windows[c][s] for c, s in rows]))
@@ -67,6 +77,7 @@ class LandmarkTask:
         return {"points": moved.to(self.device), "windows": windows.to(self.device)}
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of this stage; see ``trainer.Task``."""
         points = batch["points"]
         out = self.model(points[:, :, list(UPPER)], batch["windows"])
         lower = _squared_error(out.points, points, LOWER)
@@ -76,11 +87,13 @@ class LandmarkTask:
         return {"loss": 1e3 * (lower + BASE_WEIGHT * base), "mse": lower}
 
     def describe(self, indices: NDArray[np.int64]) -> list[str]:
+        """Names of the clips; see ``trainer.Task``."""
         return [self._clips[int(c)].name for c in self._spans[indices, 0]]
 
     def validate(self) -> dict[str, float]:
         """Mean Euclidean distances in crop units; ``other``: heard with the next clip's audio."""
-        own, other = [], []
+        own: list[NDArray[np.float32]] = []
+        other: list[NDArray[np.float32]] = []
         for i, clip in enumerate(self._watched):
             found = clip.found
             wrong = self._watched_windows[(i + 1) % len(self._watched)]
@@ -98,6 +111,7 @@ class LandmarkTask:
         }
 
     def sheet(self) -> NDArray[np.uint8] | None:
+        """A contact sheet; see ``trainer.Task``."""
         clip = self._watched[0]
         out = complete(self.model, clip.points_crop, self._watched_windows[0], self.device)
         size = clip.frames.shape[1]
@@ -114,8 +128,12 @@ class LandmarkTask:
         return distances
 
 
-def complete(model: CompletionNet, points: NDArray[np.float32], windows: NDArray[np.float32],
-             device: str = "cpu") -> NDArray[np.float32]:
+def complete(
+    model: CompletionNet,
+    points: NDArray[np.float32],
+    windows: NDArray[np.float32],
+    device: str = "cpu",
+) -> NDArray[np.float32]:
     """Complete a whole clip; points (F, 68, 2), of which the upper ones are read."""
     upper = torch.from_numpy(np.nan_to_num(points[None, :, list(UPPER)]))
     with torch.no_grad():
@@ -157,6 +175,7 @@ class AutoencoderTask:
         self.examples = len(self._frames)
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
+        """Examples on the device; see ``trainer.Task``."""
         rows = [(self._data.train[c], f) for c, f in self._frames[indices]]
         images = torch.from_numpy(np.stack([clip.frames[f] for clip, f in rows]))
         boxes = torch.from_numpy(np.stack([clip.boxes[f] for clip, f in rows]))
@@ -170,6 +189,7 @@ class AutoencoderTask:
         return {"images": images.to(self.device), "boxes": boxes.to(self.device)}
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of this stage; see ``trainer.Task``."""
         pixels = to_pixels(batch["images"])
         joined, mean, logvar = self._joined(pixels, batch["boxes"])
         noise = torch.randn(mean.shape, generator=generator).to(mean)
@@ -194,6 +214,7 @@ class AutoencoderTask:
         return joined, mean, logvar.clamp(-20, 10)
 
     def describe(self, indices: NDArray[np.int64]) -> list[str]:
+        """Names of the clips; see ``trainer.Task``."""
         return [self._data.train[int(c)].name for c in self._frames[indices, 0]]
 
     def validate(self) -> dict[str, float]:
@@ -203,6 +224,7 @@ class AutoencoderTask:
         return {"psnr": psnr(made, images), "psnr_lower": psnr(made[mask], images[mask])}
 
     def sheet(self) -> NDArray[np.uint8] | None:
+        """A contact sheet; see ``trainer.Task``."""
         images, made, _ = self._made()
         pairs = zip(images[::4].numpy(), made[::4].numpy(), strict=True)
         return contact_sheet([tile for pair in pairs for tile in pair], 4)
@@ -243,14 +265,22 @@ class _DiffusionTask:
     name: str
     model: Any
 
-    def __init__(self, autoencoder: Autoencoder, data: Dataset, latents: LatentSet,
-                 config: PriorConfig, *, device: str) -> None:
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        data: Dataset,
+        latents: LatentSet,
+        config: PriorConfig,
+        *,
+        device: str,
+    ) -> None:
         self._autoencoder, self._data, self._latents = autoencoder.eval(), data, latents
         self.device, self._config = device, config
         self.examples = len(latents.index)
         self._alpha_bars = alpha_bars(config.prediction, config.timesteps).to(device)
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
+        """Examples on the device; see ``trainer.Task``."""
         rows = [(self._data.train[c], f) for c, f in self._latents.index[indices]]
         boxes = torch.from_numpy(np.stack([clip.boxes[f] for clip, f in rows]))
         points = np.stack([clip.points_crop[f] for clip, f in rows])
@@ -277,11 +307,15 @@ class _DiffusionTask:
         return _Noised(noisy, steps.to(self.device), wanted, mask)
 
     def describe(self, indices: NDArray[np.int64]) -> list[str]:
+        """Names of the clips; see ``trainer.Task``."""
         return [self._data.train[int(c)].name for c in self._latents.index[indices, 0]]
 
     def _watched(self) -> _Watched:
-        rows = [(i, int(f)) for i, c in enumerate(self._data.validation)
-                for f in np.flatnonzero(c.found)[::10]][:16]
+        rows = [
+            (i, int(f))
+            for i, c in enumerate(self._data.validation)
+            for f in np.flatnonzero(c.found)[::10]
+        ][:16]
         clips = self._data.validation
         whole, painted = encode_frames(self._autoencoder, clips, np.array(rows), self.device)
         boxes = torch.from_numpy(np.stack([clips[c].boxes[f] for c, f in rows]))
@@ -297,8 +331,16 @@ class _DiffusionTask:
         """Pictures (n, S, S, 3) uint8 made in ten steps from one noise for all."""
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(clean.shape[1:], generator=generator).to(clean).expand_as(clean)
-        latents = sample(denoise, clean, mask, noise, sampler="ddim", steps=10,
-                         prediction=self._config.prediction, timesteps=self._config.timesteps)
+        latents = sample(
+            denoise,
+            clean,
+            mask,
+            noise,
+            sampler="ddim",
+            steps=10,
+            prediction=self._config.prediction,
+            timesteps=self._config.timesteps,
+        )
         return to_images(self._autoencoder.decode(latents)).cpu()
 
 
@@ -310,12 +352,20 @@ class PriorTask(_DiffusionTask):
 
     name = "prior"
 
-    def __init__(self, model: Prior, autoencoder: Autoencoder, data: Dataset, latents: LatentSet,
-                 *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: Prior,
+        autoencoder: Autoencoder,
+        data: Dataset,
+        latents: LatentSet,
+        *,
+        device: str = "cpu",
+    ) -> None:
         super().__init__(autoencoder, data, latents, model.config, device=device)
         self.model = model
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of this stage; see ``trainer.Task``."""
         everywhere = torch.rand(len(batch["mask"]), generator=generator) < 1 / 3
         mask = torch.where(everywhere.to(self.device)[:, None, None, None], 1.0, batch["mask"])
         noised = self._noised({**batch, "mask": mask}, generator)
@@ -329,6 +379,7 @@ class PriorTask(_DiffusionTask):
         return {"psnr_lower": watched.psnr_lower(made)}
 
     def sheet(self) -> NDArray[np.uint8] | None:
+        """A contact sheet; see ``trainer.Task``."""
         watched = self._watched()
         half = self._sampled(self.model, watched.painted[::4], watched.mask[::4])
         ones = torch.ones_like(watched.mask[::4])
@@ -341,8 +392,15 @@ class SynthesisTask(_DiffusionTask):
 
     name = "synthesis"
 
-    def __init__(self, model: SynthesisNet, autoencoder: Autoencoder, data: Dataset,
-                 latents: LatentSet, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: SynthesisNet,
+        autoencoder: Autoencoder,
+        data: Dataset,
+        latents: LatentSet,
+        *,
+        device: str = "cpu",
+    ) -> None:
         super().__init__(autoencoder, data, latents, model.prior.config, device=device)
         self.model = model
         nothing = torch.zeros(1, 3, data.size_px, data.size_px, device=device)
@@ -350,33 +408,42 @@ class SynthesisTask(_DiffusionTask):
             self._nothing_known = autoencoder.encode(nothing + PAINT).float()
 
     def _extra(self, points: NDArray[np.float32], generator: torch.Generator) -> dict[str, Tensor]:
-        jitter = torch.randn(points.shape, generator=generator).numpy() * POINT_JITTER
-        maps = landmark_maps(points + jitter, self._data.size_px)
+        jitter = torch.randn(points.shape, generator=generator) * POINT_JITTER
+        maps = landmark_maps(points + jitter.numpy(), self._data.size_px)
         return {"maps": torch.from_numpy(maps)}
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of this stage; see ``trainer.Task``."""
         batch = self._some_whole(batch, generator)
         noised = self._noised(batch, generator)
         guidance = self.model.guide(batch["maps"].float() / 255, batch["painted"])
         predicted = self.model(noised.noisy, noised.steps, guidance)
         return {"loss": region_loss(predicted, noised.wanted, noised.mask)}
 
-    def _some_whole(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    def _some_whole(
+        self, batch: dict[str, Tensor], generator: torch.Generator
+    ) -> dict[str, Tensor]:
         """In a few examples nothing is known but the landmarks: the whole face is made."""
         whole = torch.rand(len(batch["mask"]), generator=generator) < WHOLE_SHARE
         chosen = whole.to(self.device)[:, None, None, None]
-        return {**batch, "mask": torch.where(chosen, 1.0, batch["mask"]),
-                "painted": torch.where(chosen, self._nothing_known, batch["painted"])}
+        return {
+            **batch,
+            "mask": torch.where(chosen, 1.0, batch["mask"]),
+            "painted": torch.where(chosen, self._nothing_known, batch["painted"]),
+        }
 
     def validate(self) -> dict[str, float]:
         """PSNR of lower faces under their true landmarks, and under those of other frames."""
         watched = self._watched()
         made = self._made(watched, watched.points)
         other = self._made(watched, np.roll(watched.points, 3, axis=0))
-        return {"psnr_lower": watched.psnr_lower(made),
-                "psnr_lower_other_points": watched.psnr_lower(other)}
+        return {
+            "psnr_lower": watched.psnr_lower(made),
+            "psnr_lower_other_points": watched.psnr_lower(other),
+        }
 
     def sheet(self) -> NDArray[np.uint8] | None:
+        """A contact sheet; see ``trainer.Task``."""
         watched = self._watched()
         made = self._made(watched, watched.points)
         pairs = zip(watched.images[::2].numpy(), made[::2].numpy(), strict=True)
@@ -385,8 +452,7 @@ class SynthesisTask(_DiffusionTask):
     def _made(self, watched: _Watched, points: NDArray[np.float32]) -> Tensor:
         maps = torch.from_numpy(landmark_maps(points, self._data.size_px)).to(self.device)
         guidance = self.model.guide(maps.float() / 255, watched.painted)
-        return self._sampled(
-            lambda z, t: self.model(z, t, guidance), watched.painted, watched.mask)
+        return self._sampled(lambda z, t: self.model(z, t, guidance), watched.painted, watched.mask)
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,13 @@ class Task(Protocol):
     """A model and its loss."""
 
     name: str
-    model: nn.Module
-    """Its trainable parameters are trained; the rest is left alone."""
     examples: int
     """How many examples there are to draw from."""
+
+    @property
+    def model(self) -> nn.Module:
+        """Its trainable parameters are trained; the rest is left alone."""
+        ...
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
         """The examples at ``indices``, on the device."""
@@ -64,16 +67,24 @@ class Task(Protocol):
 class Trainer:
     """Runs one task for the steps of its config, from wherever it was left."""
 
-    def __init__(self, task: Task, config: StageConfig, folder: Path, *, seed: int = 0,
-                 autocast: bool = True, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        task: Task,
+        config: StageConfig,
+        folder: Path,
+        *,
+        seed: int = 0,
+        autocast: bool = True,
+        device: str = "cpu",
+    ) -> None:
         self.task, self.config, self.folder, self.seed = task, config, folder, seed
         self.device = torch.device(device)
         self.autocast = autocast
-        self.parameters = {
-            k: p for k, p in task.model.named_parameters() if p.requires_grad
-        }
+        self.parameters = {k: p for k, p in task.model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=config.learning_rate, betas=(0.9, 0.99),
+            self.parameters.values(),
+            lr=config.learning_rate,
+            betas=(0.9, 0.99),
             weight_decay=config.weight_decay,
         )
         self.ema = {k: p.detach().clone() for k, p in self.parameters.items()}
@@ -90,8 +101,13 @@ class Trainer:
         """
         if self.step >= self.config.steps:
             return self._last_validation()
-        bar = tqdm(total=self.config.steps, initial=self.step, desc=self.task.name, unit="step",
-                   mininterval=2.0)
+        bar = tqdm(
+            total=self.config.steps,
+            initial=self.step,
+            desc=self.task.name,
+            unit="step",
+            mininterval=2.0,
+        )
         began = time.monotonic() - self.seconds
         numbers: Log = {}
         self.task.model.train()
@@ -138,7 +154,7 @@ class Trainer:
                 fix=f"look at the clips {clips}, or lower the learning rate",
             )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self._rate()
@@ -151,10 +167,13 @@ class Trainer:
         first = self.step * self.config.batch
         places = np.arange(first, first + self.config.batch)
         epochs = places // self.task.examples
-        orders = {e: np.random.default_rng((self.seed, int(e))).permutation(self.task.examples)
-                  for e in np.unique(epochs)}
-        return np.array([orders[e][p % self.task.examples] for e, p in zip(epochs, places,
-                                                                            strict=True)])
+        orders = {
+            e: np.random.default_rng((self.seed, int(e))).permutation(self.task.examples)
+            for e in np.unique(epochs)
+        }
+        return np.array(
+            [orders[e][p % self.task.examples] for e, p in zip(epochs, places, strict=True)]
+        )
 
     def _rate(self) -> float:
         """Warm-up, then half a cosine down to ``final_rate``."""
@@ -166,7 +185,8 @@ class Trainer:
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        averages, live = list(self.ema.values()), list(self.parameters.values())
+        averages = list(self.ema.values())
+        live: list[Tensor] = list(self.parameters.values())
         torch._foreach_lerp_(averages, live, 1 - decay)
 
     def _validate(self) -> Log:
@@ -191,12 +211,19 @@ class Trainer:
             file.write(json.dumps(dict(record)) + "\n")
 
     def _save(self, numbers: Log) -> None:
-        tensors = {f"model.{k}": v for k, v in self.task.model.state_dict().items()
-                   if k in self.parameters or k in dict(self.task.model.named_buffers())}
+        tensors = {
+            f"model.{k}": v
+            for k, v in self.task.model.state_dict().items()
+            if k in self.parameters or k in dict(self.task.model.named_buffers())
+        }
         tensors |= {f"ema.{k}": v for k, v in self.ema.items()}
         tensors |= {f"optimizer.{k}": v for k, v in flatten_optimizer(self.optimizer).items()}
-        facts = {"step": self.step, "seconds": self.seconds, "seed": self.seed,
-                 "validation": numbers}
+        facts = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "seed": self.seed,
+            "validation": numbers,
+        }
         save_checkpoint(self.folder / "checkpoint", tensors, facts)
 
     def _resume(self) -> None:
@@ -208,7 +235,8 @@ class Trainer:
         if facts["seed"] != self.seed:
             raise TrainingError(
                 f"the run in {self.folder} was begun with seed {facts['seed']}",
-                wanted=f"seed {self.seed}", fix="use its seed, or another output folder",
+                wanted=f"seed {self.seed}",
+                fix="use its seed, or another output folder",
             )
         self._restore(tensors)
         self.step, self.seconds = facts["step"], facts["seconds"]
@@ -222,8 +250,11 @@ class Trainer:
 
         own = part("model")
         if set(part("ema")) != set(self.parameters):
-            raise TrainingError(f"the checkpoint in {self.folder} is of another model",
-                                wanted="the same preset", fix="use another output folder")
+            raise TrainingError(
+                f"the checkpoint in {self.folder} is of another model",
+                wanted="the same preset",
+                fix="use another output folder",
+            )
         self.task.model.load_state_dict(own, strict=False)
         for key, value in part("ema").items():
             self.ema[key].copy_(value)

@@ -1,0 +1,196 @@
+"""One video against the footage that it was made from: every measure of one row for one clip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difftalker.errors import FaceError, MediaError
+from difftalker.evaluation import metrics
+from difftalker.face.crop import cut
+from difftalker.face.detect import FaceTrack, track
+from difftalker.face.landmarks import CONTOUR, LOWER, MOUTH, POINTS
+from difftalker.media.audio import SAMPLE_RATE_HZ, read_audio
+from difftalker.media.video import read_frames
+from difftalker.pipeline import DubResult, Located
+
+Image = NDArray[np.uint8]
+
+Figures = dict[str, float]
+"""Measure to value; not finite where there was nothing to measure."""
+
+_ALL = tuple(range(POINTS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footage:
+    """A clip whose face was found."""
+
+    path: Path
+    size_px: int
+    """Side of the crops in which pictures are compared, and of the mask boxes."""
+    located: Located
+    locate_seconds: float
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """(frames,): whether a face was found."""
+        return self.located.track.found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """The video of one row for one clip."""
+
+    video: Path
+    audio: Path
+    """What is heard with it."""
+    voice: Footage | None
+    """The footage whose speech that is: it shows how the mouth should move."""
+    dub: DubResult | None = None
+
+
+def score(clip: Footage, output: Output) -> Figures:
+    """All measures of one video.
+
+    Raises:
+        MediaError: the video has not as many frames as the footage, or its sound cannot be read.
+    """
+    made = _track_again(output.video, clip.located)
+    level_db = metrics.sound_level_db(
+        read_audio(output.audio), made.times_s, rate_hz=SAMPLE_RATE_HZ
+    )
+    silent = metrics.silent_frames(level_db, made.times_s)
+    return {
+        **_completion_errors(clip.located, output.dub),
+        **_found_again(clip.located, made),
+        "open_corr": _opening_correlation(made, output.voice),
+        **_picture_figures(clip, output.video),
+        "silence_leak": metrics.silence_leak(made.points_px, made.times_s, silent),
+    }
+
+
+def lower_faces(clip: Footage, video: Path, count: int) -> list[Image]:
+    """The lower half of the face in ``count`` frames spread over a video of the clip."""
+    found = np.flatnonzero(clip.found)
+    wanted = found[np.linspace(0, len(found) - 1, count).round().astype(int)].tolist()
+    top, shown = clip.size_px * 3 // 8, {}
+    with closing(read_frames(video)) as frames:
+        for i, frame in enumerate(frames):
+            if i in wanted:
+                shown[i] = cut(frame.image, clip.located.framing.crop, i, clip.size_px)[top:]
+    return [shown[i].copy() for i in wanted]
+
+
+def _track_again(video: Path, located: Located) -> FaceTrack:
+    """The landmarks found on an output; all missing where no frame shows a face."""
+    times = located.track.times_s
+    try:
+        made = track(read_frames(video), source=video)
+    except FaceError:
+        missing = np.full((len(times), POINTS, 2), np.nan, np.float32)
+        return FaceTrack(times_s=times, points_px=missing)
+    if len(made) != len(times):
+        raise MediaError(f"{video} has {len(made)} frames", wanted=f"the footage's {len(times)}")
+    # Containers round times; those of the footage serve both.
+    return FaceTrack(times_s=times, points_px=made.points_px)
+
+
+def _completion_errors(located: Located, dub: DubResult | None) -> Figures:
+    """How far the completed points lie from those of the footage."""
+    if dub is None:
+        return {}
+    found, true_px = dub.landmarks_crop, located.track.points_px
+    found_px, true = located.points_px(found), located.framing.crop.to_crop(true_px)
+    size, figures = _frame_size_px(located), {}
+    for part, indices in (("", LOWER), ("_contour", CONTOUR), ("_mouth", MOUTH)):
+        name = f"landmark_error{part}"
+        figures[f"{name}_crop"] = metrics.landmark_error(found, true, indices)
+        figures[f"{name}_frame"] = metrics.landmark_error_frame(found_px, true_px, size, indices)
+    return figures
+
+
+def _found_again(located: Located, made: FaceTrack) -> Figures:
+    """How far the landmarks of the output lie from those of the footage."""
+    true, size = located.track, _frame_size_px(located)
+    return {
+        "ld_frame": metrics.landmark_error_frame(made.points_px, true.points_px, size, _ALL),
+        "ld_lower_frame": metrics.landmark_error_frame(made.points_px, true.points_px, size),
+        "found": float(made.found[true.found].mean()),
+    }
+
+
+def _frame_size_px(located: Located) -> tuple[int, int]:
+    return located.info.width, located.info.height
+
+
+def _opening_correlation(made: FaceTrack, voice: Footage | None) -> float:
+    if voice is None:
+        return np.nan
+    true = voice.located.track
+    return metrics.mouth_opening_correlation(
+        made.points_px, made.times_s, true.points_px, true.times_s
+    )
+
+
+def _picture_figures(clip: Footage, video: Path) -> Figures:
+    """Pixels of a video against its footage's, in the same crops, in frames with a face."""
+    frames = list(_frame_figures(clip, video))
+    columns = {key: np.array([frame[key] for frame in frames]) for key in frames[0]}
+    means = ("psnr_crop", "psnr_lower", "ssim_crop", "ssim_lower")
+    ratios = ("sharpness", "flicker", "seam")
+    return {
+        **{key: float(columns[key].mean()) for key in means},
+        **{key: _ratio(columns[key], columns[f"{key}_true"]) for key in ratios},
+    }
+
+
+def _frame_figures(clip: Footage, video: Path) -> Iterator[Figures]:
+    """The figures of each frame with a face; what is later a ratio, for both videos."""
+    before: tuple[Image, Image] | None = None
+    for i, (made, true) in enumerate(_crop_pairs(clip, video)):
+        if not clip.found[i]:
+            before = None
+            continue
+        box = clip.located.framing.boxes[i]
+        mask = _inside(box, clip.size_px)
+        similarity = metrics.ssim_map(made, true)
+        yield {
+            "psnr_crop": metrics.psnr(made, true),
+            "psnr_lower": metrics.psnr(made, true, mask),
+            "ssim_crop": metrics.masked_mean(similarity),
+            "ssim_lower": metrics.masked_mean(similarity, mask),
+            "sharpness": metrics.detail_energy(made, mask),
+            "sharpness_true": metrics.detail_energy(true, mask),
+            "flicker": metrics.frame_change(made, before[0], mask) if before else np.nan,
+            "flicker_true": metrics.frame_change(true, before[1], mask) if before else np.nan,
+            "seam": metrics.seam_step(made, box),
+            "seam_true": metrics.seam_step(true, box),
+        }
+        before = made, true
+
+
+def _crop_pairs(clip: Footage, video: Path) -> Iterator[tuple[Image, Image]]:
+    """The crops (S, S, 3) of each frame of a video and of its footage."""
+    crop, size = clip.located.framing.crop, clip.size_px
+    with closing(read_frames(video)) as made, closing(read_frames(clip.path)) as true:
+        for i, (a, b) in enumerate(zip(made, true, strict=True)):
+            yield cut(a.image, crop, i, size), cut(b.image, crop, i, size)
+
+
+def _inside(box: NDArray[np.int32], size_px: int) -> NDArray[np.bool_]:
+    mask = np.zeros((size_px, size_px), bool)
+    mask[box[0] : box[1], box[2] : box[3]] = True
+    return mask
+
+
+def _ratio(made: NDArray[np.float64], true: NDArray[np.float64]) -> float:
+    """The mean of one over the mean of the other, over the frames that have both."""
+    both = np.isfinite(made) & np.isfinite(true)
+    top, bottom = made[both].sum(), true[both].sum()
+    return float(top / bottom) if bottom > 0 else np.nan
