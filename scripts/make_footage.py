@@ -42,7 +42,8 @@ def swaying(face: NDArray[np.float32], frames: int, seed: int) -> NDArray[np.flo
 
     def drift(size: float) -> NDArray[np.float64]:
         waves = zip((0.11, 0.23, 0.41), rng.uniform(0, 2 * np.pi, 3), strict=True)
-        return size * sum(np.sin(2 * np.pi * (f * time + p)) for f, p in waves) / 3
+        total = sum((np.sin(2 * np.pi * (f * time + p)) for f, p in waves), np.zeros_like(time))
+        return size * total / 3
 
     angle, middle = drift(0.03), face.mean(0)
     turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], -1)
@@ -53,7 +54,8 @@ def swaying(face: NDArray[np.float32], frames: int, seed: int) -> NDArray[np.flo
     for upper, lower in LIDS:
         gap = moved[:, lower] - moved[:, upper]
         moved[:, upper] += 0.85 * closed[:, None] * gap
-    return moved.astype(np.float32)
+    out: NDArray[np.float32] = moved.astype(np.float32)
+    return out
 
 
 def blinks(time: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:

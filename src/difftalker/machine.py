@@ -114,6 +114,8 @@ def _tried(name: str, look: Callable[[], str], fix: str, *, needed: bool = True)
     """Run one look; whatever it raises is what was found."""
     try:
         return Check(name=name, ok=True, needed=needed, found=look(), fix="")
+    except DiffTalkerError as error:
+        return Check(name=name, ok=False, needed=needed, found=error.found, fix=error.fix or fix)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         mended = missing_library(error)

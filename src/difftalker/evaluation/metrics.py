@@ -35,7 +35,7 @@ SEAM_INSIDE_PX = 12
 """Where a seam is looked for, from the mask's edge: past the ten pixels over which faces fade."""
 
 LEVEL_WINDOW_S = 0.04
-SILENT_BELOW_DB = 25.0
+SILENT_BELOW_DB = 20.0
 """Sound this far below the loud parts (95th percentile) of its clip is silence."""
 SILENT_DBFS = -60.0
 """So is all sound below this level."""
@@ -67,7 +67,7 @@ def interval(values: Sequence[float], *, seed: int = 0) -> Estimate:
 def ratio_interval(
     over: ArrayLike, under: ArrayLike, *, seed: int = 0, less: float = 0.0
 ) -> Estimate:
-    """Mean of ``over`` divided by that of ``under``, both (clips,) and drawn in pairs, - ``less``."""
+    """The mean of ``over`` over that of ``under``, less a number; (clips,) each, drawn in pairs."""
     pairs = np.stack([np.asarray(over, np.float64), np.asarray(under, np.float64)])
     pairs = pairs[:, np.isfinite(pairs).all(0)]
     n = pairs.shape[1]
@@ -76,9 +76,9 @@ def ratio_interval(
     top, bottom = pairs.mean(1)
     low = high = np.nan
     if n > 1:
-        rng = np.random.default_rng(seed)
-        drawn = np.stack([pairs[:, rng.integers(0, n, n)].mean(1) for _ in range(RESAMPLES)])
-        low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5]) - less
+        drawn = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
+        tops, bottoms = pairs[:, drawn].mean(-1)
+        low, high = np.percentile(tops / bottoms, [2.5, 97.5]) - less
     return Estimate(mean=float(top / bottom) - less, low=float(low), high=float(high), n=n)
 
 

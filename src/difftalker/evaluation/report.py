@@ -17,7 +17,6 @@ import tempfile
 import time
 import wave
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +85,8 @@ def _real(studio: Studio, clip: Footage, other: Footage | None) -> Output:
         audio=clip.path,
         sample_aspect_ratio=info.sample_aspect_ratio,
     )
-    with writer, closing(read_frames(clip.path)) as frames:
-        for frame in frames:
+    with writer:
+        for frame in read_frames(clip.path):
             writer.write(frame.image, frame.pts)
     return Output(video=out, audio=clip.path, voice=clip)
 
@@ -335,7 +334,7 @@ def failures(clips: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str
 
 def _described(estimate: metrics.Estimate, values: Sequence[float]) -> dict[str, Any]:
     """A summary for JSON, which knows neither infinity nor "not a number"."""
-    described = {key: _number(value) for key, value in asdict(estimate).items()}
+    described: dict[str, Any] = {key: _number(v) for key, v in asdict(estimate).items()}
     if infinite := sum(map(math.isinf, values)):
         described["note"] = f"infinite for {infinite} clips, left out: equal to the footage"
     return described
@@ -395,7 +394,8 @@ def _write(path: Path, content: bytes) -> None:
 def table(report: Mapping[str, Any]) -> str:
     """A report's rows as text: a line a measure, a column a row, half the interval after ±."""
     rows = report["rows"]
-    measures = dict.fromkeys(key for figures in rows.values() for key in figures)
+    fullest_first = sorted(rows.values(), key=len, reverse=True)
+    measures = dict.fromkeys(key for figures in fullest_first for key in figures)
     lines = ["".join([" " * 28, *(f"{row:>18}" for row in rows)])]
     for key in measures:
         cells = (_cell(figures.get(key)) for figures in rows.values())

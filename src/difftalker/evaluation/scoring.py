@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,10 +79,9 @@ def lower_faces(clip: Footage, video: Path, count: int) -> list[Image]:
     found = np.flatnonzero(clip.found)
     wanted = found[np.linspace(0, len(found) - 1, count).round().astype(int)].tolist()
     top, shown = clip.size_px * 3 // 8, {}
-    with closing(read_frames(video)) as frames:
-        for i, frame in enumerate(frames):
-            if i in wanted:
-                shown[i] = cut(frame.image, clip.located.framing.crop, i, clip.size_px)[top:]
+    for i, frame in enumerate(read_frames(video)):
+        if i in wanted:
+            shown[i] = cut(frame.image, clip.located.framing.crop, i, clip.size_px)[top:]
     return [shown[i].copy() for i in wanted]
 
 
@@ -178,9 +176,9 @@ def _frame_figures(clip: Footage, video: Path) -> Iterator[Figures]:
 def _crop_pairs(clip: Footage, video: Path) -> Iterator[tuple[Image, Image]]:
     """The crops (S, S, 3) of each frame of a video and of its footage."""
     crop, size = clip.located.framing.crop, clip.size_px
-    with closing(read_frames(video)) as made, closing(read_frames(clip.path)) as true:
-        for i, (a, b) in enumerate(zip(made, true, strict=True)):
-            yield cut(a.image, crop, i, size), cut(b.image, crop, i, size)
+    pairs = zip(read_frames(video), read_frames(clip.path), strict=True)
+    for i, (made, true) in enumerate(pairs):
+        yield cut(made.image, crop, i, size), cut(true.image, crop, i, size)
 
 
 def _inside(box: NDArray[np.int32], size_px: int) -> NDArray[np.bool_]:

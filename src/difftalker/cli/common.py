@@ -1,0 +1,242 @@
+"""What all commands share: options, progress, and how results and failures are told.
+
+Results go to standard output, as text or with ``--json`` as one object; everything else goes to
+standard error. A failure is one line there, and with ``--json`` an object ``{"error": ...}`` too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import asdict, dataclass, is_dataclass
+from os import PathLike, fspath
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter, validators
+
+from difftalker.errors import DiffTalkerError, UsageError
+from difftalker.machine import missing_library
+
+STOPPED = 130
+"""Exit code after Ctrl-C, as shells give it."""
+
+_flag = Parameter(negative="", show_default=False)
+_at_least_0 = validators.Number(gte=0, lt=2**63)
+AtLeast1 = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+List = Parameter(negative="", show_default=False)
+"""An option that may be given several times."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options of every command."""
+
+    json: Annotated[
+        bool, _flag, Parameter(help="Print one JSON object on standard output, nothing else.")
+    ] = False
+    seed: Annotated[
+        int,
+        Parameter(validator=_at_least_0, help="Where chance begins: same seed, same result."),
+    ] = 0
+    debug: Annotated[bool, _flag, Parameter(help="Show warnings, and the trace of a failure.")] = (
+        False
+    )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Compute(Common):
+    """Options of every command that runs networks."""
+
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"],
+        Parameter(help="Where to compute; auto takes a GPU where there is one."),
+    ] = "auto"
+    threads: Annotated[
+        int, Parameter(validator=_at_least_0, help="Threads of the CPU; 0 for all.")
+    ] = 0
+
+
+COMMON, COMPUTE = Common(), Compute()
+"""All options as they are when left out."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command has to tell."""
+
+    record: Mapping[str, Any]
+    """For ``--json``."""
+    text: str
+    """For people."""
+    exit_code: int = 0
+
+
+def run(app: App, words: Sequence[str]) -> int:
+    """Parse and carry out one command line; returns the exit code."""
+    # Read before the words are parsed: wrong use has to be told in the same way.
+    options = words[: words.index("--")] if "--" in words else words
+    as_json, debug = "--json" in options, "--debug" in options
+    with _quiet(debug):
+        try:
+            outcome = _carried_out(app, words)
+        except KeyboardInterrupt:
+            return _tell(_stopped(), as_json, STOPPED)
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            failure = explained(error)
+            return _tell(failure, as_json, failure.exit_code)
+    if outcome is None:
+        return 0
+    print(json.dumps(plain(outcome.record)) if as_json else outcome.text)
+    return outcome.exit_code
+
+
+def _carried_out(app: App, words: Sequence[str]) -> Outcome | None:
+    command, bound, _ = app.parse_args(list(words), print_error=False, exit_on_error=False)
+    options = bound.arguments.get("options")
+    # Whatever a library prints would spoil the one object.
+    aside = redirect_stdout(sys.stderr) if options and options.json else nullcontext()
+    with aside:
+        outcome = command(*bound.args, **bound.kwargs)
+    return outcome if isinstance(outcome, Outcome) else None
+
+
+def explained(error: Exception) -> DiffTalkerError:
+    """Any failure as what was found, what was wanted and what to do."""
+    if isinstance(error, DiffTalkerError):
+        return error
+    if isinstance(error, CycloptsError):
+        error.verbose = False
+        command = " ".join(("difftalker", *(error.command_chain or ())))
+        return UsageError(str(error).strip().rstrip("."), fix=f"see `{command} --help`")
+    if isinstance(error, ImportError | OSError) and (missing := missing_library(error)):
+        return missing
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        return DiffTalkerError(f"{place}{error.strerror}", fix="mend that and run again")
+    if isinstance(error, MemoryError):
+        return DiffTalkerError("the memory is used up", fix="close other programs")
+    lines = str(error).strip().splitlines() or [""]
+    return DiffTalkerError(
+        f"an unexpected {type(error).__name__}: {lines[0]}",
+        fix="run again with --debug to see where, and report it",
+    )
+
+
+def _stopped() -> DiffTalkerError:
+    return DiffTalkerError("stopped", fix="`train` and `prepare` go on from here when run again")
+
+
+def _tell(failure: DiffTalkerError, as_json: bool, exit_code: int) -> int:
+    print(f"difftalker: {failure}", file=sys.stderr)
+    if as_json:
+        facts = {"kind": type(failure).__name__, "message": str(failure), "found": failure.found}
+        facts |= {"wanted": failure.wanted, "fix": failure.fix}
+        print(json.dumps({"error": {**facts, "exit_code": exit_code}}))
+    return exit_code
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: paths as text, what is no finite number as null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return fspath(value) if isinstance(value, PathLike) else value
+
+
+@contextmanager
+def _quiet(debug: bool) -> Iterator[None]:
+    """Our warnings as lines on standard error; those of libraries only to whom looks for bugs."""
+    ours, others = logging.getLogger("difftalker"), logging.getLogger()
+    lines, nothing, level = _Lines(), logging.NullHandler(), ours.level
+    ours.addHandler(lines)
+    ours.setLevel(logging.DEBUG if debug else logging.WARNING)
+    if not debug:
+        others.addHandler(nothing)  # without any handler Python would print warnings
+        for library in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
+            os.environ.setdefault(library, "error")
+    try:
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        ours.setLevel(level)
+        ours.removeHandler(lines)
+        others.removeHandler(nothing)
+
+
+class _Lines(logging.Handler):
+    """Log records as lines above a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(f"difftalker: {self.format(record)}", file=sys.stderr)
+
+
+class Bars:
+    """Progress on standard error, a bar a stage; use it as a context manager.
+
+    In a log rather than a terminal a bar is drawn every ten seconds at most.
+    """
+
+    def __init__(self, unit: str = "frame") -> None:
+        self._unit, self._stage, self._bar = unit, "", None
+        self._pace = (0.2, 0.1) if sys.stderr.isatty() else (2.0, 10.0)
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show that a stage has done so much of so much."""
+        if self._bar is None or stage != self._stage:
+            self._open(stage)
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def clip(self, done: int, total: int, text: str) -> None:
+        """Show that a clip is done, and say so where it was left out."""
+        if text.startswith("left out"):
+            from tqdm import tqdm
+
+            tqdm.write(f"difftalker: {text}", file=sys.stderr)
+        self("prepare", done, total)
+
+    def _open(self, stage: str) -> None:
+        from tqdm import tqdm
+
+        self._close()
+        delay, interval = self._pace
+        self._stage = stage
+        self._bar = tqdm(
+            desc=stage,
+            unit=self._unit,
+            file=sys.stderr,
+            leave=False,
+            delay=delay,
+            mininterval=interval,
+        )
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None

@@ -1,0 +1,70 @@
+"""``difftalker dub``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+
+from difftalker.cli.common import COMPUTE, AtLeast1, Bars, Compute, Outcome
+
+
+def dub(
+    video: Path,
+    audio: Path,
+    /,
+    *,
+    avatar: Annotated[str, Parameter(name=("--avatar", "-a"))],
+    output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    sampler: str | None = None,
+    steps: AtLeast1 | None = None,
+    landmarks_out: Path | None = None,
+    crf: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=51))] = 18,
+    lossless: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    options: Compute = COMPUTE,
+) -> Outcome:
+    """Give footage of the avatar's person new speech: the same video, a new mouth.
+
+    Args:
+        video: Footage of the avatar's person; any format that FFmpeg decodes.
+        audio: The new speech: any file with a sound track, a video too.
+        avatar: A packaged avatar's name, or a folder made by `difftalker train`.
+        output: The video to write (.mp4, .m4v, .mov or .mkv); its folder has to exist.
+        sampler: ddpm, ddim or dpm++; by default the avatar's own.
+        steps: Steps of denoising, more is slower; by default the avatar's own.
+        landmarks_out: Write the landmarks that drive the face too (.npz).
+        crf: Quality of the picture, 0 to 51; lower is better and larger.
+        lossless: Keep every pixel (.mkv with FFV1 and PCM).
+    """
+    from difftalker import results
+    from difftalker.machine import pick_device, use_threads
+    from difftalker.pipeline import load
+
+    inputs = (video, audio)
+    results.check_outputs(output, lossless=lossless, landmarks=landmarks_out, inputs=inputs)
+    use_threads(options.threads)
+    speaker = load(avatar, device=pick_device(options.device))
+    job = speaker.dub(video, audio, sampler=sampler, steps=steps, seed=options.seed)
+    with Bars() as bars:
+        result = job.save(output, crf=crf, lossless=lossless, progress=bars)
+    if landmarks_out is not None:
+        results.save_landmarks(result, landmarks_out)
+    record = {
+        "output": result.output,
+        "landmarks": landmarks_out,
+        "avatar": speaker.name,
+        "frames": result.frames,
+        "frames_driven": result.frames_driven,
+        "seconds": result.seconds,
+        "frames_per_second": result.frames_per_second,
+        "sampler": job.sampling.sampler,
+        "steps": job.sampling.steps,
+        "seed": options.seed,
+        "device": speaker.device,
+    }
+    return Outcome(
+        record,
+        f"{output}: {result.frames} frames, {result.frames_driven} with a new mouth, "
+        f"{result.frames_per_second:.1f} frames a second",
+    )

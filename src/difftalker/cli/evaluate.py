@@ -1,0 +1,57 @@
+"""``difftalker evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from difftalker.cli.common import COMPUTE, AtLeast1, Bars, Compute, List, Outcome
+
+
+def evaluate(
+    avatar: str,
+    /,
+    *footage: Path,
+    report: Path,
+    clips: Annotated[tuple[str, ...], List] = (),
+    rows: str | None = None,
+    sampler: str | None = None,
+    steps: AtLeast1 | None = None,
+    options: Compute = COMPUTE,
+) -> Outcome:
+    """Measure an avatar on footage it has not seen, dubbed with its own and with other speech.
+
+    Args:
+        avatar: A packaged avatar's name, or a folder made by `difftalker train`.
+        footage: Video files, or folders of them.
+        report: The folder for report.json, sheets and videos.
+        clips: Only this one of the videos, by its name without suffix; FILE.json:KEY for a list
+            of names in a JSON file. May be given several times.
+        rows: What to measure, separated by commas: real, copied, own_audio, other_audio, silence;
+            by default all.
+        sampler: ddpm, ddim or dpm++; by default the avatar's own.
+        steps: Steps of denoising; by default the avatar's own.
+    """
+    from difftalker.data.footage import find_footage
+    from difftalker.evaluation import report as reports
+    from difftalker.machine import pick_device, use_threads
+    from difftalker.pipeline import load
+
+    videos = find_footage(footage, clips)
+    use_threads(options.threads)
+    speaker = load(avatar, device=pick_device(options.device))
+    chosen = reports.ROWS if rows is None else tuple(rows.split(","))
+    with Bars("step") as bars:
+        figures = reports.evaluate(
+            speaker,
+            videos,
+            report,
+            rows=chosen,
+            sampler=sampler,
+            steps=steps,
+            seed=options.seed,
+            progress=bars,
+        )
+    return Outcome({"report": report / "report.json", **figures}, reports.table(figures))

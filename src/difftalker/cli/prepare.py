@@ -1,0 +1,57 @@
+"""``difftalker prepare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+
+from difftalker.cli.common import COMMON, Bars, Common, List, Outcome
+
+
+def prepare(
+    *video: Path,
+    output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    size: Annotated[int, Parameter(validator=validators.Number(gte=64, lte=1024))] = 256,
+    features: str = "whisper-short",
+    clips: Annotated[tuple[str, ...], List] = (),
+    workers: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    options: Common = COMMON,
+) -> Outcome:
+    """Make a dataset of footage: crops, landmarks and speech features, to train on.
+
+    Footage that cannot be used is left out with the reason. A run that was stopped goes on where
+    it was.
+
+    Args:
+        video: Video files, or folders of them.
+        output: The dataset's folder.
+        size: Side of the square crops, pixels; what the preset to train asks for.
+        features: Speech features, separated by commas: whisper-short, whisper, mel.
+        clips: Only this one of the videos, by its name without suffix; FILE.json:KEY for a list
+            of names in a JSON file. May be given several times.
+        workers: Files worked on at once; 0 for one a core.
+    """
+    from difftalker.data.footage import find_footage
+    from difftalker.data.prepare import PrepareConfig
+    from difftalker.data.prepare import prepare as make_dataset
+
+    config = PrepareConfig(size_px=size, features=tuple(features.split(",")))
+    videos = find_footage(video, clips)
+    with Bars("clip") as bars:
+        manifest = make_dataset(videos, output, config, workers=workers, progress=bars.clip)
+    frames = sum(clip.frames for clip in manifest.clips)
+    record = {
+        "output": output,
+        "clips": len(manifest.clips),
+        "frames": frames,
+        "size": size,
+        "features": config.features,
+        "rejected": manifest.rejected,
+        "seed": options.seed,
+    }
+    left_out = len(manifest.rejected)
+    return Outcome(
+        record, f"{output}: {len(manifest.clips)} clips, {frames} frames; {left_out} left out"
+    )

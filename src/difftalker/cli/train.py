@@ -1,0 +1,80 @@
+"""``difftalker train``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from difftalker.cli.common import COMPUTE, Bars, Compute, List, Outcome
+from difftalker.errors import UsageError
+
+
+def train(
+    *footage: Path,
+    output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    consent: str = "",
+    preset: str = "tiny",
+    completion: str = "default",
+    stage: Annotated[tuple[str, ...], List] = (),
+    settings: Annotated[tuple[str, ...], Parameter(name="--set"), List] = (),
+    clips: Annotated[tuple[str, ...], List] = (),
+    run: Path | None = None,
+    name: str = "",
+    source: str = "",
+    options: Compute = COMPUTE,
+) -> Outcome:
+    """Train an avatar on footage of one person; run again it goes on where it was stopped.
+
+    Args:
+        footage: Video files, folders of them, or one dataset made by `difftalker prepare`.
+        output: The avatar's folder.
+        consent: Who agreed to this avatar, and how; it stands on the avatar's card.
+        preset: Sizes of the networks: debug, tiny, base or sd15.
+        completion: How speech moves the landmarks: default, or paper.
+        stage: Train this stage alone: landmarks, autoencoder, prior or synthesis. May be given
+            several times; the avatar is written once all are finished.
+        settings: KEY=VALUE, one setting of the preset, such as training.prior.steps=200. May be
+            given several times.
+        clips: Only this one of the videos, by its name without suffix; FILE.json:KEY for a list
+            of names in a JSON file. May be given several times.
+        run: Where checkpoints, logs and sample sheets go; by default OUTPUT-run.
+        name: What the avatar is called; by default as its folder.
+        source: Corpus and licence of the footage, for the card.
+    """
+    from difftalker.training import recipe
+
+    with Bars("clip") as bars:
+        trained = recipe.train(
+            footage,
+            output,
+            consent=consent,
+            preset=preset,
+            completion=completion,
+            settings=dict(map(_setting, settings)),
+            stages=stage,
+            clips=clips,
+            run=run,
+            name=name,
+            source=source,
+            command=shlex.join(["difftalker", *sys.argv[1:]]),
+            seed=options.seed,
+            device=options.device,
+            threads=options.threads,
+            progress=bars.clip,
+        )
+    if trained.avatar:
+        text = f"{trained.avatar}: trained on {trained.clips} clips"
+    else:
+        text = f"{trained.run}: still to be trained: {', '.join(trained.unfinished) or 'nothing'}"
+    return Outcome({**vars(trained), "seed": options.seed}, text)
+
+
+def _setting(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--set {text}", wanted="KEY=VALUE, such as training.prior.steps=200")
+    return key, value

@@ -1,0 +1,184 @@
+"""From footage to an avatar in one call: prepare, train the stages, write the avatar."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from difftalker import config as configs
+from difftalker.config import STAGES, Config
+from difftalker.data.footage import find_footage
+from difftalker.data.prepare import Manifest, PrepareConfig, load_manifest, prepare
+from difftalker.errors import AvatarError, UsageError
+from difftalker.machine import pick_device
+from difftalker.training.run import Run, TrainOptions, save_avatar
+from difftalker.training.trainer import Log
+
+PrepareProgress = Callable[[int, int, str], None]
+"""Called with (clips done, clips in all, what happened)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a run of training left."""
+
+    avatar: Path | None
+    """The avatar's folder; None while a stage is not finished."""
+    run: Path
+    """Checkpoints, logs and sheets."""
+    dataset: Path
+    clips: int
+    rejected: list[dict[str, str]]
+    """Footage that could not be used: ``source`` and ``reason``."""
+    validation: dict[str, Log]
+    """Each trained stage's numbers on clips held out."""
+    unfinished: list[str]
+    """Stages that have yet to be trained."""
+
+
+def train(
+    footage: Sequence[str | Path],
+    output: str | Path,
+    *,
+    consent: str = "",
+    preset: str = "tiny",
+    completion: str = "default",
+    settings: Mapping[str, str] | None = None,
+    stages: Sequence[str] = STAGES,
+    clips: Sequence[str] = (),
+    run: str | Path | None = None,
+    name: str = "",
+    source: str = "",
+    command: str = "difftalker.train",
+    seed: int = 0,
+    device: str = "auto",
+    threads: int = 0,
+    progress: PrepareProgress = lambda done, total, text: None,
+) -> Trained:
+    """Train an avatar on video files, folders of them, or one dataset made by ``prepare``.
+
+    ``consent`` says who agreed to what; only some ``stages`` can be trained without. ``settings``
+    replace single values of the preset (``{"training.prior.steps": "200"}``), ``clips`` picks some
+    of the footage (:func:`difftalker.data.footage.find_footage`). All intermediate work goes to
+    the folder ``run``, by default ``OUTPUT-run``; a call that was stopped goes on from there. The
+    avatar is written to ``output`` once every stage is finished; its card repeats ``name``,
+    ``source`` (corpus and licence) and ``command``.
+
+    Raises:
+        UsageError: a setting is unknown or wrong, or consent is missing.
+        AvatarError: ``output`` holds something that is no avatar.
+        MediaError: no footage can be used.
+        TrainingError: a loss is not finite, or the run was begun with other settings.
+    """
+    output, chosen = Path(output), configs.preset(preset, completion=completion)
+    chosen = configs.override(chosen, settings or {})
+    wanted = _checked_stages(stages)
+    _check_consent(consent, wanted)
+    _check_avatar_folder(output)
+    device = pick_device(device)
+    folder = Path(run) if run else output.with_name(f"{output.name}-run")
+    dataset = _dataset([Path(path) for path in footage], clips, folder, chosen, progress)
+    manifest = load_manifest(dataset)
+    options = TrainOptions(
+        dataset=dataset, run=folder, stages=wanted, seed=seed, device=device, threads=threads
+    )
+    work = Run(chosen, options)
+    validation = work.train()
+    unfinished = _unfinished(chosen, folder)
+    complete = bool(consent) and not unfinished
+    if complete:
+        save_avatar(
+            work,
+            output,
+            name=name or output.name,
+            consent=consent,
+            source=source or _source(manifest),
+            command=command,
+        )
+    return Trained(
+        avatar=output if complete else None,
+        run=folder,
+        dataset=dataset,
+        clips=len(manifest.clips),
+        rejected=manifest.rejected,
+        validation=validation,
+        unfinished=unfinished,
+    )
+
+
+def _checked_stages(stages: Sequence[str]) -> tuple[str, ...]:
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise UsageError(f"no stage is called {unknown[0]!r}", wanted=" or ".join(STAGES))
+    return tuple(stage for stage in STAGES if stage in stages) if stages else STAGES
+
+
+def _check_consent(consent: str, stages: tuple[str, ...]) -> None:
+    if stages == STAGES and not consent.strip():
+        raise UsageError(
+            "nothing says that the person agreed to this avatar",
+            wanted='their consent in words, as in --consent "A. Person, by mail of 1 May 2025"',
+            fix="ask them; without it only single stages can be trained",
+        )
+
+
+def _check_avatar_folder(output: Path) -> None:
+    """An older avatar is replaced, anything else is left alone."""
+    if output.exists() and not output.is_dir():
+        raise AvatarError(f"the output {output} is a file", wanted="a folder for the avatar")
+    if output.is_dir() and any(output.iterdir()) and not _is_avatar(output / "config.json"):
+        raise AvatarError(
+            f"the output {output} is a folder with other things in it",
+            wanted="a new folder, or an avatar to replace",
+        )
+    nearest = next(folder for folder in output.absolute().parents if folder.exists())
+    if not os.access(nearest, os.W_OK):
+        raise AvatarError(f"the folder {nearest} is closed to writing", fix="choose another output")
+
+
+def _is_avatar(path: Path) -> bool:
+    try:
+        return {"format", "files"} <= set(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _dataset(
+    footage: Sequence[Path],
+    clips: Sequence[str],
+    run: Path,
+    config: Config,
+    progress: PrepareProgress,
+) -> Path:
+    """The prepared dataset that is meant, or one made of the footage within the run's folder."""
+    if len(footage) == 1 and (footage[0] / "manifest.json").is_file():
+        if clips:
+            raise UsageError("a prepared dataset is used whole", fix="leave --clips out")
+        return footage[0]
+    model = config.model
+    wanted = PrepareConfig(size_px=model.size_px, features=(model.completion.features,))
+    prepare(find_footage(footage, clips), run / "data", wanted, progress=progress)
+    return run / "data"
+
+
+def _unfinished(config: Config, run: Path) -> list[str]:
+    """Stages whose checkpoint has not reached the last step; a base model needs no training."""
+    brought = ("autoencoder", "prior") if config.model.base_model else ()
+    return [
+        stage
+        for stage in STAGES
+        if stage not in brought and _steps_done(run / stage) < getattr(config.training, stage).steps
+    ]
+
+
+def _steps_done(stage: Path) -> int:
+    facts = stage / "checkpoint" / "facts.json"
+    return int(json.loads(facts.read_text())["step"]) if facts.is_file() else 0
+
+
+def _source(manifest: Manifest, named: int = 5) -> str:
+    names = [clip.source for clip in manifest.clips]
+    more = f" and {len(names) - named} more" if len(names) > named else ""
+    return ", ".join(names[:named]) + more
