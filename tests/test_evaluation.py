@@ -1,0 +1,350 @@
+"""The run of an evaluation, on moving pictures of a face made here and on real footage."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import wave
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from skimage import data
+
+from difftalker import assets, config
+from difftalker.errors import AssetError, DiffTalkerError, MediaError, UsageError
+from difftalker.evaluation.report import ROWS, evaluate, failures, table
+from difftalker.evaluation.scoring import Footage, Output, score
+from difftalker.media.video import VideoWriter, read_frames
+from difftalker.models.networks import build
+from difftalker.pipeline import Avatar, locate
+
+FRAMES = 12
+FACELESS = 5
+RATE_HZ = 16_000
+GRID = Path(os.environ.get("DIFFTALKER_GRID", Path(__file__).parents[2] / "shared/data/grid"))
+VOLATILE = ("speed", "memory", "machine")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def landmarker() -> None:
+    try:
+        assets.path("face_landmarker")
+    except AssetError as error:
+        pytest.skip(f"the face detector's weights cannot be had: {error}")
+
+
+@pytest.fixture(scope="module")
+def avatar() -> Avatar:
+    torch.manual_seed(0)
+    model = config.debug().model
+    return Avatar("nobody", model, build(model))
+
+
+def write_video(path: Path, images: Sequence[NDArray[np.uint8]], audio: Path) -> Path:
+    height, width = images[0].shape[:2]
+    with VideoWriter(
+        path, width=width, height=height, fps=25, time_base=Fraction(1, 25), audio=audio
+    ) as writer:
+        for i, image in enumerate(images):
+            writer.write(image, i)
+    return path
+
+
+def write_sound(path: Path, pitch_hz: float) -> Path:
+    """A tone in the first half, then silence."""
+    seconds = np.arange(FRAMES * RATE_HZ // 25) / RATE_HZ
+    tone = 8000 * np.sin(2 * np.pi * pitch_hz * seconds) * (seconds < seconds[-1] / 2)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, RATE_HZ, 0, "NONE", ""))
+        file.writeframes(tone.astype("<i2").tobytes())
+    return path
+
+
+def swaying(step_px: float, faceless: int | None = None) -> list[NDArray[np.uint8]]:
+    """A photograph of a face (NASA's, public domain) that moves sideways."""
+    photo = data.astronaut()
+    images = []
+    for i in range(FRAMES):
+        moved = np.array([[1, 0, step_px * i - 96], [0, 1, 0]], np.float64)
+        images.append(np.asarray(cv2.warpAffine(photo, moved, (256, 256)), np.uint8))
+        if i == faceless:
+            images[-1] = np.full((256, 256, 3), 90, np.uint8)
+    return images
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two clips of a face, one with a frame without it, and a file that is no video."""
+    folder = tmp_path_factory.mktemp("footage")
+    low, high = (write_sound(folder / f"{hz}.wav", hz) for hz in (200, 900))
+    broken = folder / "broken.mp4"
+    broken.write_bytes(b"no video at all")
+    return [
+        write_video(folder / "first.mp4", swaying(1.5), low),
+        broken,
+        write_video(folder / "second.mp4", swaying(-1.0, FACELESS), high),
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture(scope="module")
+def steps() -> list[tuple[str, int, int]]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def report(
+    avatar: Avatar, clips: list[Path], folder: Path, steps: list[tuple[str, int, int]]
+) -> dict[str, Any]:
+    """All rows, once for all tests that look at them."""
+
+    def progress(*step: Any) -> None:
+        steps.append(step)
+
+    return evaluate(avatar, clips, folder, steps=1, seed=5, progress=progress)
+
+
+def by_name(report: dict[str, Any]) -> dict[str, Any]:
+    return {clip["name"]: clip for clip in report["clips"]}
+
+
+def test_the_report_on_disk_is_the_one_returned(report: dict[str, Any], folder: Path) -> None:
+    text = (folder / "report.json").read_text()
+    assert json.loads(text) == report
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    assert report["version"] == 1
+    assert report["avatar"] == {"name": "nobody", "preset": "debug", "size_px": 64}
+    assert report["settings"] == {"sampler": "dpm++", "steps": 1, "seed": 5}
+    assert sorted(path.name for path in folder.iterdir()) == ["faces.png", "report.json", "videos"]
+
+
+def test_every_row_has_every_measure(report: dict[str, Any]) -> None:
+    pictures = {
+        "psnr_crop",
+        "psnr_lower",
+        "ssim_crop",
+        "ssim_lower",
+        "sharpness",
+        "flicker",
+        "seam",
+    }
+    always = pictures | {"ld_frame", "ld_lower_frame", "found", "open_corr", "silence_leak"}
+    completion = {
+        f"landmark_error{part}_{unit}"
+        for part in ("", "_contour", "_mouth")
+        for unit in ("crop", "frame")
+    }
+    assert tuple(report["rows"]) == ROWS
+    for row, measures in report["rows"].items():
+        dubbed = completion if row not in ("real", "copied") else set()
+        rise = {"mouth_rise"} if row == "other_audio" else set()
+        assert set(measures) == always | dubbed | rise, row
+        assert all(set(m) - {"note"} == {"mean", "low", "high", "n"} for m in measures.values())
+        endless = {"psnr_crop", "psnr_lower"} if row == "copied" else set()
+        known = {name for name in pictures | dubbed if measures[name]["n"] == 2}
+        assert known == (pictures | dubbed) - endless, row
+
+
+def test_a_row_is_the_mean_of_its_clips(report: dict[str, Any]) -> None:
+    each = [by_name(report)[name]["rows"]["own_audio"] for name in ("first", "second")]
+    found = report["rows"]["own_audio"]["ssim_lower"]
+    assert found["mean"] == pytest.approx(np.mean([one["ssim_lower"] for one in each]))
+    assert found["low"] <= found["mean"] <= found["high"]
+
+
+def test_real_footage_loses_a_little_in_the_encoder(report: dict[str, Any]) -> None:
+    real = {name: m["mean"] for name, m in report["rows"]["real"].items()}
+    assert 33 < real["psnr_lower"] < 60
+    assert 0.9 < real["ssim_lower"] < 1
+    assert 0 < real["ld_frame"] < 0.01
+    assert real["found"] == 1
+    assert 0.6 < real["sharpness"] < 1.2
+
+
+def test_a_copy_is_equal_and_the_report_says_what_that_is_worth(report: dict[str, Any]) -> None:
+    copied = report["rows"]["copied"]
+    assert copied["psnr_lower"]["mean"] is None
+    assert copied["psnr_lower"]["n"] == 0
+    assert "equal to the footage" in copied["psnr_lower"]["note"]
+    assert copied["ssim_crop"]["mean"] == copied["sharpness"]["mean"] == 1
+    assert copied["ld_frame"]["mean"] == 0
+
+
+def test_a_dubbed_face_is_compared_with_the_footage(report: dict[str, Any]) -> None:
+    own, real = report["rows"]["own_audio"], report["rows"]["real"]
+    assert own["psnr_lower"]["mean"] < own["psnr_crop"]["mean"] < real["psnr_crop"]["mean"]
+    assert own["ssim_lower"]["mean"] < own["ssim_crop"]["mean"] < real["ssim_crop"]["mean"]
+    parts = [own[f"landmark_error_{part}_crop"]["mean"] for part in ("contour", "mouth")]
+    whole = (11 * parts[0] + 20 * parts[1]) / 31
+    assert own["landmark_error_crop"]["mean"] == pytest.approx(whole, rel=1e-5)
+
+
+def test_the_rise_is_that_of_the_mean_mouth_error(report: dict[str, Any]) -> None:
+    key, rows = "landmark_error_mouth_crop", report["rows"]
+    rise = rows["other_audio"]["mouth_rise"]["mean"]
+    assert rise == pytest.approx(
+        rows["other_audio"][key]["mean"] / rows["own_audio"][key]["mean"] - 1
+    )
+    for name in ("first", "second"):
+        clip = by_name(report)[name]["rows"]
+        own, other = clip["own_audio"][key], clip["other_audio"][key]
+        assert clip["other_audio"]["mouth_rise"] == pytest.approx(other / own - 1)
+
+
+def test_a_file_that_fails_says_why(report: dict[str, Any]) -> None:
+    broken = by_name(report)["broken"]
+    assert "not a media file" in broken["error"]
+    assert list(failures(report["clips"])) == [("broken", "", broken["error"])]
+    assert by_name(report)["second"]["frames"] == FRAMES
+    assert by_name(report)["second"]["frames_with_face"] == FRAMES - 1
+
+
+def test_videos_stay_and_the_sheet_shows_them(report: dict[str, Any], folder: Path) -> None:
+    made = {str(p.relative_to(folder / "videos")) for p in folder.rglob("*.mp4")}
+    rows = ("real", "own_audio", "other_audio", "silence")
+    assert made == {f"{row}/{name}.mp4" for row in rows for name in ("first", "second")}
+    sheet = cv2.imread(str(folder / "faces.png"))
+    assert sheet is not None
+    assert sheet.shape == (2 * 2 * 40, 6 * 64, 3)
+    real, dubbed = sheet[:40].astype(int), sheet[40:80].astype(int)
+    assert np.abs(real - dubbed)[20:].mean() > 5
+
+
+def test_speed_counts_every_dubbed_frame(report: dict[str, Any]) -> None:
+    speed = report["speed"]
+    seconds = speed["dub_seconds"] + speed["locate_seconds"]
+    assert speed["frames"] == 3 * 2 * FRAMES
+    assert speed["frames_per_second"] == pytest.approx(speed["frames"] / seconds)
+    assert report["memory"]["peak_mb"] is None or 50 < report["memory"]["peak_mb"] < 1e5
+
+
+def test_progress_goes_from_nothing_to_all(
+    report: dict[str, Any], steps: list[tuple[str, int, int]]
+) -> None:
+    done = [step[1] for step in steps]
+    assert done == sorted(done)
+    assert (done[0], done[-1]) == (0, 3 * (1 + len(ROWS)))
+    assert {step[2] for step in steps} == {3 * (1 + len(ROWS))}
+    assert {"locate broken", "silence second"} <= {step[0] for step in steps}
+
+
+def test_the_table_has_all_measures_and_failures(report: dict[str, Any]) -> None:
+    lines = table(report).splitlines()
+    assert lines[0].split() == list(ROWS)
+    copied = slice(46, 64)  # the second column
+    named = {line.split()[0]: line[copied].split() for line in lines[1:]}
+    assert set(report["rows"]["other_audio"]) <= set(named)
+    assert (named["psnr_lower"], named["ssim_crop"][0]) == (["-"], "1")
+    assert "not a media file" in lines[-1]
+
+
+def test_the_same_seed_gives_the_same_report(
+    avatar: Avatar, clips: list[Path], report: dict[str, Any], tmp_path: Path
+) -> None:
+    again = evaluate(avatar, clips, tmp_path, rows=("own_audio", "real"), steps=1, seed=5)
+    other = evaluate(avatar, clips[:1], tmp_path, rows=("own_audio",), steps=1, seed=6)
+    for row in ("own_audio", "real"):
+        assert again["rows"][row] == report["rows"][row]
+    first = [by_name(one)["first"]["rows"]["own_audio"] for one in (again, other)]
+    assert first[0] != first[1]
+
+
+def test_one_clip_has_no_other_audio(avatar: Avatar, clips: list[Path], tmp_path: Path) -> None:
+    rows = ("copied", "real", "other_audio")
+    report = evaluate(avatar, clips[:1], tmp_path, rows=rows)
+    assert [row for _, row, _ in failures(report["clips"])] == ["copied", "other_audio"]
+    assert "two clips at least" in by_name(report)["first"]["rows"]["copied"]["error"]
+    assert report["rows"]["copied"] == {}
+    one = report["rows"]["real"]["ssim_crop"]
+    assert (one["low"], one["high"], one["n"]) == (None, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"clips": []}, "no footage"),
+        ({"clips": [Path("a/x.mp4"), Path("b/x.avi")]}, "share a name"),
+        ({"rows": ("real", "imagined")}, "imagined"),
+        ({"rows": ()}, "nothing"),
+        ({"sampler": "guess"}, "guess"),
+        ({"steps": 0}, "steps"),
+    ],
+)
+def test_wrong_use_ends_the_run(
+    avatar: Avatar, clips: list[Path], tmp_path: Path, change: dict[str, Any], found: str
+) -> None:
+    arguments: dict[str, Any] = {"clips": clips[:1], "rows": ("own_audio",), **change}
+    with pytest.raises(UsageError, match=found):
+        evaluate(avatar, report_dir=tmp_path, **arguments)
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_nothing_is_reported_where_nothing_was_measured(
+    avatar: Avatar, clips: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(MediaError, match=r"none of 1 clips.*not a media file"):
+        evaluate(avatar, clips[1:2], tmp_path)
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_a_report_needs_a_folder(avatar: Avatar, clips: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(DiffTalkerError, match="cannot be made"):
+        evaluate(avatar, clips[:1], tmp_path / "taken" / "report", rows=("real",))
+
+
+def test_an_output_without_a_face_is_measured_as_such(clips: list[Path], tmp_path: Path) -> None:
+    clip = Footage(path=clips[0], size_px=64, located=locate(clips[0], 64), locate_seconds=0.0)
+    grey = [np.full((256, 256, 3), 90, np.uint8)] * FRAMES
+    video = write_video(tmp_path / "grey.mp4", grey, clips[0])
+    figures = score(clip, Output(video=video, audio=clips[0], voice=clip))
+    assert figures["found"] == 0
+    assert all(math.isnan(figures[key]) for key in ("ld_frame", "open_corr", "silence_leak"))
+    assert figures["flicker"] < 0.1
+    assert figures["psnr_lower"] < 20
+
+
+def test_an_output_that_lost_frames_is_no_output(clips: list[Path], tmp_path: Path) -> None:
+    clip = Footage(path=clips[0], size_px=64, located=locate(clips[0], 64), locate_seconds=0.0)
+    video = write_video(tmp_path / "short.mp4", swaying(1.5)[:-2], clips[0])
+    with pytest.raises(MediaError, match=f"10 frames; wanted the footage's {FRAMES}"):
+        score(clip, Output(video=video, audio=clips[0], voice=clip))
+
+
+@pytest.fixture(scope="module")
+def grid_clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The middle second of two test clips."""
+    if not (GRID / "protocol.json").is_file():
+        pytest.skip(f"no GRID footage in {GRID} (DIFFTALKER_GRID)")
+    folder = tmp_path_factory.mktemp("grid")
+    names = json.loads((GRID / "protocol.json").read_text())["test"][:2]
+    sources = {name: GRID / "s1" / f"{name}.mpg" for name in names}
+    return [
+        write_video(
+            folder / f"{name}.mp4", [f.image for f in islice(read_frames(path), 20, 48)], path
+        )
+        for name, path in sources.items()
+    ]
+
+
+def test_a_real_mouth_follows_its_own_speech_alone(
+    avatar: Avatar, grid_clips: list[Path], tmp_path: Path
+) -> None:
+    rows = evaluate(avatar, grid_clips, tmp_path, rows=("real", "copied"))["rows"]
+    assert rows["real"]["open_corr"]["mean"] > 0.95
+    assert rows["copied"]["open_corr"]["mean"] < 0.7
+    assert rows["real"]["ld_frame"]["mean"] < 0.003
