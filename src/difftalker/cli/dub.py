@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from difftalker.cli.common import COMPUTE, AtLeast1, Bars, Compute, Outcome
+from difftalker.config import DEFAULT_CRF
 
 
 def dub(
@@ -20,7 +21,7 @@ def dub(
     sampler: str | None = None,
     steps: AtLeast1 | None = None,
     landmarks_out: Path | None = None,
-    crf: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=51))] = 18,
+    crf: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=51))] = DEFAULT_CRF,
     lossless: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     options: Compute = COMPUTE,
 ) -> Outcome:
@@ -36,6 +37,7 @@ def dub(
         landmarks_out: Write the landmarks that drive the face too (.npz).
         crf: Quality of the picture, 0 to 51; lower is better and larger.
         lossless: Keep every pixel (.mkv with FFV1 and PCM).
+        options: Those that commands share.
     """
     from difftalker import results
     from difftalker.machine import pick_device, use_threads
