@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -259,13 +259,21 @@ def test_an_output_folder_closed_to_writing(
     ran.failed(1, "closed to writing")
 
 
-def test_a_full_disk_leaves_no_video(
-    face: Path, speech: Path, debug_avatar: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def tiny_files() -> Iterator[None]:
+    """Every file ends at 4 kB, as on a disk that fills up on the way."""
     resource = pytest.importorskip("resource")
-    words = ("dub", face, speech, "--avatar", debug_avatar, "--output", tmp_path / "o.mp4")
-    limit = (4096, 4096)
-    ran = process(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, usual[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+
+
+@pytest.mark.usefixtures("face", "tiny_files")  # the footage is written before the disk is full
+def test_a_full_disk_leaves_no_video(
+    run: Command, face: Path, speech: Path, debug_avatar: Path, tmp_path: Path
+) -> None:
+    ran = run("dub", face, speech, "--avatar", debug_avatar, "--output", tmp_path / "o.mp4")
     ran.failed(1, "could not write", "o.mp4", "free space")
     assert list(tmp_path.iterdir()) == []
 

@@ -557,7 +557,7 @@ def test_a_base_model_may_bring_a_text_encoder(base_model: Path, tmp_path: Path)
     folder = Path(shutil.copytree(base_model, tmp_path / "base"))
     (folder / "tokenizer").mkdir()
     letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
-    words = [*letters, "<|startoftext|>", "<|endoftext|>"]
+    words = [*letters, "ab</w>", "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: i for i, word in enumerate(words)}
     (folder / "tokenizer" / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\na b</w>\n")
