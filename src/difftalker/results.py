@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -88,12 +88,11 @@ def _tiles(result: DubResult, pictures: int) -> tuple[list[NDArray[np.uint8]], .
     chosen = set(driven[np.linspace(0, len(driven) - 1, pictures).astype(int)].tolist())
     points_px = result.located.points_px(result.landmarks_crop)
     plain, drawn = [], []
-    with closing(read_frames(result.output)) as frames:
-        for i, frame in enumerate(frames):
-            if i in chosen:
-                image, scale = _at_most(frame.image, SHEET_PICTURE_PX)
-                plain.append(image)
-                drawn.append(overlay(image, points_px[i] * scale))
+    for i, frame in enumerate(read_frames(result.output)):
+        if i in chosen:
+            image, scale = _at_most(frame.image, SHEET_PICTURE_PX)
+            plain.append(image)
+            drawn.append(overlay(image, points_px[i] * scale))
     return plain, drawn
 
 
