@@ -1,6 +1,7 @@
 """Footage and speech that come with DiffTalker, for a first look; the files lie beside this one.
 
-Both are made by this project's own tools and show or sound like nobody's recording.
+Neither is a recording: the footage is sampled from the avatar's own networks, in the likeness of
+the person they were trained on, and the speech comes from a synthesiser. README.md says how.
 """
 
 from __future__ import annotations
