@@ -349,7 +349,7 @@ def _write_json(file: BinaryIO, track: LandmarkTrack) -> None:
     """A frame a line; numbers as short as they can be and come back the same."""
     if len(track) > MAX_JSON_FRAMES:
         raise TrackError(
-            f"a track of {len(track)} frames as .json",
+            f"a track of {len(track)} frames as JSON",
             wanted=f"at most {MAX_JSON_FRAMES}",
             fix="write it as .npz",
         )
