@@ -14,6 +14,9 @@ from typing import Any, TypeVar
 
 from difftalker.errors import UsageError
 
+DEFAULT_CRF = 14
+"""x264's quality: here the structure of camera footage survives (SSIM 0.975; 0.966 at 18)."""
+
 STAGES = ("landmarks", "autoencoder", "prior", "synthesis")
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difftalker import avatar as avatar_files
-from difftalker.config import CompletionConfig, ModelConfig, SamplingConfig
+from difftalker.config import DEFAULT_CRF, CompletionConfig, ModelConfig, SamplingConfig
 from difftalker.data.prepare import sha256_of
 from difftalker.diffusion.region import box_mask
 from difftalker.diffusion.sampling import sample
@@ -371,7 +371,7 @@ class Dub:
         self,
         output: str | Path,
         *,
-        crf: int = 18,
+        crf: int = DEFAULT_CRF,
         lossless: bool = False,
         progress: Progress = _silent,
     ) -> DubResult:

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from difftalker.cli.common import COMPUTE, AtLeast1, Bars, Compute, List, Outcome
+from difftalker.config import DEFAULT_CRF
 
 
 def dub(
@@ -22,7 +23,7 @@ def dub(
     landmarks: Path | None = None,
     edit: Annotated[tuple[str, ...], List] = (),
     landmarks_out: Path | None = None,
-    crf: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=51))] = 18,
+    crf: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=51))] = DEFAULT_CRF,
     lossless: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     options: Compute = COMPUTE,
 ) -> Outcome:
@@ -41,6 +42,7 @@ def dub(
         landmarks_out: Write the landmarks that drive the face too (.npz or .json).
         crf: Quality of the picture, 0 to 51; lower is better and larger.
         lossless: Keep every pixel (.mkv with FFV1 and PCM).
+        options: Those that commands share.
     """
     from difftalker import results
     from difftalker.edits import Edit

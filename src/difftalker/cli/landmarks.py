@@ -34,6 +34,7 @@ def landmarks(
         preview: Write a video too: the landmarks drawn over the footage, with the new sound.
         edit: Change the lower face: mouth=GAIN, jaw=GAIN, smooth=SECONDS or shift=SECONDS, all
             along or with @START-STOP in seconds: mouth=1.3@1.0-2.5. May be given several times.
+        options: Those that commands share.
     """
     import time
 
