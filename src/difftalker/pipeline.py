@@ -22,9 +22,10 @@ from torch import Tensor
 
 from difftalker import avatar as avatar_files
 from difftalker.config import DEFAULT_CRF, CompletionConfig, ModelConfig, SamplingConfig
+from difftalker.data.prepare import sha256_of
 from difftalker.diffusion.region import box_mask
 from difftalker.diffusion.sampling import sample
-from difftalker.errors import MediaError, UsageError
+from difftalker.errors import MediaError, TrackError, UsageError
 from difftalker.face.crop import Framing, blend_mask, cut, frame_face, paste
 from difftalker.face.detect import FaceTrack, track
 from difftalker.face.draw import landmark_maps
@@ -41,6 +42,7 @@ from difftalker.models.autoencoder import paint_out, to_images, to_pixels
 from difftalker.models.networks import Networks, build
 from difftalker.speech.encoder import SpeechEncoder, load_encoder
 from difftalker.speech.windows import WindowStream
+from difftalker.track import LandmarkTrack
 
 CHUNK_FRAMES = 16
 """Frames painted at once: enough to fill two cores, few enough for little memory."""
@@ -112,6 +114,49 @@ def locate(video: Path, size_px: int, progress: Progress = _silent) -> Located:
     return Located(video=video, info=info, track=found, framing=frame_face(found, size_px))
 
 
+def check_pair(track: LandmarkTrack, video: Path) -> VideoInfo:
+    """What the footage of a track is.
+
+    Raises:
+        TrackError: the track belongs to other footage.
+        MediaError: the footage cannot be read.
+    """
+    info = probe_video(video)
+    if (info.width, info.height) != track.frame_px or sha256_of(video) != track.video_sha256:
+        raise TrackError(
+            f"the landmarks belong to other footage than {video}",
+            wanted=f"the very file {track.video} that they were made of",
+            fix="choose that file, or make the landmarks anew with `difftalker landmarks`",
+        )
+    return info
+
+
+def located_by(landmarks: LandmarkTrack, video: Path, size_px: int) -> Located:
+    """Footage and where its face is, as its track of landmarks says: nothing is searched for.
+
+    Raises:
+        TrackError: the track belongs to other footage, or to an avatar of another size.
+    """
+    if landmarks.size_px != size_px:
+        raise TrackError(
+            f"the landmarks are for an avatar of {landmarks.size_px} pixels",
+            wanted=f"{size_px} pixels",
+            fix="make them anew with `difftalker landmarks` and this avatar",
+        )
+    points_px = np.where(landmarks.found[:, None, None], landmarks.points_px, np.nan)
+    return Located(
+        video=video,
+        info=check_pair(landmarks, video),
+        track=FaceTrack(times_s=landmarks.times_s, points_px=points_px.astype(np.float32)),
+        framing=Framing(
+            crop=landmarks.crop,
+            points_crop=landmarks.points_crop,
+            found=landmarks.found,
+            boxes=landmarks.boxes,
+        ),
+    )
+
+
 def hear(
     audio: Path, times_s: NDArray[np.float64], encoder: SpeechEncoder, window: int
 ) -> WindowStream:
@@ -168,6 +213,35 @@ class Avatar:
             progress("complete", sum(map(len, pieces)), len(located))
         return np.concatenate(pieces)
 
+    def landmarks(
+        self, video: str | Path, audio: str | Path, *, progress: Progress = _silent
+    ) -> LandmarkTrack:
+        """The completed landmarks of ``video`` with the sound of ``audio``: what ``dub`` paints.
+
+        Raises:
+            MediaError: footage or sound cannot be read.
+            FaceError: the footage shows no face.
+        """
+        located = locate(Path(video), self.config.size_px, progress)
+        return self.as_track(located, self.complete(located, Path(audio), progress))
+
+    def as_track(self, located: Located, points_crop: NDArray[np.float32]) -> LandmarkTrack:
+        """Completed points (frames, 68, 2) of located footage, as a track to save or to edit."""
+        framing, info = located.framing, located.info
+        return LandmarkTrack(
+            times_s=located.track.times_s,
+            points_crop=points_crop,
+            found=framing.found,
+            centre_px=framing.crop.centre_px,
+            side_px=framing.crop.side_px,
+            boxes=framing.boxes,
+            size_px=self.config.size_px,
+            frame_px=(info.width, info.height),
+            video=located.video.name,
+            video_sha256=sha256_of(located.video),
+            avatar=self.name,
+        )
+
     def dub(
         self,
         video: str | Path,
@@ -177,16 +251,21 @@ class Avatar:
         steps: int | None = None,
         seed: int = 0,
         located: Located | None = None,
-        landmarks: NDArray[np.float32] | None = None,
+        landmarks: NDArray[np.float32] | LandmarkTrack | None = None,
     ) -> Dub:
         """Prepare a dubbing of ``video`` with the sound of ``audio``; ``save`` carries it out.
 
-        ``located`` and ``landmarks`` (frames, 68, 2; crop units) are used where given.
+        ``located`` and ``landmarks`` (frames, 68, 2; crop units) are used where given; a track of
+        landmarks says where the face is, too.
 
         Raises:
             UsageError: there is no such sampler, or the number of steps is not positive.
+            TrackError: the track belongs to other footage, or to an avatar of another size.
         """
         chosen = self.sampling(sampler=sampler, steps=steps)
+        if isinstance(landmarks, LandmarkTrack):
+            located = located_by(landmarks, Path(video), self.config.size_px)
+            landmarks = landmarks.points_crop
         return Dub(self, Path(video), Path(audio), chosen, seed, located, landmarks)
 
     def sampling(self, *, sampler: str | None = None, steps: int | None = None) -> SamplingConfig:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from difftalker.cli.common import COMPUTE, AtLeast1, Bars, Compute, Outcome
+from difftalker.cli.common import COMPUTE, AtLeast1, Bars, Compute, List, Outcome
 from difftalker.config import DEFAULT_CRF
 
 
@@ -20,6 +20,8 @@ def dub(
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     sampler: str | None = None,
     steps: AtLeast1 | None = None,
+    landmarks: Path | None = None,
+    edit: Annotated[tuple[str, ...], List] = (),
     landmarks_out: Path | None = None,
     crf: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=51))] = DEFAULT_CRF,
     lossless: Annotated[bool, Parameter(negative="", show_default=False)] = False,
@@ -34,27 +36,40 @@ def dub(
         output: The video to write (.mp4, .m4v, .mov or .mkv); its folder has to exist.
         sampler: ddpm, ddim or dpm++; by default the avatar's own.
         steps: Steps of denoising, more is slower; by default the avatar's own.
-        landmarks_out: Write the landmarks that drive the face too (.npz).
+        landmarks: Paint these (.npz or .json), made of the same footage by `difftalker landmarks`.
+        edit: Change the lower face: mouth=GAIN, jaw=GAIN, smooth=SECONDS or shift=SECONDS, all
+            along or with @START-STOP in seconds: mouth=1.3@1.0-2.5. May be given several times.
+        landmarks_out: Write the landmarks that drive the face too (.npz or .json).
         crf: Quality of the picture, 0 to 51; lower is better and larger.
         lossless: Keep every pixel (.mkv with FFV1 and PCM).
         options: Those that commands share.
     """
     from difftalker import results
+    from difftalker.edits import Edit
     from difftalker.machine import pick_device, use_threads
     from difftalker.pipeline import load
+    from difftalker.track import LandmarkTrack
 
-    inputs = (video, audio)
+    edits = [Edit.parse(text) for text in edit]
+    inputs = (video, audio, landmarks)
     results.check_outputs(output, lossless=lossless, landmarks=landmarks_out, inputs=inputs)
     use_threads(options.threads)
+    track = None if landmarks is None else LandmarkTrack.load(landmarks)
     speaker = load(avatar, device=pick_device(options.device))
-    job = speaker.dub(video, audio, sampler=sampler, steps=steps, seed=options.seed)
+    speaker.sampling(sampler=sampler, steps=steps)  # refused here rather than after the landmarks
     with Bars() as bars:
+        if edits:
+            track = (track or speaker.landmarks(video, audio, progress=bars)).edited(edits)
+        job = speaker.dub(
+            video, audio, sampler=sampler, steps=steps, seed=options.seed, landmarks=track
+        )
         result = job.save(output, crf=crf, lossless=lossless, progress=bars)
     if landmarks_out is not None:
-        results.save_landmarks(result, landmarks_out)
+        speaker.as_track(result.located, result.landmarks_crop).save(landmarks_out)
     record = {
         "output": result.output,
         "landmarks": landmarks_out,
+        "edits": edit,
         "avatar": speaker.name,
         "frames": result.frames,
         "frames_driven": result.frames_driven,
