@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,6 +31,7 @@ def check_outputs(
     *,
     lossless: bool = False,
     landmarks: Path | None = None,
+    report: Path | None = None,
     inputs: Sequence[Path] = (),
 ) -> None:
     """Find out before any work whether the outputs of a dubbing can be written.
@@ -40,7 +43,9 @@ def check_outputs(
     check_output(output, LOSSLESS_SUFFIXES if lossless else OUTPUT_SUFFIXES)
     if landmarks is not None:
         check_output(landmarks, (".npz",))
-    for written, read in ((o, i) for o in (output, landmarks) if o for i in inputs):
+    if report is not None:
+        check_output(report, (".json",))
+    for written, read in ((o, i) for o in (output, landmarks, report) if o for i in inputs):
         if written.exists() and read.exists() and written.samefile(read):
             raise UsageError(f"{written} is both input and output", wanted="another output")
 
@@ -70,6 +75,26 @@ def save_landmarks(result: DubResult, path: Path) -> None:
         )
 
 
+def save_report(result: DubResult, path: Path) -> None:
+    """Write which frames got a new mouth and why the others did not, as JSON.
+
+    ``spans`` are runs of frames within one shot, in order and without gaps: ``start_frame`` and
+    ``stop_frame`` (no more of it), ``start_s`` and ``stop_s``, ``driven``, ``reason`` ("face",
+    "no face" or "turned away") and ``after_cut``.
+
+    Raises:
+        MediaError: the file cannot be written; nothing is left behind.
+    """
+    record = {
+        "output": str(result.output),
+        "frames": result.frames,
+        "frames_driven": result.frames_driven,
+        "spans": [asdict(span) for span in result.spans],
+    }
+    with _complete_file(path, (".json",)) as file:
+        file.write(json.dumps(record, indent=1).encode() + b"\n")
+
+
 def save_sheet(result: DubResult, path: Path, *, pictures: int = SHEET_PICTURES) -> None:
     """Write a contact sheet of the finished video, PNG: pictures above, their landmarks below.
 
@@ -84,7 +109,7 @@ def save_sheet(result: DubResult, path: Path, *, pictures: int = SHEET_PICTURES)
 
 def _tiles(result: DubResult, pictures: int) -> tuple[list[NDArray[np.uint8]], ...]:
     """Evenly spread frames with a new mouth, as they are and with the landmarks drawn."""
-    driven = np.flatnonzero(result.located.framing.found)
+    driven = np.flatnonzero(result.located.strength == result.located.strength.max())
     chosen = set(driven[np.linspace(0, len(driven) - 1, pictures).astype(int)].tolist())
     points_px = result.located.points_px(result.landmarks_crop)
     plain, drawn = [], []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
@@ -19,12 +19,20 @@ def dub(
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     sampler: str | None = None,
     steps: AtLeast1 | None = None,
+    fit: Literal["trim", "pad", "loop", "pingpong"] = "trim",
+    keep_audio: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     landmarks_out: Path | None = None,
+    report: Path | None = None,
+    keep_journal: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     crf: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=51))] = 18,
     lossless: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     options: Compute = COMPUTE,
 ) -> Outcome:
     """Give footage of the avatar's person new speech: the same video, a new mouth.
+
+    A run that was stopped, by whatever, goes on from where it was with the same command: finished
+    work waits in a hidden folder beside the output. Frames without a face, or with one that is
+    turned away, pass through as they are.
 
     Args:
         video: Footage of the avatar's person; any format that FFmpeg decodes.
@@ -33,7 +41,14 @@ def dub(
         output: The video to write (.mp4, .m4v, .mov or .mkv); its folder has to exist.
         sampler: ddpm, ddim or dpm++; by default the avatar's own.
         steps: Steps of denoising, more is slower; by default the avatar's own.
+        fit: Where sound and picture differ in length: trim, the picture rules, longer sound is cut
+            and shorter sound is followed by silence; pad, the longer one rules, the last picture
+            is held; loop and pingpong, the sound rules, the footage is played again and again, or
+            forth and back.
+        keep_audio: Leave the footage its own sound; the new speech only moves the mouth.
         landmarks_out: Write the landmarks that drive the face too (.npz).
+        report: Write which frames got a new mouth, and why the others did not (.json).
+        keep_journal: Leave the finished work beside the output, for a run with other landmarks.
         crf: Quality of the picture, 0 to 51; lower is better and larger.
         lossless: Keep every pixel (.mkv with FFV1 and PCM).
     """
@@ -42,17 +57,31 @@ def dub(
     from difftalker.pipeline import load
 
     inputs = (video, audio)
-    results.check_outputs(output, lossless=lossless, landmarks=landmarks_out, inputs=inputs)
+    results.check_outputs(
+        output, lossless=lossless, landmarks=landmarks_out, report=report, inputs=inputs
+    )
     use_threads(options.threads)
     speaker = load(avatar, device=pick_device(options.device))
     job = speaker.dub(video, audio, sampler=sampler, steps=steps, seed=options.seed)
     with Bars() as bars:
-        result = job.save(output, crf=crf, lossless=lossless, progress=bars)
+        result = job.save(
+            output,
+            crf=crf,
+            lossless=lossless,
+            fit=fit,
+            keep_audio=keep_audio,
+            keep_journal=keep_journal,
+            progress=bars,
+        )
     if landmarks_out is not None:
         results.save_landmarks(result, landmarks_out)
+    if report is not None:
+        results.save_report(result, report)
     record = {
         "output": result.output,
         "landmarks": landmarks_out,
+        "report": report,
+        "spans": len(result.spans),
         "avatar": speaker.name,
         "frames": result.frames,
         "frames_driven": result.frames_driven,
