@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from difftalker.media.video import (
     VideoWriter,
     read_frames,
 )
-from difftalker.pipeline import DubResult, Progress, check_pair
+from difftalker.pipeline import DubResult, Progress, check_pair, located_by
 from difftalker.track import SUFFIXES, LandmarkTrack
 
 SHEET_PICTURES = 6
@@ -33,6 +35,7 @@ def check_outputs(
     *,
     lossless: bool = False,
     landmarks: Path | None = None,
+    report: Path | None = None,
     inputs: Sequence[Path | None] = (),
 ) -> None:
     """Find out before any work whether the outputs of a dubbing can be written.
@@ -44,7 +47,9 @@ def check_outputs(
     check_output(output, LOSSLESS_SUFFIXES if lossless else OUTPUT_SUFFIXES)
     if landmarks is not None:
         check_output(landmarks, SUFFIXES)
-    _check_apart((output, landmarks), inputs)
+    if report is not None:
+        check_output(report, (".json",))
+    _check_apart((output, landmarks, report), inputs)
 
 
 def check_track_outputs(
@@ -83,7 +88,7 @@ def save_preview(
         MediaError: the footage cannot be read, or the preview cannot be written; nothing is left.
     """
     info = check_pair(track, video)
-    points_px = track.points_px
+    points_px, driven = track.points_px, located_by(track, video, track.size_px).strength > 0
     with VideoWriter(
         path,
         width=info.width,
@@ -95,10 +100,30 @@ def save_preview(
         sample_aspect_ratio=info.sample_aspect_ratio,
     ) as writer:
         for i, frame in enumerate(islice(read_frames(video), len(track))):
-            seen = track.found[i]
-            writer.write(overlay(frame.image, points_px[i]) if seen else frame.image, frame.pts)
+            image = overlay(frame.image, points_px[i]) if driven[i] else frame.image
+            writer.write(image, frame.pts)
             if progress is not None:
                 progress("preview", i + 1, len(track))
+
+
+def save_report(result: DubResult, path: Path) -> None:
+    """Write which frames got a new mouth and why the others did not, as JSON.
+
+    ``spans`` are runs of frames within one shot, in order and without gaps: ``start_frame`` and
+    ``stop_frame`` (no more of it), ``start_s`` and ``stop_s``, ``driven``, ``reason`` ("face",
+    "no face" or "turned away") and ``after_cut``.
+
+    Raises:
+        MediaError: the file cannot be written; nothing is left behind.
+    """
+    record = {
+        "output": str(result.output),
+        "frames": result.frames,
+        "frames_driven": result.frames_driven,
+        "spans": [asdict(span) for span in result.spans],
+    }
+    with complete_file(path, (".json",)) as file:
+        file.write(json.dumps(record, indent=1).encode() + b"\n")
 
 
 def save_sheet(result: DubResult, path: Path, *, pictures: int = SHEET_PICTURES) -> None:
@@ -115,7 +140,7 @@ def save_sheet(result: DubResult, path: Path, *, pictures: int = SHEET_PICTURES)
 
 def _tiles(result: DubResult, pictures: int) -> tuple[list[NDArray[np.uint8]], ...]:
     """Evenly spread frames with a new mouth, as they are and with the landmarks drawn."""
-    driven = np.flatnonzero(result.located.framing.found)
+    driven = np.flatnonzero(result.located.strength == result.located.strength.max())
     chosen = set(driven[np.linspace(0, len(driven) - 1, pictures).astype(int)].tolist())
     points_px = result.located.points_px(result.landmarks_crop)
     plain, drawn = [], []

@@ -52,6 +52,7 @@ _ARRAYS = {
     "points_crop": _Array(np.float32, (POINTS, 2)),
     "points_px": _Array(np.float32, (POINTS, 2)),
     "found": _Array(np.bool_),
+    "cut": _Array(np.bool_),
     "centre_px": _Array(np.float32, (2,)),
     "side_px": _Array(np.float32),
     "boxes": _Array(np.int32, (4,)),
@@ -76,6 +77,8 @@ class LandmarkTrack:
     """(frames, 68, 2), crop units: upper points as found, lower ones from the speech."""
     found: NDArray[np.bool_]
     """(frames,): whether a face was seen; elsewhere points are interpolated, nothing is painted."""
+    cut: NDArray[np.bool_]
+    """(frames,): whether a hard cut comes before the frame."""
     centre_px: NDArray[np.float32]
     """(frames, 2): the crop's centre, pixels of the frame, x then y."""
     side_px: NDArray[np.float32]
