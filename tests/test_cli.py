@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 import difftalker
-from difftalker import assets, avatar, config, machine, results, samples
+from difftalker import assets, avatar, config, machine, samples
 from difftalker.cli import main
 from difftalker.data.footage import find_footage
 from difftalker.data.prepare import VERSION, Clip
@@ -290,7 +290,7 @@ def test_a_full_disk_leaves_no_landmarks(
         file.write(b"begun")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(results.np, "savez_compressed", full)
+    monkeypatch.setattr(np, "savez_compressed", full)
     video, points = tmp_path / "o.mp4", tmp_path / "l.npz"
     words = ("dub", face, speech, "--avatar", debug_avatar, "--output", video)
     run(*words, "--landmarks-out", points).failed(1, "l.npz", "No space left", "free space")
@@ -521,8 +521,10 @@ def write_dataset(path: Path, clips: int = 3, frames: int = 16, size: int = 64) 
             times_s=np.arange(frames) / 25,
             found=np.ones(frames, bool),
         )
-        facts = {"sha256": "", "frames": frames, "found": frames, "fps": 25.0, "files": {}}
-        found.append(asdict(Clip(name=name, source=f"{name}.mp4", **facts)))
+        facts = Clip(
+            name=name, source="", sha256="", frames=frames, found=frames, fps=25.0, files={}
+        )
+        found.append(asdict(facts))
     manifest = {"version": VERSION, "config": {"size_px": size, "features": ["mel"]}}
     text = json.dumps({**manifest, "clips": found, "rejected": []})
     (path / "manifest.json").write_text(text)

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 
@@ -85,11 +86,11 @@ def examine() -> list[Check]:
     """Look at everything that DiffTalker needs or gains from; downloads nothing."""
     reinstall = "run `make demo`, or `pip install` DiffTalker anew"
     weights = [
-        _tried(f"weights {name}", lambda name=name: _cached(name), "python -m difftalker.assets")
+        _tried(f"weights {name}", partial(_cached, name), "python -m difftalker.assets")
         for name in assets.ASSETS
     ]
     avatars = [
-        _tried(f"avatar {name}", lambda name=name: _avatar(name), reinstall)
+        _tried(f"avatar {name}", partial(_avatar, name), reinstall)
         for name in avatar.packaged() or [samples.AVATAR]
     ]
     return [
@@ -98,11 +99,11 @@ def examine() -> list[Check]:
         _tried("cuda", _cuda, "only a machine with an NVIDIA GPU has it", needed=False),
         _tried("mps", _mps, "only a Mac has it", needed=False),
         _tried("bfloat16", _bfloat16, "slower without, not worse", needed=False),
-        _tried("diffusers", lambda: _imported("diffusers"), reinstall),
+        _tried("diffusers", partial(_imported, "diffusers"), reinstall),
         _tried("video and sound", _encoders, reinstall),
         _tried("system libraries", _libraries, SYSTEM_FIX),
-        _tried("opencv", lambda: _imported("cv2", "opencv-contrib-python"), reinstall),
-        _tried("mediapipe", lambda: _imported("mediapipe"), reinstall),
+        _tried("opencv", partial(_imported, "cv2", "opencv-contrib-python"), reinstall),
+        _tried("mediapipe", partial(_imported, "mediapipe"), reinstall),
         *weights,
         _tried("face detector", _detector, "mend what is missing above"),
         *avatars,

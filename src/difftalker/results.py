@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -144,12 +143,11 @@ def _tiles(result: DubResult, pictures: int) -> tuple[list[NDArray[np.uint8]], .
     chosen = set(driven[np.linspace(0, len(driven) - 1, pictures).astype(int)].tolist())
     points_px = result.located.points_px(result.landmarks_crop)
     plain, drawn = [], []
-    with closing(read_frames(result.output)) as frames:
-        for i, frame in enumerate(frames):
-            if i in chosen:
-                image, scale = _at_most(frame.image, SHEET_PICTURE_PX)
-                plain.append(image)
-                drawn.append(overlay(image, points_px[i] * scale))
+    for i, frame in enumerate(read_frames(result.output)):
+        if i in chosen:
+            image, scale = _at_most(frame.image, SHEET_PICTURE_PX)
+            plain.append(image)
+            drawn.append(overlay(image, points_px[i] * scale))
     return plain, drawn
 
 

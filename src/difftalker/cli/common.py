@@ -197,7 +197,8 @@ class Bars:
     """
 
     def __init__(self, unit: str = "frame") -> None:
-        self._unit, self._stage, self._bar = unit, "", None
+        self._unit, self._stage = unit, ""
+        self._bar: Any = None
         self._pace = (0.2, 0.1) if sys.stderr.isatty() else (2.0, 10.0)
 
     def __enter__(self) -> Bars:
