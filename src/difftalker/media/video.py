@@ -53,7 +53,7 @@ LOSSLESS_SUFFIXES = (".mkv",)
 
 _FALLBACK_FPS = Fraction(25)
 _GROUP_FRAMES = 24  # held at once while a video is read backwards
-_ENCODER_THREADS = 4  # fixed: x264 and FFV1 write other bytes with another number
+_ENCODER_THREADS = 1  # x264 with several is not the same every time, nor FFV1 on every machine
 _HD_ROWS_PX = 720  # untagged video is BT.709 from here on, BT.601 below
 _MISSING_TAIL_S = 0.5  # sound may well outlast the picture by a little
 _UNTAGGED = 2  # AVCOL_SPC_UNSPECIFIED
