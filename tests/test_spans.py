@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -160,7 +161,7 @@ def test_spans_tile_the_video(found: list[bool], away: list[bool], cuts: set[int
     spans = find_spans(track)
     frames = [i for span in spans for i in range(span.start_frame, span.stop_frame)]
     assert frames == list(range(len(found)))
-    assert all(a.stop_s == b.start_s for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a.stop_s == b.start_s for a, b in itertools.pairwise(spans))
     assert {s.start_frame for s in spans if s.after_cut} == set(places.tolist())
     weight = strengths(spans, track.times_s)
     for span in spans:
