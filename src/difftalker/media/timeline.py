@@ -43,8 +43,7 @@ class Timeline:
     @property
     def times_s(self) -> NDArray[np.float64]:
         """(frames,), seconds from the start of the output."""
-        times_s: NDArray[np.float64] = self.ticks * float(self.time_base)
-        return times_s
+        return np.asarray(self.ticks * float(self.time_base), np.float64)
 
     @property
     def is_footage(self) -> bool:
