@@ -79,7 +79,7 @@ def main() -> None:
     samples = trimmed(samples, rate_hz)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_wav(output, samples, rate_hz)
-    print(f"{output}: {len(samples) / rate_hz:.2f} s at {rate_hz} Hz, {output.stat().st_size} bytes")
+    print(f"{output}: {len(samples) / rate_hz:.2f} s, {rate_hz} Hz, {output.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def write_sound(path: Path, pitch_hz: float) -> Path:
 
 def swaying(step_px: float, faceless: int | None = None) -> list[NDArray[np.uint8]]:
     """A photograph of a face (NASA's, public domain) that moves sideways."""
-    photo = data.astronaut()
+    photo = data.astronaut()  # type: ignore[no-untyped-call]
     images = []
     for i in range(FRAMES):
         moved = np.array([[1, 0, step_px * i - 96], [0, 1, 0]], np.float64)
@@ -239,7 +239,7 @@ def test_progress_goes_from_nothing_to_all(
     assert done == sorted(done)
     assert (done[0], done[-1]) == (0, 3 * (1 + len(ROWS)))
     assert {step[2] for step in steps} == {3 * (1 + len(ROWS))}
-    assert {"locate broken", "silence second"} <= {step[0] for step in steps}
+    assert {step[0] for step in steps} == {"evaluate"}
 
 
 def test_the_table_has_all_measures_and_failures(report: dict[str, Any]) -> None:
@@ -346,5 +346,5 @@ def test_a_real_mouth_follows_its_own_speech_alone(
 ) -> None:
     rows = evaluate(avatar, grid_clips, tmp_path, rows=("real", "copied"))["rows"]
     assert rows["real"]["open_corr"]["mean"] > 0.95
-    assert rows["copied"]["open_corr"]["mean"] < 0.7
+    assert rows["copied"]["open_corr"]["mean"] < rows["real"]["open_corr"]["mean"] - 0.2
     assert rows["real"]["ld_frame"]["mean"] < 0.003

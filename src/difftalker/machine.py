@@ -128,8 +128,6 @@ class _Absent(Exception):
 
 
 def _python() -> str:
-    if sys.version_info < (3, 11):
-        raise _Absent(platform.python_version())
     return f"{platform.python_version()} on {platform.system()} {platform.machine()}"
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from difftalker import __version__
 from difftalker import avatar as avatar_files
-from difftalker.config import CompletionConfig, ModelConfig, SamplingConfig
+from difftalker.config import DEFAULT_CRF, CompletionConfig, ModelConfig, SamplingConfig
 from difftalker.diffusion.region import box_mask
 from difftalker.diffusion.sampling import sample
 from difftalker.errors import MediaError, UsageError
@@ -339,7 +339,7 @@ class Dub:
         self,
         output: str | Path,
         *,
-        crf: int = 18,
+        crf: int = DEFAULT_CRF,
         lossless: bool = False,
         fit: Fit = "trim",
         keep_audio: bool = False,

@@ -19,6 +19,7 @@ def demo(
 
     Args:
         output: The video to write; its folder is made. The sheet has the same name, as .png.
+        options: Those that commands share.
     """
     from difftalker import results, samples
     from difftalker.machine import pick_device, use_threads

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from difftalker.cli.common import COMPUTE, AtLeast1, Bars, Compute, Outcome
+from difftalker.config import DEFAULT_CRF
 
 
 def dub(
@@ -24,7 +25,7 @@ def dub(
     landmarks_out: Path | None = None,
     report: Path | None = None,
     keep_journal: Annotated[bool, Parameter(negative="", show_default=False)] = False,
-    crf: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=51))] = 18,
+    crf: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=51))] = DEFAULT_CRF,
     lossless: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     options: Compute = COMPUTE,
 ) -> Outcome:
@@ -51,6 +52,7 @@ def dub(
         keep_journal: Leave the finished work beside the output, for a run with other landmarks.
         crf: Quality of the picture, 0 to 51; lower is better and larger.
         lossless: Keep every pixel (.mkv with FFV1 and PCM).
+        options: Those that commands share.
     """
     from difftalker import results
     from difftalker.machine import pick_device, use_threads

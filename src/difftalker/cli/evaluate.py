@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
 from difftalker.cli.common import COMPUTE, AtLeast1, Bars, Compute, List, Outcome
 
 
@@ -33,6 +31,7 @@ def evaluate(
             by default all.
         sampler: ddpm, ddim or dpm++; by default the avatar's own.
         steps: Steps of denoising; by default the avatar's own.
+        options: Those that commands share.
     """
     from difftalker.data.footage import find_footage
     from difftalker.evaluation import report as reports

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from difftalker.cli.common import COMMON, Bars, Common, List, Outcome
+from difftalker.errors import UsageError
 
 
 def prepare(
@@ -32,12 +33,16 @@ def prepare(
         clips: Only this one of the videos, by its name without suffix; FILE.json:KEY for a list
             of names in a JSON file. May be given several times.
         workers: Files worked on at once; 0 for one a core.
+        options: Those that commands share.
     """
     from difftalker.data.footage import find_footage
     from difftalker.data.prepare import PrepareConfig
     from difftalker.data.prepare import prepare as make_dataset
+    from difftalker.speech.encoder import ENCODERS
 
     config = PrepareConfig(size_px=size, features=tuple(features.split(",")))
+    if unknown := [kind for kind in config.features if kind not in ENCODERS]:
+        raise UsageError(f"no features are called {unknown[0]!r}", wanted=" or ".join(ENCODERS))
     videos = find_footage(video, clips)
     with Bars("clip") as bars:
         manifest = make_dataset(videos, output, config, workers=workers, progress=bars.clip)

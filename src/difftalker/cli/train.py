@@ -44,6 +44,7 @@ def train(
         run: Where checkpoints, logs and sample sheets go; by default OUTPUT-run.
         name: What the avatar is called; by default as its folder.
         source: Corpus and licence of the footage, for the card.
+        options: Those that commands share.
     """
     from difftalker.training import recipe
 

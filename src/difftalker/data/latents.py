@@ -60,9 +60,10 @@ def encode_clips(
         for name in ("whole", "painted")
     )
     autoencoder.eval()
+    kind = torch.device(device).type
     for start in range(0, len(index), batch):
         rows = slice(start, start + batch)
-        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=autocast):
+        with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=autocast):
             z, z_painted = encode_frames(autoencoder, clips, index[rows], device)
         whole[rows], painted[rows] = z.cpu().numpy(), z_painted.cpu().numpy()
         progress(min(start + batch, len(index)), len(index))

@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 """Of the layout of report.json."""
 
+STAGE = "evaluate"
+"""What progress is reported of."""
+
 SHEET_CLIPS = 14
 SHEET_COLUMNS = 6
 SHEET_ROWS = ("own_audio", "other_audio", "silence", "real", "copied")
@@ -146,7 +149,7 @@ def evaluate(
     """Measure an avatar on held-out clips, each with its own sound; write and return the report.
 
     The other audio of a clip is that of the next one. A clip that fails is reported with the
-    reason. ``progress`` is called with (what is being done, steps done, steps in all). Apart from
+    reason. A step of ``progress`` is finding one clip's face, or one row of it. Apart from
     ``speed``, ``memory`` and ``machine``, the same seed gives the same report.
 
     Raises:
@@ -214,13 +217,14 @@ class _Run:
             made = {row: self._measure_row(row, name, clip, other) for row in self.rows}
             self._add_rise(name)
             self._add_tiles(name, clip, made)
-        self.progress("done", self.total, self.total)
+        self.progress(STAGE, self.total, self.total)
         if not any(self.figures.values()):
             reason = next(message for *_, message in failures(list(self.records.values())))
             raise MediaError(f"none of {len(named)} clips could be measured; the first: {reason}")
 
-    def _step(self, stage: str) -> None:
-        self.progress(stage, self.done, self.total)
+    def _step(self, what: str) -> None:
+        logger.info("%s", what)
+        self.progress(STAGE, self.done, self.total)
         self.done += 1
 
     def _find(self, name: str, path: Path) -> Footage | None:

@@ -159,7 +159,8 @@ def blend_mask(box: NDArray[np.int32], size_px: int, feather_px: int = 10) -> ND
 def _ramp(start: int, stop: int, size_px: int, feather_px: int) -> NDArray[np.float32]:
     place = np.arange(size_px) + 0.5
     # The crop's own edge is no seam inside the frame's picture of it, but fades all the same.
-    inside = np.minimum(place - start, stop - place) / feather_px
+    # Zero on the box's outermost pixels, so that interpolation carries nothing beyond the box.
+    inside = (np.minimum(place - start, stop - place) - 0.5) / feather_px
     t = np.clip(inside, 0, 1)
     ramp: NDArray[np.float32] = (t * t * (3 - 2 * t)).astype(np.float32)
     return ramp
@@ -186,7 +187,9 @@ def _blurred_surroundings(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     scale = to_crop[0, 0]
     margin = 3 * sigma + 2
-    x0, y0 = (-to_crop[:, 2] / scale - margin).astype(int).clip(0)
+    # At least one pixel, also where the crop has left the frame: its edge is repeated.
+    last = np.array([image.shape[1] - 1, image.shape[0] - 1])
+    x0, y0 = (-to_crop[:, 2] / scale - margin).astype(int).clip(0, last)
     x1, y1 = ((size_px - to_crop[:, 2]) / scale + margin).astype(int).clip(1)
     region = image[y0:y1, x0:x1]
     shifted = to_crop.copy()

@@ -25,6 +25,7 @@ from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from difftalker.config import DEFAULT_CRF
 from difftalker.errors import MediaError
 from difftalker.media.audio import SoundTrack, probe_audio
 from difftalker.media.container import (
@@ -343,7 +344,7 @@ class VideoWriter:
         fps: Fraction | int,
         time_base: Fraction,
         audio: AudioSource | None = None,
-        crf: int = 18,
+        crf: int = DEFAULT_CRF,
         preset: str = "veryfast",
         lossless: bool = False,
         comment: str = "",

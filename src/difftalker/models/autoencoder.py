@@ -110,8 +110,10 @@ def from_layout(kind: Any, path: str | Path, subfolder: str) -> Any:
     Raises:
         AssetError: it is not there, or the hub does not answer.
     """
+    # Weights in pickles are refused, as everywhere.
+    options = {"use_safetensors": True} if issubclass(kind, nn.Module) else {}
     try:
-        return kind.from_pretrained(str(path), subfolder=subfolder)
+        return kind.from_pretrained(str(path), subfolder=subfolder, **options)
     except (OSError, ValueError) as error:
         raise AssetError(
             f"the {subfolder} of the base model {str(path)!r} cannot be loaded"

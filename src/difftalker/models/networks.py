@@ -35,8 +35,9 @@ class Networks:
     def architecture(self) -> dict[str, Any]:
         """The diffusers configuration of ``vae`` and ``unet``: what to build before loading."""
         nets = {"vae": self.autoencoder.kl, "unet": self.synthesis.prior.unet}
+        # Names that begin with _ say nothing of the network; one is the base model's folder.
         return {
-            k: {x: y for x, y in net.config.items() if x != "_use_default_values"}
+            k: {x: y for x, y in net.config.items() if not x.startswith("_")}
             for k, net in nets.items()
         }
 

@@ -200,8 +200,10 @@ class WindowCrossAttention(nn.Module):
         return x + _from_windows(y, side, x.shape[-2:])
 
     def _side(self, x: Tensor) -> int:
-        side: int = min(self.window, *x.shape[-2:])
-        return side
+        """The largest side up to the window's at which windows fill the map."""
+        height, width = x.shape[-2:]
+        sides = range(min(self.window, height, width), 0, -1)
+        return next(s for s in sides if height % s == 0 and width % s == 0)
 
     def _split(self, x: Tensor) -> Tensor:
         heads: Tensor = x.unflatten(-1, (self.heads, -1))

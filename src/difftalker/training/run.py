@@ -22,6 +22,7 @@ from difftalker.models.autoencoder import Autoencoder
 from difftalker.models.completion import CompletionNet
 from difftalker.models.networks import Networks, build_autoencoder, build_prior
 from difftalker.models.synthesis import Prior, SynthesisNet
+from difftalker.training.checkpoint import write_text
 from difftalker.training.tasks import AutoencoderTask, LandmarkTask, PriorTask, SynthesisTask
 from difftalker.training.trainer import Log, Task, Trainer
 
@@ -138,7 +139,9 @@ class Run:
     def _synthesis(self) -> SynthesisTask:
         autoencoder, prior = self._scaled_autoencoder(), self._trained_prior()
         torch.manual_seed(self.options.seed)
-        net = self._placed(SynthesisNet(self.config.model.synthesis, prior))
+        net = SynthesisNet(self.config.model.synthesis, prior).to(self.options.device)
+        # Through frozen convolutions in the channels-last layout torch 2.13 crashes on the way back.
+        net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return SynthesisTask(
             net, autoencoder, self.data, self._latents(autoencoder), device=self.options.device
         )
@@ -147,7 +150,7 @@ class Run:
         if self._ready_made("prior"):
             return self._placed(build_prior(self.config.model))
         prior: Prior = self._finished("prior")
-        return prior  # noqa: RET504 (names the type)
+        return prior
 
     def _scaled_autoencoder(self) -> Autoencoder:
         """The trained autoencoder, its latents scaled to unit variance over the footage."""
@@ -155,7 +158,7 @@ class Run:
             return self._placed(build_autoencoder(self.config.model)).eval()
         net: Autoencoder = self._finished("autoencoder")
         clips = self.data.train[:: max(1, len(self.data.train) // 16)]
-        frames = torch.cat([torch.from_numpy(c.frames[:: max(1, len(c) // 4)]) for c in clips])
+        frames = torch.cat([torch.tensor(c.frames[:: max(1, len(c) // 4)]) for c in clips])
         net.measure_scale(frames.to(self.options.device))
         return net
 
@@ -265,4 +268,4 @@ def _remember_config(config: Config, options: TrainOptions) -> None:
             fix="use it, or another --run folder",
         )
     options.run.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(wanted, indent=1) + "\n")
+    write_text(path, json.dumps(wanted, indent=1) + "\n")

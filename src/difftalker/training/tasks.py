@@ -37,6 +37,8 @@ WHOLE_SHARE = 0.12
 """Of examples in which the branch is taught to make whole faces, as synthetic footage needs."""
 POINT_JITTER = 0.0015
 """Of drawn landmarks in training, crop units: in use they are predicted, not detected."""
+PIECE_FRAMES = 256
+"""Frames of a watched clip that are completed at once."""
 
 
 class LandmarkTask:
@@ -134,12 +136,20 @@ def complete(
     windows: NDArray[np.float32],
     device: str = "cpu",
 ) -> NDArray[np.float32]:
-    """Complete a whole clip; points (F, 68, 2), of which the upper ones are read."""
+    """Complete a whole clip; points (F, 68, 2), of which the upper ones are read.
+
+    In pieces, as attention over time grows with the square of its length.
+    """
     upper = torch.from_numpy(np.nan_to_num(points[None, :, list(UPPER)]))
-    with torch.no_grad():
-        out = model(upper.to(device), torch.from_numpy(windows[None]).to(device))
-    result: NDArray[np.float32] = out.points[0].float().cpu().numpy()
-    return result
+    heard = torch.from_numpy(windows[None])
+    pieces = []
+    for start in range(0, len(points), PIECE_FRAMES):
+        stop = start + PIECE_FRAMES
+        low, high = max(0, start - model.reach), stop + model.reach
+        with torch.no_grad():
+            out = model(upper[:, low:high].to(device), heard[:, low:high].to(device))
+        pieces.append(out.points[0, start - low : stop - low].float().cpu().numpy())
+    return np.concatenate(pieces)
 
 
 def _squared_error(found: Tensor, true: Tensor, indices: tuple[int, ...]) -> Tensor:
@@ -345,7 +355,7 @@ class _DiffusionTask:
 
 
 class PriorTask(_DiffusionTask):
-    """The prior: Eqs. 2 and 3 on whole faces for a third of the examples, Eqs. 4 and 5 for the rest.
+    """The prior: Eqs. 2 and 3 on whole faces for a third of the examples, else Eqs. 4 and 5.
 
     So it knows both how this face looks and how its lower half follows from the upper one.
     """

@@ -26,6 +26,7 @@ from difftalker.training.checkpoint import (
     load_checkpoint,
     restore_optimizer,
     save_checkpoint,
+    write_text,
 )
 
 Log = dict[str, float]
@@ -146,21 +147,27 @@ class Trainer:
             torch.manual_seed(_mix(self.seed, self.step))
             losses = self.task.loss(batch, generator)
         loss = losses["loss"]
-        if not math.isfinite(loss.item()):
-            clips = ", ".join(sorted(set(self.task.describe(indices))))
-            raise TrainingError(
-                f"the loss of stage {self.task.name} is {loss.item()} at step {self.step}",
-                wanted="a finite number",
-                fix=f"look at the clips {clips}, or lower the learning rate",
-            )
+        self._check_finite("loss", loss, indices)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm)
+        # A finite loss may have a gradient that is not: one step on, all weights would be lost.
+        self._check_finite("gradient", norm, indices)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self._rate()
         self.optimizer.step()
         self._average()
         return {**{k: float(v.detach()) for k, v in losses.items()}, "gradient": float(norm)}
+
+    def _check_finite(self, name: str, value: Tensor, indices: NDArray[np.int64]) -> None:
+        if math.isfinite(value.item()):
+            return
+        clips = ", ".join(sorted(set(self.task.describe(indices))))
+        raise TrainingError(
+            f"the {name} of stage {self.task.name} is {value.item()} at step {self.step}",
+            wanted="a finite number",
+            fix=f"look at the clips {clips}, or lower the learning rate",
+        )
 
     def _indices(self) -> NDArray[np.int64]:
         """Each epoch is a permutation of all examples, drawn from the seed and its number."""
@@ -265,7 +272,7 @@ class Trainer:
         path = self.folder / "log.jsonl"
         lines = path.read_text().splitlines() if path.is_file() else []
         kept = [line for line in lines if _step_of(line) <= self.step]
-        path.write_text("".join(line + "\n" for line in kept))
+        write_text(path, "".join(line + "\n" for line in kept))
 
     def _last_validation(self) -> Log:
         saved = load_checkpoint(self.folder / "checkpoint")

@@ -1,0 +1,600 @@
+"""The four stages at debug size: they train, survive kills unchanged, and make an avatar."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from conftest import write_dataset
+from difftalker import config as configs
+from difftalker.config import STAGES, StageConfig
+from difftalker.data.dataset import ClipData, frame_index, load_dataset, span_index
+from difftalker.data.latents import encode_clips
+from difftalker.errors import MediaError, TrainingError, UsageError
+from difftalker.face.landmarks import LOWER, UPPER
+from difftalker.models.autoencoder import Autoencoder
+from difftalker.models.completion import CompletionNet
+from difftalker.pipeline import load
+from difftalker.training import trainer as trainers
+from difftalker.training.checkpoint import load_checkpoint, save_checkpoint
+from difftalker.training.run import Run, TrainOptions, save_avatar
+from difftalker.training.tasks import PIECE_FRAMES, LandmarkTask, complete
+from difftalker.training.trainer import Trainer
+
+STEPS = configs.debug().training.landmarks.steps
+
+# What a child process imports once, for all children that are forked from it.
+WARM = (
+    "test_training",
+    "difftalker.training.run",
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "diffusers.models.unets.unet_2d_condition",
+    "diffusers.schedulers.scheduling_dpmsolver_multistep",
+)
+KILLABLE = (str(Path("difftalker", "training")), str(Path("data", "latents.py")))
+"""Code whose lines are counted, to be killed at one of them."""
+
+
+def run_at(dataset: Path, folder: Path, stages: tuple[str, ...] = STAGES) -> Run:
+    return Run(configs.debug(), TrainOptions(dataset=dataset, run=folder, stages=stages))
+
+
+def train_and_die(dataset: Path, folder: Path, stage: str, last_line: int, record: Path) -> None:
+    """Train a stage, and die by SIGKILL at the given line of the training code; 0: never.
+
+    Writes down how many lines there were, and after how many the first step was taken.
+    """
+    torch.set_num_threads(1)
+    seen = {"lines": 0, "first_step": 0}
+
+    def each_line(frame: FrameType, event: str, _: object) -> Any:
+        seen["lines"] += event == "line"
+        if seen["lines"] == last_line:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return each_line
+
+    def each_call(frame: FrameType, _: str, __: object) -> Any:
+        if frame.f_code.co_name == "_one_step" and not seen["first_step"]:
+            seen["first_step"] = seen["lines"]
+        return each_line if any(part in frame.f_code.co_filename for part in KILLABLE) else None
+
+    sys.settrace(each_call)
+    run_at(dataset, folder, (stage,)).train()
+    sys.settrace(None)
+    record.write_text(json.dumps(seen))
+
+
+def in_child(*args: object) -> int | None:
+    """Call ``train_and_die`` in a process of its own; returns its exit code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(WARM))
+    process = context.Process(target=train_and_die, args=args)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A run left alone."""
+
+    dataset: Path
+    folder: Path
+    lines: Mapping[str, Mapping[str, int]]
+    """For each stage: ``lines`` of training code in all, and before its ``first_step``."""
+
+
+@pytest.fixture(scope="module")
+def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder, lines = tmp_path_factory.mktemp("runs") / "left-alone", {}
+    for stage in STAGES:
+        record = folder.with_name(f"{stage}.json")
+        assert in_child(dataset, folder, stage, 0, record) == 0
+        lines[stage] = json.loads(record.read_text())
+    return Finished(dataset, folder, lines)
+
+
+def log_of(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def without_times(log: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in log]
+
+
+def checkpoint_of(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    saved = load_checkpoint(folder / "checkpoint")
+    assert saved is not None
+    return saved
+
+
+def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+
+
+def same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(v, b[k]) for k, v in a.items())
+
+
+# The stages
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_stage_trains(finished: Finished, stage: str) -> None:
+    folder = finished.folder / stage
+    log = log_of(folder)
+    losses = [record["loss"] for record in log if "loss" in record]
+    assert [record["step"] for record in log if "loss" in record] == list(range(1, STEPS + 1))
+    assert np.isfinite(losses).all()
+    assert len(set(losses)) == STEPS
+    validations = [record for record in log if any(k.startswith("validation_") for k in record)]
+    assert [record["step"] for record in validations] == [3, 6]
+    assert all(np.isfinite(list(record.values())).all() for record in validations)
+    for step in (3, 6):
+        with Image.open(folder / f"sheet-{step:06d}.png") as sheet:
+            assert min(sheet.size) >= 64
+    tensors, facts = checkpoint_of(folder)
+    assert facts["step"] == STEPS
+    assert not same(part_of(tensors, "model"), part_of(tensors, "ema"))
+
+
+def test_a_finished_stage_is_left_as_it_is(finished: Finished, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "run"))
+    before = (folder / "landmarks" / "log.jsonl").read_bytes()
+    numbers = run_at(finished.dataset, folder, ("landmarks",)).train()["landmarks"]
+    assert (folder / "landmarks" / "log.jsonl").read_bytes() == before
+    last = log_of(folder / "landmarks")[-1]
+    assert {f"validation_{k}": v for k, v in numbers.items()}.items() <= last.items()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_and_resumed_is_as_left_alone(
+    finished: Finished, stage: str, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "run"))
+    for later in STAGES[STAGES.index(stage) :]:
+        shutil.rmtree(folder / later)
+    if stage in ("autoencoder", "prior"):
+        shutil.rmtree(folder / "latents")
+    lines, rng = finished.lines[stage], np.random.default_rng(STAGES.index(stage))
+    record = tmp_path / "record.json"
+    for _ in range(2):
+        # Somewhere in the first half of the steps: those after the last checkpoint are lost, so
+        # there are enough left for the next kill.
+        moment = lines["first_step"] + rng.uniform(0, 0.5) * (lines["lines"] - lines["first_step"])
+        exit_code = in_child(finished.dataset, folder, stage, int(moment), record)
+        assert exit_code == -signal.SIGKILL
+        assert not record.exists()
+    assert in_child(finished.dataset, folder, stage, 0, record) == 0
+    ours, theirs = log_of(folder / stage), log_of(finished.folder / stage)
+    assert [r.get("loss") for r in ours] == [r.get("loss") for r in theirs]
+    assert without_times(ours) == without_times(theirs)
+    tensors, _ = checkpoint_of(folder / stage)
+    assert same(tensors, checkpoint_of(finished.folder / stage)[0])
+
+
+# Checkpoints and other files, killed while they are written
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing that cleans up after errors may see it."""
+
+
+def killed_at(line: int, work: Callable[[], None]) -> bool:
+    """Do the work up to a line of ``checkpoint.py``; whether there was such a line."""
+    count = 0
+
+    def each_line(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal count
+        count += event == "line"
+        if count == line:
+            raise Killed
+        return each_line
+
+    def each_call(frame: FrameType, _: str, __: object) -> Any:
+        return each_line if frame.f_code.co_filename.endswith("checkpoint.py") else None
+
+    sys.settrace(each_call)
+    try:
+        work()
+    except Killed:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+def save(folder: Path, number: int) -> None:
+    save_checkpoint(folder, {"x": torch.full((3,), float(number))}, {"step": number})
+
+
+def saved_number(folder: Path) -> int:
+    """Which state is there, of tensors and facts alike."""
+    saved = load_checkpoint(folder)
+    assert saved is not None
+    tensors, facts = saved
+    assert (tensors["x"] == facts["step"]).all()
+    return int(facts["step"])
+
+
+def test_a_checkpoint_survives_kills_at_any_line_of_a_save(tmp_path: Path) -> None:
+    first, lines = 0, 0
+    while True:
+        first, second = first + 1, 0
+        while True:
+            second += 1
+            folder = tmp_path / f"{first}-{second}" / "checkpoint"
+            save(folder, 1)
+            was_killed = killed_at(first, lambda folder=folder: save(folder, 2))  # type: ignore[misc]
+            between = saved_number(folder)
+            assert between in ((1, 2) if was_killed else (2,))
+            if not killed_at(second, lambda folder=folder: save(folder, 3)):  # type: ignore[misc]
+                break
+            # Killed twice, without a whole save in between.
+            assert saved_number(folder) in (between, 3)
+            save(folder, 4)
+            assert saved_number(folder) == 4
+        lines = max(lines, second)
+        if not was_killed:
+            break
+    assert lines > 8
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "checkpoint", 1)
+    state = tmp_path / "checkpoint" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-4])
+    with pytest.raises(TrainingError, match=r"checkpoint is damaged .*delete it"):
+        load_checkpoint(tmp_path / "checkpoint")
+
+
+def test_log_and_settings_survive_a_kill_while_they_are_written_again(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "run"))
+    whole = Path.write_text
+
+    def half(path: Path, text: str, *args: Any) -> int:
+        whole(path, text[: len(text) // 2], *args)
+        raise Killed
+
+    def resumed() -> Trainer:
+        return run_at(finished.dataset, folder, ("landmarks",)).trainer("landmarks")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(Killed):  # over config.json
+        resumed()
+    monkeypatch.setattr(Path, "write_text", whole)
+    run = run_at(finished.dataset, folder, ("landmarks",))
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(Killed):  # over log.jsonl
+        run.trainer("landmarks")
+    monkeypatch.setattr(Path, "write_text", whole)
+    assert resumed().step == STEPS
+    assert log_of(folder / "landmarks") == log_of(finished.folder / "landmarks")
+
+
+def test_a_line_of_the_log_cut_off_by_a_kill_is_forgotten(
+    finished: Finished, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "run"))
+    with (folder / "landmarks" / "log.jsonl").open("a") as log:
+        log.write('{"step": 7, "loss": 1.0}\n{"step": 8, "lo')
+    run_at(finished.dataset, folder).trainer("landmarks")
+    assert log_of(folder / "landmarks") == log_of(finished.folder / "landmarks")
+
+
+# What goes wrong
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_clips(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "data")
+    features = dataset / "clips" / "c" / "mel.npy"
+    np.save(features, np.full_like(np.load(features), np.nan))
+    run = run_at(dataset, tmp_path / "run", ("landmarks",))
+    assert [clip.name for clip in run.data.train] == ["a", "c"]
+    with pytest.raises(
+        TrainingError, match=r"loss of stage landmarks is nan at step \d+"
+    ) as caught:
+        run.train()
+    assert "clips" in caught.value.fix
+    assert "c" in caught.value.fix.split("clips ")[1].split(", or")[0].split(", ")
+    saved = load_checkpoint(tmp_path / "run" / "landmarks" / "checkpoint")
+    assert saved is None or all(v.isfinite().all() for v in saved[0].values())
+
+
+class SquareRoot:
+    """A task whose loss at its start, zero, is finite, but has no finite gradient."""
+
+    name = "square root"
+    examples = 3
+
+    def __init__(self) -> None:
+        self.model = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(self.model.weight)
+
+    def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
+        return {"x": torch.zeros(len(indices), 1)}
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        return {"loss": self.model.weight.abs().sqrt().sum()}
+
+    def describe(self, indices: NDArray[np.int64]) -> list[str]:
+        return [f"clip {i}" for i in indices]
+
+    def validate(self) -> dict[str, float]:
+        return {}
+
+    def sheet(self) -> NDArray[np.uint8] | None:
+        return None
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_lost(tmp_path: Path) -> None:
+    task = SquareRoot()
+    config = StageConfig(steps=4, batch=3, learning_rate=0.1)
+    with pytest.raises(TrainingError, match=r"gradient of stage square root .* at step 0.*clip 2"):
+        Trainer(task, config, tmp_path, autocast=False).run()
+    assert task.model.weight.isfinite().all()
+
+
+def test_settings_of_another_model_are_refused(finished: Finished, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "run"))
+    other = configs.override(configs.debug(), {"model.completion.width": "32"})
+    with pytest.raises(TrainingError, match="another model configuration"):
+        Run(other, TrainOptions(dataset=finished.dataset, run=folder))
+    longer = configs.override(configs.debug(), {"training.prior.steps": "9"})
+    Run(longer, TrainOptions(dataset=finished.dataset, run=folder))  # the same model, for longer
+
+
+def test_a_checkpoint_of_another_model_is_refused(finished: Finished, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "run"))
+    shutil.rmtree(folder / "landmarks")
+    shutil.copytree(folder / "autoencoder", folder / "landmarks")
+    with pytest.raises(TrainingError, match="of another model"):
+        run_at(finished.dataset, folder).trainer("landmarks")
+
+
+def test_another_seed_is_refused(finished: Finished) -> None:
+    options = TrainOptions(dataset=finished.dataset, run=finished.folder, seed=1)
+    with pytest.raises(TrainingError, match="begun with seed 0"):
+        Run(configs.debug(), options).trainer("landmarks")
+
+
+def test_crops_of_another_size_are_refused(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "data", ("a",), frames=12, size_px=128)
+    with pytest.raises(UsageError, match=r"128 pixels wide.*wanted 64"):
+        run_at(dataset, tmp_path / "run")
+
+
+def test_a_stage_wants_the_one_before_it(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="stage autoencoder is at step 0 of 6"):
+        run_at(dataset, tmp_path, ("prior",)).train()
+
+
+def test_there_is_no_such_stage(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="'lips'"):
+        run_at(dataset, tmp_path, ("lips",))
+
+
+# What a step does
+
+
+def test_the_average_is_what_remains(dataset: Path, tmp_path: Path) -> None:
+    trainer = run_at(dataset, tmp_path).trainer("landmarks")
+    weights = trainer.parameters["lf_trans.queries"]
+    wanted, live = weights.detach().clone(), []
+
+    def average(*_: object) -> None:
+        live.append(weights.detach().clone())
+        step = len(live) - 1
+        decay = min(0.9, (1 + step) / (10 + step))
+        wanted.copy_(decay * wanted + (1 - decay) * live[-1])
+
+    trainer.optimizer.register_step_post_hook(average)
+    trainer.run()
+    assert len(live) == STEPS
+    torch.testing.assert_close(trainer.ema["lf_trans.queries"], wanted)
+    assert torch.equal(weights, trainer.ema["lf_trans.queries"])
+    assert not torch.equal(weights, live[-1])
+    tensors, _ = checkpoint_of(tmp_path / "landmarks")
+    assert torch.equal(tensors["model.lf_trans.queries"], live[-1])  # to be trained on
+
+
+def test_each_epoch_sees_every_example_once(dataset: Path, tmp_path: Path) -> None:
+    trainer = run_at(dataset, tmp_path).trainer("landmarks")
+    count = trainer.task.examples
+    assert count == 6
+    seen = []
+    for step in range(2 * count // trainer.config.batch):
+        trainer.step = step
+        seen += trainer._indices().tolist()
+    assert sorted(seen[:count]) == sorted(seen[count:]) == list(range(count))
+    assert seen[:count] != seen[count:]
+
+
+def test_the_learning_rate_rises_and_falls(dataset: Path, tmp_path: Path) -> None:
+    trainer = run_at(dataset, tmp_path).trainer("landmarks")
+    trainer.config = dataclasses.replace(trainer.config, steps=100, warmup_steps=10)
+    rates = []
+    for step in range(100):
+        trainer.step = step
+        rates.append(trainer._rate())
+    assert rates[0] == pytest.approx(0.1, rel=0.01)
+    assert int(np.argmax(rates)) == 9
+    assert (np.diff(rates[9:]) < 0).all()
+    assert rates[-1] == pytest.approx(0.05, rel=0.01)
+
+
+def test_steps_of_a_seed_are_the_same_each_time() -> None:
+    mixed = {trainers._mix(seed, step) for seed in range(30) for step in range(30)}
+    assert len(mixed) == 900
+    assert all(0 <= number < 2**63 for number in mixed)
+
+
+def test_the_landmark_loss_is_eq_1(dataset: Path) -> None:
+    data = load_dataset(dataset, validation_clips=1)
+    torch.manual_seed(0)
+    model = CompletionNet(configs.debug().model.completion).eval()
+    task = LandmarkTask(model, data, span=12)
+    batch = task.batch(np.array([0, 4]), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        mse = float(task.loss(batch, torch.Generator())["mse"])
+        out = model(batch["points"][:, :, list(UPPER)], batch["windows"]).points
+    gaps = (out - batch["points"]).double().numpy()[:, :, list(LOWER)]
+    by_hand = [gap[0] ** 2 + gap[1] ** 2 for gap in gaps.reshape(-1, 2)]
+    assert mse == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-5)
+
+
+def test_a_long_clip_is_completed_in_pieces_as_in_one() -> None:
+    config = configs.debug().model.completion
+    torch.manual_seed(0)
+    model = CompletionNet(config).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    frames = 2 * PIECE_FRAMES + 5
+    rng = np.random.default_rng(0)
+    points = rng.random((frames, 68, 2), np.float32)
+    windows = rng.random((frames, config.window, config.feature_dim), np.float32)
+    with torch.no_grad():
+        upper = torch.from_numpy(points[None, :, list(UPPER)])
+        whole = model(upper, torch.from_numpy(windows[None])).points[0].numpy()
+    np.testing.assert_allclose(complete(model, points, windows), whole, atol=1e-5)
+
+
+# The dataset and its latents
+
+
+def test_clips_are_held_out_evenly_and_the_same_each_time(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path, tuple("abcdefgh"), frames=12)
+    for wanted, held_out in ((1, "e"), (2, "cg"), (4, "bdfh"), (9, "bdfh")):
+        data = load_dataset(dataset, validation_clips=wanted)
+        assert "".join(clip.name for clip in data.validation) == held_out
+        assert {*held_out}.isdisjoint(clip.name for clip in data.train)
+        assert len(data.train) + len(data.validation) == 8
+
+
+def test_only_frames_with_a_face_are_learned_from(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path, ("a", "b"), frames=30)
+    path = dataset / "clips" / "a" / "track.npz"
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    arrays["found"][10:12] = False
+    np.savez(path, **arrays)
+    clips = [ClipData(dataset / "clips" / name) for name in "ab"]
+    frames = frame_index(clips)
+    assert len(frames) == 58
+    assert not ((frames[:, 0] == 0) & np.isin(frames[:, 1], (10, 11))).any()
+    spans = span_index(clips, 12, stride=1)
+    assert spans[spans[:, 0] == 0, 1].tolist() == [12 + i for i in range(7)]
+    assert len(spans[spans[:, 0] == 1]) == 19
+
+
+def test_a_damaged_clip_is_named(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path, ("a", "b"), frames=12)
+    track = dataset / "clips" / "b" / "track.npz"
+    track.write_bytes(track.read_bytes()[:100])
+    with pytest.raises(MediaError, match=r"clips/b of the dataset cannot be read"):
+        load_dataset(dataset, validation_clips=1)
+
+
+def test_features_that_were_not_prepared_are_named(dataset: Path) -> None:
+    clip = load_dataset(dataset, validation_clips=1).train[0]
+    with pytest.raises(UsageError, match=r"no 'whisper' features.*--features whisper"):
+        clip.windows("whisper", 16)
+
+
+def test_latents_are_kept_for_the_same_weights_alone(dataset: Path, tmp_path: Path) -> None:
+    clips = load_dataset(dataset, validation_clips=1).train
+    torch.manual_seed(0)
+    net = Autoencoder(configs.debug().model.autoencoder)
+    calls: list[int] = []
+
+    def encoded() -> Any:
+        calls.clear()
+        return encode_clips(
+            net,
+            clips,
+            tmp_path / "latents",
+            stride=2,
+            autocast=False,
+            batch=7,
+            progress=lambda done, total: calls.append(done),
+        )
+
+    first = encoded()
+    assert calls == [7, 14, 21, 26]
+    assert first.whole.shape == first.painted.shape == (26, 4, 8, 8)
+    assert first.index.tolist()[:2] == [[0, 0], [0, 2]]
+    assert np.array_equal(encoded().whole, first.whole)
+    assert calls == []
+    before = np.array(first.whole)
+    with torch.no_grad():
+        net.kl.encoder.conv_in.bias.add_(1)
+    assert not np.array_equal(encoded().whole, before)
+    assert len(calls) == 4
+
+
+# The avatar
+
+
+def halves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def test_a_finished_run_becomes_an_avatar(finished: Finished, tmp_path: Path) -> None:
+    run = run_at(finished.dataset, finished.folder)
+    folder = tmp_path / "avatar"
+    save_avatar(run, folder, name="cartoon", consent="drawn", source="tests", command="make test")
+    card = (folder / "card.md").read_text()
+    assert all(text in card for text in ("cartoon", "drawn", "tests", "make test", *STAGES))
+
+    # The averages are what is saved, and the frozen prior is the trained one.
+    completion = load_file(folder / "completion.safetensors")
+    tensors, _ = checkpoint_of(finished.folder / "landmarks")
+    ema = halves(part_of(tensors, "ema"))
+    assert same({k: completion[k] for k in ema}, ema)
+    synthesis = load_file(folder / "synthesis.safetensors")
+    for stage, prefix in (("prior", "prior."), ("synthesis", "")):
+        ema = halves(part_of(checkpoint_of(finished.folder / stage)[0], "ema"))
+        assert ema
+        assert same({k: synthesis[prefix + k] for k in ema}, ema)
+
+    avatar = load(folder)
+    clip = run.data.validation[0]
+    crops, boxes = np.array(clip.frames[:3]), clip.boxes[:3]
+    made = avatar.paint(crops, boxes, clip.points_crop[:3], avatar.sampling())
+    assert made.shape == crops.shape
+    assert made.dtype == np.uint8
+    assert made.std() > 5
+
+
+def test_an_unfinished_run_becomes_no_avatar(finished: Finished, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "run"))
+    shutil.rmtree(folder / "synthesis")
+    with pytest.raises(TrainingError, match="stage synthesis is at step 0"):
+        save_avatar(
+            run_at(finished.dataset, folder),
+            tmp_path / "avatar",
+            name="x",
+            consent="x",
+            source="x",
+            command="x",
+        )
+    assert not (tmp_path / "avatar").exists()
