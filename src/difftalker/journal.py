@@ -119,7 +119,7 @@ class Journal:
 
     def _failure(self, error: OSError) -> MediaError:
         return MediaError(
-            f"could not use {self.folder}: {error.strerror or error}",
+            f"could not write {self.folder}: {error.strerror or error}",
             fix="free space in the output folder, or choose another; the same command then goes on",
         )
 
