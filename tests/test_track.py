@@ -534,7 +534,7 @@ def test_landmarks_are_written_drawn_edited_and_painted(
     person: Path, footage: Path, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     npz, text, preview = (tmp_path / name for name in ("t.npz", "t.json", "preview.mp4"))
-    common = [footage, speech, "--avatar", person]
+    common: list[str | Path] = [footage, speech, "--avatar", person]
     record = spoken(["landmarks", *common, "-o", npz, "--preview", preview], capsys)
     assert (record["frames"], record["frames_driven"]) == (FRAMES, FRAMES - 1)
     plain = LandmarkTrack.load(npz)
@@ -551,10 +551,10 @@ def test_landmarks_are_written_drawn_edited_and_painted(
     assert same(LandmarkTrack.load(text), edited)
 
     outs = [tmp_path / f"{name}.mkv" for name in "abc"]
-    ways = [["--landmarks", text], ["--landmarks", npz, *edit], edit]
+    ways: list[list[str | Path]] = [["--landmarks", text], ["--landmarks", npz, *edit], [*edit]]
     for out, way in zip(outs, ways, strict=True):
         back = tmp_path / f"{out.stem}.npz"
-        how = ["-o", out, "--lossless", "--landmarks-out", back]
+        how: list[str | Path] = ["-o", out, "--lossless", "--landmarks-out", back]
         assert spoken(["dub", *common, *how, *way], capsys)["frames"] == FRAMES
         assert same(LandmarkTrack.load(back), edited)
     assert len({pictures(out).tobytes() for out in outs}) == 1
@@ -565,7 +565,7 @@ def test_wrong_use_is_one_line_and_leaves_nothing(
 ) -> None:
     bad = tmp_path / "bad.npz"
     bad.write_bytes(b"PK")
-    common = [footage, speech, "--avatar", person]
+    common: list[str | Path] = [footage, speech, "--avatar", person]
     for code, words in (
         (2, ["landmarks", *common, "-o", tmp_path / "t.npz", "--edit", "nose=2"]),
         (1, ["landmarks", *common, "-o", tmp_path / "t.txt"]),
