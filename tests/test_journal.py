@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import socket
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -97,14 +98,21 @@ def test_pieces_come_back_and_damaged_ones_do_not(tmp_path: Path) -> None:
 
 
 def test_arrays_are_packed_and_keyed_by_content() -> None:
-    arrays = {"a": np.arange(6).reshape(2, 3), "b": np.array([np.nan, 1], np.float32)}
+    arrays: dict[str, NDArray[Any]] = {
+        "a": np.arange(6).reshape(2, 3),
+        "b": np.array([np.nan, 1], np.float32),
+    }
     back = unpack(pack(arrays))
     assert all(np.array_equal(back[k], arrays[k], equal_nan=k == "b") for k in arrays)
     assert back["b"].dtype == np.float32
     a = np.arange(6)
     same = key_of(a, "x", 1)
     assert same == key_of(a.copy(), "x", 1)
-    others = [(a.reshape(2, 3), "x", 1), (a.astype(np.int32), "x", 1), (a + 1, "x", 1)]
+    others: list[tuple[object, ...]] = [
+        (a.reshape(2, 3), "x", 1),
+        (a.astype(np.int32), "x", 1),
+        (a + 1, "x", 1),
+    ]
     others += [(a, "x1"), (a, "", "x", 1), (a, "x", "1")]
     assert len({same, *(key_of(*other) for other in others)}) == len(others) + 1
 
@@ -150,9 +158,8 @@ def test_the_lock_of_a_dead_run_is_taken_over(
     tmp_path: Path, left: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "_UNWRITTEN_S", 0.1)
-    gone = multiprocessing.get_context("spawn" if sys.platform == "win32" else "fork").Process()
-    gone.start()
-    gone.join()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
     me = os.getpid()
     lines = {
         "dead": f"{gone.pid} 1 {socket.gethostname()}\n",

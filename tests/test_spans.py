@@ -37,7 +37,7 @@ def cuts_of(images: list[Image], points: NDArray[np.float32]) -> list[int]:
     meter = ChangeMeter()
     for image in images:
         meter.see(image)
-    return meter.cuts(points).tolist()
+    return [int(frame) for frame in meter.cuts(points)]
 
 
 def test_a_hard_cut_is_found_and_a_pan_is_none() -> None:
