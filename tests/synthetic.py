@@ -65,7 +65,7 @@ def pictures(frames: int, seed: int = 0) -> list[Image]:
     """A smooth texture that moves slowly."""
     rng = np.random.default_rng(seed)
     wide = cv2.GaussianBlur(rng.integers(0, 256, (140, 400, 3), np.uint8), (0, 0), 3)
-    wide = cv2.normalize(wide, np.empty_like(wide), 0, 255, cv2.NORM_MINMAX)
+    wide = np.asarray((wide - wide.min()) * (255 / float(np.ptp(wide))), np.uint8)
     return [np.ascontiguousarray(wide[:SIDE_PX, i : i + SIDE_PX]) for i in np.arange(frames) % 300]
 
 

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import socket
+import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -107,7 +108,7 @@ def test_arrays_are_packed_and_keyed_by_content() -> None:
     a = np.arange(6)
     same = key_of(a, "x", 1)
     assert same == key_of(a.copy(), "x", 1)
-    others: list[tuple[Any, ...]] = [
+    others: list[tuple[object, ...]] = [
         (a.reshape(2, 3), "x", 1),
         (a.astype(np.int32), "x", 1),
         (a + 1, "x", 1),
@@ -157,10 +158,8 @@ def test_the_lock_of_a_dead_run_is_taken_over(
     tmp_path: Path, left: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal_module, "_UNWRITTEN_S", 0.1)
-    context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "fork")
-    gone = context.Process()
-    gone.start()
-    gone.join()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
     me = os.getpid()
     lines = {
         "dead": f"{gone.pid} 1 {socket.gethostname()}\n",

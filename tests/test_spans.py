@@ -37,8 +37,7 @@ def cuts_of(images: list[Image], points: NDArray[np.float32]) -> list[int]:
     meter = ChangeMeter()
     for image in images:
         meter.see(image)
-    cuts: list[int] = meter.cuts(points).tolist()
-    return cuts
+    return [int(frame) for frame in meter.cuts(points)]
 
 
 def test_a_hard_cut_is_found_and_a_pan_is_none() -> None:

@@ -52,11 +52,10 @@ INFO = VideoInfo(
 )
 
 
-def write_groups(path: Path, images: list[Image], codec: str = "libx264") -> Path:
+def write_groups(path: Path, images: list[Image]) -> Path:
     """Key frames every 7 frames, B-frames between, uneven times, by plain PyAV."""
     with av.open(str(path), "w") as out:
-        options = {"g": "7", "bf": "2"} if codec == "libx264" else {}
-        track = out.add_stream(codec, rate=25, options=options)
+        track = out.add_stream("libx264", rate=25, options={"g": "7", "bf": "2"})
         assert isinstance(track, VideoStream)
         track.height, track.width, _ = images[0].shape
         track.pix_fmt = "yuv420p"
@@ -138,10 +137,9 @@ def test_cuts_go_along_with_their_frames() -> None:
     assert turned.cuts(cuts).tolist() == [2, 7, 10], "turning round is no cut"
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mpg"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
 def test_backwards_is_forwards_reversed(tmp_path: Path, name: str) -> None:
-    codec = "mpeg2video" if name.endswith("mpg") else "libx264"
-    path = write_groups(tmp_path / name, pictures(60), codec)
+    path = write_groups(tmp_path / name, pictures(60))
     frames = list(read_frames(path))
     assert len(frames) == 60
     back = list(read_backwards(path, [frame.pts for frame in frames[5:50]]))

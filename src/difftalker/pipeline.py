@@ -464,6 +464,7 @@ class Dub:
             sample_aspect_ratio=info.sample_aspect_ratio,
             scratch_folder=journal.folder,
         )
+        next(stream_audio(self.audio))  # unusable sound is told before the work, not after
         with journal:
             footage = self._locate(journal, progress)
             timeline = self._timeline(footage, fit)
