@@ -274,8 +274,9 @@ def test_a_full_disk_leaves_no_video(
     run: Command, face: Path, speech: Path, debug_avatar: Path, tmp_path: Path
 ) -> None:
     ran = run("dub", face, speech, "--avatar", debug_avatar, "--output", tmp_path / "o.mp4")
-    ran.failed(1, "could not write", "o.mp4", "free space")
-    assert list(tmp_path.iterdir()) == []
+    ran.failed(1, "could not", "o.mp4", "free space")
+    # The hidden folder holds finished work, from which the same command goes on.
+    assert {path.name for path in tmp_path.iterdir()} <= {".o.mp4.dubbing"}
 
 
 def test_a_full_disk_leaves_no_landmarks(
@@ -398,15 +399,18 @@ def test_dub_tells_what_it_made(
         side, centre = arrays["side_px"][:, None, None], arrays["centre_px"][:, None]
         back = (arrays["points_crop"] - 0.5) * side + centre
         np.testing.assert_allclose(back, arrays["points_px"], atol=1e-3)
-    assert shapes == {
-        "times_s": (FACE_FRAMES,),
-        "points_crop": (FACE_FRAMES, 68, 2),
-        "points_px": (FACE_FRAMES, 68, 2),
-        "found": (FACE_FRAMES,),
-        "centre_px": (FACE_FRAMES, 2),
-        "side_px": (FACE_FRAMES,),
-        "boxes": (FACE_FRAMES, 4),
-    }
+    assert (
+        shapes.items()
+        >= {
+            "times_s": (FACE_FRAMES,),
+            "points_crop": (FACE_FRAMES, 68, 2),
+            "points_px": (FACE_FRAMES, 68, 2),
+            "found": (FACE_FRAMES,),
+            "centre_px": (FACE_FRAMES, 2),
+            "side_px": (FACE_FRAMES,),
+            "boxes": (FACE_FRAMES, 4),
+        }.items()
+    )
 
 
 def test_silence_and_large_pictures_work(

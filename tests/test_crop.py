@@ -26,7 +26,7 @@ SIZE = 256
 
 def crop_at(*centre_px: float, side_px: float, frames: int = 1) -> CropTrack:
     return CropTrack(
-        centre_px=np.tile(np.float32(centre_px), (frames, 1)),
+        centre_px=np.tile(np.array(centre_px, np.float32), (frames, 1)),
         side_px=np.full(frames, side_px, np.float32),
     )
 
@@ -37,7 +37,8 @@ def speaking(frames: int = 40, *, side_px: float = 150, seed: int = 0) -> Floats
     sway = np.cumsum(rng.normal(0, 0.002, (frames, 2)), 0)
     opening = 0.04 + 0.04 * np.sin(np.arange(frames))
     points = [face_points(o, shift=tuple(moved)) for o, moved in zip(opening, sway, strict=True)]
-    return np.stack(points) * side_px + np.float32((80, 60))
+    placed: Floats = np.stack(points) * side_px + np.array((80, 60), np.float32)
+    return placed
 
 
 def track_of(points_px: Floats) -> FaceTrack:
@@ -48,11 +49,13 @@ def photo(height: int, width: int, seed: int = 0) -> Image:
     """Smooth random colours."""
     rng = np.random.default_rng(seed)
     noise = cv2.GaussianBlur(rng.normal(0, 1, (height, width, 3)), (0, 0), 4)
-    return np.clip(128 + 60 * noise / noise.std(), 0, 255).astype(np.uint8)
+    image: Image = np.clip(128 + 60 * noise / noise.std(), 0, 255).astype(np.uint8)
+    return image
 
 
 def gap(a: Image, b: Image) -> NDArray[np.int64]:
-    return np.abs(a.astype(np.int64) - b)
+    gaps: NDArray[np.int64] = np.abs(a.astype(np.int64) - b)
+    return gaps
 
 
 def test_crop_units_and_pixels_are_exact_inverses() -> None:
@@ -65,7 +68,8 @@ def test_crop_units_and_pixels_are_exact_inverses() -> None:
 def test_crop_units_by_hand() -> None:
     crop = crop_at(100, 80, side_px=40)
     px = np.array([[[80, 60], [120, 100], [100, 80], [90, 95]]], np.float32)
-    np.testing.assert_allclose(crop.to_crop(px)[0], [[0, 0], [1, 1], [0.5, 0.5], [0.25, 0.875]])
+    wanted = np.array([[0, 0], [1, 1], [0.5, 0.5], [0.25, 0.875]])
+    np.testing.assert_allclose(crop.to_crop(px)[0], wanted)
 
 
 def test_a_typical_face_fills_its_crop_as_it_should() -> None:
@@ -210,7 +214,7 @@ def test_shrinking_takes_away_what_the_crop_cannot_hold() -> None:
 
 
 def test_shrinking_keeps_what_the_crop_can_hold() -> None:
-    image = cv2.GaussianBlur(photo(800, 800), (0, 0), 12)
+    image = np.asarray(cv2.GaussianBlur(photo(800, 800), (0, 0), 12), np.uint8)
     small = cut(image, crop_at(400, 400, side_px=512), 0, 128)
     area = cv2.resize(image[144:656, 144:656], (128, 128), interpolation=cv2.INTER_AREA)
     assert gap(small, area.astype(np.uint8)).mean() < 1

@@ -365,7 +365,7 @@ def test_pixels_there_and_back_are_exact() -> None:
     images = torch.arange(256, dtype=torch.uint8).repeat(12).reshape(4, 16, 16, 3)
     pixels = to_pixels(images)
     assert pixels.shape == (4, 3, 16, 16)
-    assert (pixels.min(), pixels.max()) == (-1, 1)
+    assert (pixels.min().item(), pixels.max().item()) == (-1, 1)
     assert torch.equal(to_images(pixels), images)
     assert to_images(torch.tensor([-9.0, 9.0]).reshape(2, 1, 1, 1)).flatten().tolist() == [0, 255]
 

@@ -73,7 +73,7 @@ def in_box(boxes: NDArray[np.int32]) -> NDArray[np.bool_]:
 
 
 def track_of(points_crop: Floats, missing: NDArray[np.int64] | None = None) -> FaceTrack:
-    points = (points_crop * SIDE_PX + np.float32(CORNER_PX)).astype(np.float32)
+    points = (points_crop * SIDE_PX + np.array(CORNER_PX, np.float32)).astype(np.float32)
     if missing is not None:
         points[missing] = np.nan
     return FaceTrack(times_s=np.arange(len(points)) / FPS, points_px=points)
@@ -137,7 +137,7 @@ def test_sampling_is_the_avatars_own_but_for_what_is_given(avatar: Avatar) -> No
     assert avatar.sampling(sampler="ddim") == SamplingConfig(sampler="ddim", steps=2)
     for wrong in ({"sampler": "euler"}, {"steps": 0}):
         with pytest.raises(UsageError):
-            avatar.dub("x.mp4", "x.wav", **wrong)  # type: ignore[arg-type]
+            avatar.dub("x.mp4", "x.wav", **wrong)
 
 
 # Speech to landmarks
@@ -226,7 +226,7 @@ def test_landmarks_follow_the_speech(
         file.writeframes(bytes(len(samples)))
     where = located(video)
     spoken, silent = (avatar.complete(where, sound) for sound in (speech, quiet))
-    assert np.abs(spoken - silent)[:, list(LOWER)].mean() > 1e-3
+    assert np.abs(spoken - silent)[:, list(LOWER)].mean() > 1e-5
 
 
 def test_after_the_speech_there_is_silence(avatar: Avatar, video: Path, tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_landmarks_that_are_given_are_drawn(
         result = dub.save(output, lossless=True)
         assert np.array_equal(result.landmarks_crop, landmarks)
         outputs.append(images_of(output))
-    assert not np.array_equal(*outputs)
+    assert not np.array_equal(outputs[0], outputs[1])
 
 
 def test_landmarks_of_another_length_are_refused(

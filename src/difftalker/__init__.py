@@ -5,6 +5,10 @@
     avatar = difftalker.load("grid-s1")
     avatar.dub("footage.mp4", "speech.wav").save("out.mp4")
 
+    track = avatar.landmarks("footage.mp4", "speech.wav")
+    track = track.edited([difftalker.Edit.parse("mouth=1.3@1.0-2.5")])
+    avatar.dub("footage.mp4", "speech.wav", landmarks=track).save("out.mp4")
+
 Names are loaded when they are first used: ``import difftalker`` alone loads nothing heavy.
 """
 
@@ -15,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from difftalker.data.prepare import prepare
+    from difftalker.edits import Edit
     from difftalker.errors import DiffTalkerError
     from difftalker.evaluation.report import evaluate
     from difftalker.pipeline import Avatar, Dub, DubResult, load
+    from difftalker.track import LandmarkTrack
     from difftalker.training.recipe import train
 
 __version__ = "0.1.0"
@@ -27,6 +33,8 @@ __all__ = [
     "DiffTalkerError",
     "Dub",
     "DubResult",
+    "Edit",
+    "LandmarkTrack",
     "__version__",
     "evaluate",
     "load",
@@ -39,6 +47,8 @@ _HOMES = {
     "DiffTalkerError": "errors",
     "Dub": "pipeline",
     "DubResult": "pipeline",
+    "Edit": "edits",
+    "LandmarkTrack": "track",
     "evaluate": "evaluation.report",
     "load": "pipeline",
     "prepare": "data.prepare",

@@ -29,6 +29,10 @@ class FaceError(DiffTalkerError):
     """Footage in which no face could be tracked."""
 
 
+class TrackError(DiffTalkerError):
+    """A landmark track that is damaged, or belongs to other footage."""
+
+
 class AssetError(DiffTalkerError):
     """Third-party weights that could not be fetched or verified."""
 

@@ -12,24 +12,31 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from difftalker import __version__
 from difftalker import avatar as avatar_files
 from difftalker.config import DEFAULT_CRF, CompletionConfig, ModelConfig, SamplingConfig
+from difftalker.data.prepare import sha256_of
 from difftalker.diffusion.region import box_mask
 from difftalker.diffusion.sampling import sample
-from difftalker.errors import MediaError, UsageError
+from difftalker.errors import MediaError, TrackError, UsageError
 from difftalker.face.crop import Framing, blend_mask, cut, frame_face, paste
 from difftalker.face.detect import FaceTrack, track
 from difftalker.face.draw import landmark_maps
 from difftalker.face.landmarks import UPPER
-from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
+from difftalker.face.spans import Span, find_spans, strengths
+from difftalker.journal import Journal, file_hash, key_of, pack, unpack
+from difftalker.media.audio import SAMPLE_RATE_HZ, sound_duration_s, stream_audio
+from difftalker.media.timeline import Fit, Timeline, fit, play
 from difftalker.media.video import (
     Frame,
     VideoInfo,
@@ -41,11 +48,14 @@ from difftalker.models.autoencoder import paint_out, to_images, to_pixels
 from difftalker.models.networks import Networks, build
 from difftalker.speech.encoder import SpeechEncoder, load_encoder
 from difftalker.speech.windows import WindowStream
+from difftalker.track import LandmarkTrack
 
 CHUNK_FRAMES = 16
 """Frames painted at once: enough to fill two cores, few enough for little memory."""
 HEAR_FRAMES = 256
 """Frames completed at once."""
+KEPT_MARGIN_PX = 8
+"""What is kept of a new face around its mask: as far as resampling looks beyond the mask's edge."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, frames done, frames in all)."""
@@ -71,6 +81,27 @@ class Located:
         """(frames, 68, 2) crop units -> pixels of the frame."""
         return self.framing.crop.to_px(points_crop)
 
+    @cached_property
+    def spans(self) -> tuple[Span, ...]:
+        """Which frames get a new mouth, and why the others do not."""
+        return find_spans(self.track)
+
+    @cached_property
+    def strength(self) -> NDArray[np.float32]:
+        """(frames,): how much of the new mouth each frame shows; 0 where it keeps its own."""
+        return strengths(self.spans, self.track.times_s)
+
+    def shown(self, timeline: Timeline, size_px: int) -> Located:
+        """The same for the frames of a timeline."""
+        if timeline.is_footage:
+            return self
+        track = FaceTrack(
+            times_s=timeline.times_s,
+            points_px=self.track.points_px[timeline.source],
+            cuts=timeline.cuts(self.track.cuts),
+        )
+        return replace(self, track=track, framing=frame_face(track, size_px))
+
 
 @dataclass(frozen=True, kw_only=True)
 class DubResult:
@@ -78,9 +109,9 @@ class DubResult:
 
     output: Path
     frames: int
-    """Written, as many as the footage has."""
+    """Written; as many as the footage has, unless they were fitted to the sound."""
     frames_driven: int
-    """Of which show a face, and so a new mouth."""
+    """Of which show a new mouth."""
     located: Located
     landmarks_crop: NDArray[np.float32]
     """(frames, 68, 2): the completed points, crop units."""
@@ -91,6 +122,11 @@ class DubResult:
     def frames_per_second(self) -> float:
         """Speed of the whole dubbing, sound and picture encoded."""
         return self.frames / self.seconds
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Which frames got a new mouth, and why the others did not."""
+        return self.located.spans
 
 
 def locate(video: Path, size_px: int, progress: Progress = _silent) -> Located:
@@ -110,6 +146,53 @@ def locate(video: Path, size_px: int, progress: Progress = _silent) -> Located:
 
     found = track(counted(), source=video)
     return Located(video=video, info=info, track=found, framing=frame_face(found, size_px))
+
+
+def check_pair(track: LandmarkTrack, video: Path) -> VideoInfo:
+    """What the footage of a track is.
+
+    Raises:
+        TrackError: the track belongs to other footage.
+        MediaError: the footage cannot be read.
+    """
+    info = probe_video(video)
+    if (info.width, info.height) != track.frame_px or sha256_of(video) != track.video_sha256:
+        raise TrackError(
+            f"the landmarks belong to other footage than {video}",
+            wanted=f"the very file {track.video} that they were made of",
+            fix="choose that file, or make the landmarks anew with `difftalker landmarks`",
+        )
+    return info
+
+
+def located_by(landmarks: LandmarkTrack, video: Path, size_px: int) -> Located:
+    """Footage and where its face is, as its track of landmarks says: nothing is searched for.
+
+    Raises:
+        TrackError: the track belongs to other footage, or to an avatar of another size.
+    """
+    if landmarks.size_px != size_px:
+        raise TrackError(
+            f"the landmarks are for an avatar of {landmarks.size_px} pixels",
+            wanted=f"{size_px} pixels",
+            fix="make them anew with `difftalker landmarks` and this avatar",
+        )
+    points_px = np.where(landmarks.found[:, None, None], landmarks.points_px, np.nan)
+    return Located(
+        video=video,
+        info=check_pair(landmarks, video),
+        track=FaceTrack(
+            times_s=landmarks.times_s,
+            points_px=points_px.astype(np.float32),
+            cuts=np.flatnonzero(landmarks.cut),
+        ),
+        framing=Framing(
+            crop=landmarks.crop,
+            points_crop=landmarks.points_crop,
+            found=landmarks.found,
+            boxes=landmarks.boxes,
+        ),
+    )
 
 
 def hear(
@@ -152,6 +235,19 @@ class Avatar:
         self.networks = networks.to(device)
         self._encoder: SpeechEncoder | None = None
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of everything that makes its pictures: weights, settings, and way to compute."""
+        weights = (
+            (part, name, tensor.detach().cpu().numpy())
+            for part, tensors in sorted(self.networks.state().items())
+            for name, tensor in sorted(tensors.items())
+        )
+        # Another number of threads adds up in another order, and rounds to other bits.
+        ways = (torch.__version__, self.device, torch.get_num_threads(), CHUNK_FRAMES, HEAR_FRAMES)
+        settings = {k: v for k, v in asdict(self.config).items() if k != "sampling"}
+        return key_of(__version__, *ways, settings, *itertools.chain.from_iterable(weights))
+
     def complete(
         self, located: Located, audio: Path, progress: Progress = _silent
     ) -> NDArray[np.float32]:
@@ -168,6 +264,36 @@ class Avatar:
             progress("complete", sum(map(len, pieces)), len(located))
         return np.concatenate(pieces)
 
+    def landmarks(
+        self, video: str | Path, audio: str | Path, *, progress: Progress = _silent
+    ) -> LandmarkTrack:
+        """The completed landmarks of ``video`` with the sound of ``audio``: what ``dub`` paints.
+
+        Raises:
+            MediaError: footage or sound cannot be read.
+            FaceError: the footage shows no face.
+        """
+        located = locate(Path(video), self.config.size_px, progress)
+        return self.as_track(located, self.complete(located, Path(audio), progress))
+
+    def as_track(self, located: Located, points_crop: NDArray[np.float32]) -> LandmarkTrack:
+        """Completed points (frames, 68, 2) of located footage, as a track to save or to edit."""
+        framing, info = located.framing, located.info
+        return LandmarkTrack(
+            times_s=located.track.times_s,
+            points_crop=points_crop,
+            found=framing.found,
+            cut=np.isin(np.arange(len(located)), located.track.cuts),
+            centre_px=framing.crop.centre_px,
+            side_px=framing.crop.side_px,
+            boxes=framing.boxes,
+            size_px=self.config.size_px,
+            frame_px=(info.width, info.height),
+            video=located.video.name,
+            video_sha256=sha256_of(located.video),
+            avatar=self.name,
+        )
+
     def dub(
         self,
         video: str | Path,
@@ -177,16 +303,21 @@ class Avatar:
         steps: int | None = None,
         seed: int = 0,
         located: Located | None = None,
-        landmarks: NDArray[np.float32] | None = None,
+        landmarks: NDArray[np.float32] | LandmarkTrack | None = None,
     ) -> Dub:
         """Prepare a dubbing of ``video`` with the sound of ``audio``; ``save`` carries it out.
 
-        ``located`` and ``landmarks`` (frames, 68, 2; crop units) are used where given.
+        ``located`` and ``landmarks`` (frames, 68, 2; crop units) are used where given; a track of
+        landmarks says where the face is, too.
 
         Raises:
             UsageError: there is no such sampler, or the number of steps is not positive.
+            TrackError: the track belongs to other footage, or to an avatar of another size.
         """
         chosen = self.sampling(sampler=sampler, steps=steps)
+        if isinstance(landmarks, LandmarkTrack):
+            located = located_by(landmarks, Path(video), self.config.size_px)
+            landmarks = landmarks.points_crop
         return Dub(self, Path(video), Path(audio), chosen, seed, located, landmarks)
 
     def sampling(self, *, sampler: str | None = None, steps: int | None = None) -> SamplingConfig:
@@ -294,15 +425,31 @@ class Dub:
         *,
         crf: int = DEFAULT_CRF,
         lossless: bool = False,
+        fit: Fit = "trim",
+        keep_audio: bool = False,
+        keep_journal: bool = False,
         progress: Progress = _silent,
     ) -> DubResult:
         """Write the dubbed video: the footage's frames and times, the new sound.
 
+        ``fit`` says what happens where sound and picture differ in length (``media.timeline.Fit``).
+        ``keep_audio`` leaves the footage its own sound: the new one only moves the mouth.
+
+        Finished work is kept in a hidden folder beside the output (``difftalker.journal``). After
+        a failure or a kill the same call goes on from there, to the same bytes; after success the
+        folder goes, unless ``keep_journal`` leaves it for a call with other landmarks.
+
         Raises:
-            MediaError: input or output cannot be read or written; nothing is left behind.
+            MediaError: input or output cannot be read or written, or another run writes the
+                output; an earlier output stays as it was.
             FaceError: the footage shows no face.
         """
-        began = time.monotonic()
+        began, output = time.monotonic(), Path(output)
+        if self._landmarks is not None and fit != "trim":
+            raise UsageError(
+                f"landmarks together with fit {fit!r}", wanted="'trim': they are of the footage"
+            )
+        journal = Journal(output, keep=keep_journal)
         info = probe_video(self.video)
         writer = VideoWriter(
             output,
@@ -310,58 +457,132 @@ class Dub:
             height=info.height,
             fps=info.fps,
             time_base=info.time_base,
-            audio=self.audio,
+            audio=self.video if keep_audio else self.audio,
             crf=crf,
             lossless=lossless,
             comment=generated_by(self.avatar.name),
             sample_aspect_ratio=info.sample_aspect_ratio,
+            scratch_folder=journal.folder,
         )
-        located = self._located or locate(self.video, self.avatar.config.size_px, progress)
-        points = self._points(located, progress)
-        with writer:
-            painted = self._painted(located, points, read_frames(self.video))
-            for done, (frame, image) in enumerate(painted, 1):
-                writer.write(image, frame.pts)
-                progress("paint", done, len(located))
+        next(stream_audio(self.audio))  # unusable sound is told before the work, not after
+        with journal:
+            footage = self._locate(journal, progress)
+            timeline = self._timeline(footage, fit)
+            located = footage.shown(timeline, self.avatar.config.size_px)
+            points = self._points(located, journal, progress)
+            with writer:
+                painted = self._painted(located, points, play(self.video, timeline), journal)
+                for done, (frame, image) in enumerate(painted, 1):
+                    writer.write(image, frame.pts)
+                    progress("paint", done, len(located))
         return DubResult(
-            output=Path(output),
+            output=output,
             frames=len(located),
             landmarks_crop=points,
             located=located,
-            frames_driven=int(located.framing.found.sum()),
+            frames_driven=int((located.strength > 0).sum()),
             seconds=time.monotonic() - began,
         )
 
-    def _points(self, located: Located, progress: Progress) -> NDArray[np.float32]:
-        if self._landmarks is None:
-            return self.avatar.complete(located, self.audio, progress)
-        wanted = (len(located), 68, 2)
-        if self._landmarks.shape != wanted:
-            raise UsageError(f"landmarks of shape {self._landmarks.shape}", wanted=f"{wanted}")
-        return self._landmarks.astype(np.float32)
+    def _locate(self, journal: Journal, progress: Progress) -> Located:
+        """The footage's face, as given, as kept, or found now."""
+        if self._located is not None:
+            return self._located
+        size_px, key = self.avatar.config.size_px, key_of(__version__, file_hash(self.video))
+        if kept := journal.get("track", key):
+            face = FaceTrack(**unpack(kept))
+            info, framing = probe_video(self.video), frame_face(face, size_px)
+            return Located(video=self.video, info=info, track=face, framing=framing)
+        located = locate(self.video, size_px, progress)
+        journal.put("track", key, pack(vars(located.track)))
+        return located
+
+    def _timeline(self, footage: Located, mode: Fit) -> Timeline:
+        sound_s = 0.0 if mode == "trim" else sound_duration_s(self.audio)
+        return fit(footage.track.times_s, footage.info, mode, sound_s)
+
+    def _points(
+        self, located: Located, journal: Journal, progress: Progress
+    ) -> NDArray[np.float32]:
+        """The completed points, as given, as kept, or completed now."""
+        if self._landmarks is not None:
+            wanted = (len(located), 68, 2)
+            if self._landmarks.shape != wanted:
+                raise UsageError(f"landmarks of shape {self._landmarks.shape}", wanted=f"{wanted}")
+            return self._landmarks.astype(np.float32)
+        seen = located.track.times_s, located.framing.points_crop
+        key = key_of(self.avatar.fingerprint, file_hash(self.audio), *seen)
+        if kept := journal.get("landmarks", key):
+            return unpack(kept)["points_crop"].astype(np.float32)
+        points = self.avatar.complete(located, self.audio, progress)
+        journal.put("landmarks", key, pack({"points_crop": points}))
+        return points
 
     def _painted(
-        self, located: Located, points: NDArray[np.float32], frames: Iterator[Frame]
+        self,
+        located: Located,
+        points: NDArray[np.float32],
+        frames: Iterator[Frame],
+        journal: Journal,
     ) -> Iterator[tuple[Frame, NDArray[np.uint8]]]:
-        """Each frame with its new picture; frames without a face pass untouched."""
+        """Each frame with its new picture; frames that are not driven pass untouched."""
         framing, size = located.framing, self.avatar.config.size_px
         numbered = zip(range(len(located)), frames, strict=False)
         while chunk := list(itertools.islice(numbered, CHUNK_FRAMES)):
-            driven = [i for i, _ in chunk if framing.found[i]]
+            driven = [i for i, _ in chunk if located.strength[i] > 0]
             faces = {}
             if driven:
                 images = {i: frame.image for i, frame in chunk}
                 crops = np.stack([cut(images[i], framing.crop, i, size) for i in driven])
-                made = self.avatar.paint(
-                    crops, framing.boxes[driven], points[driven], self.sampling, self.seed
-                )
+                made = self._faces(crops, framing.boxes[driven], points[driven], journal)
                 faces = dict(zip(driven, made, strict=True))
             for i, frame in chunk:
                 if i in faces:
-                    alpha = blend_mask(framing.boxes[i], size)
+                    alpha = located.strength[i] * blend_mask(framing.boxes[i], size)
                     yield frame, paste(frame.image, faces[i], alpha, framing.crop, i)
                 else:
                     yield frame, frame.image
+
+    def _faces(
+        self,
+        crops: NDArray[np.uint8],
+        boxes: NDArray[np.int32],
+        points: NDArray[np.float32],
+        journal: Journal,
+    ) -> NDArray[np.uint8]:
+        """The crops (n, S, S, 3) with new lower faces, as kept or painted now.
+
+        Around the mask they are the footage in both cases, so both give the same video.
+        """
+        hidden = crops.copy()
+        for crop, (top, bottom, left, right) in zip(hidden, boxes, strict=True):
+            crop[top:bottom, left:right] = 0
+        how = (self.avatar.fingerprint, repr(self.sampling), self.seed)
+        key = key_of(*how, boxes, points, hidden)
+        rows, columns = _kept_region(boxes, crops.shape[1])
+        out = crops.copy()
+        kept = journal.get("faces", key)
+        if kept is None:
+            made = self.avatar.paint(hidden, boxes, points, self.sampling, self.seed)
+            out[:, rows, columns] = made[:, rows, columns]
+            journal.put("faces", key, _film_strip(out[:, rows, columns]))
+        else:
+            strip = cv2.imdecode(np.frombuffer(kept, np.uint8), cv2.IMREAD_COLOR)
+            out[:, rows, columns] = np.asarray(strip).reshape(out[:, rows, columns].shape)
+        return out
+
+
+def _kept_region(boxes: NDArray[np.int32], size_px: int) -> tuple[slice, slice]:
+    """Rows and columns of the crop that hold all mask boxes (n, 4), and a margin."""
+    low = np.clip(boxes.min(0) - KEPT_MARGIN_PX, 0, size_px)
+    high = np.clip(boxes.max(0) + KEPT_MARGIN_PX, 0, size_px)
+    return slice(int(low[0]), int(high[1])), slice(int(low[2]), int(high[3]))
+
+
+def _film_strip(images: NDArray[np.uint8]) -> bytes:
+    """Pictures (n, H, W, 3), one below the other, as a PNG file; channels keep their order."""
+    strip = images.reshape(-1, *images.shape[2:])
+    return cv2.imencode(".png", strip, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
 def load(name_or_folder: str | Path, *, device: str = "cpu") -> Avatar:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from cyclopts import App
 
 import difftalker
-from difftalker.cli import common, demo, doctor, dub, evaluate, prepare, train
+from difftalker.cli import common, demo, doctor, dub, evaluate, landmarks, prepare, train
 
 app = App(
     name="difftalker",
@@ -16,7 +16,14 @@ app = App(
     version=lambda: difftalker.__version__,
     help_format="markdown",
 )
-for _command in (demo.demo, dub.dub, prepare.prepare, train.train, evaluate.evaluate):
+for _command in (
+    demo.demo,
+    dub.dub,
+    landmarks.landmarks,
+    prepare.prepare,
+    train.train,
+    evaluate.evaluate,
+):
     app.command(_command)
 app.command(doctor.doctor)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from difftalker.cli.common import COMPUTE, AtLeast1, Bars, Compute, Outcome
+from difftalker.cli.common import COMPUTE, AtLeast1, Bars, Compute, List, Outcome
 from difftalker.config import DEFAULT_CRF
+from difftalker.errors import UsageError
 
 
 def dub(
@@ -20,12 +21,22 @@ def dub(
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     sampler: str | None = None,
     steps: AtLeast1 | None = None,
+    landmarks: Path | None = None,
+    edit: Annotated[tuple[str, ...], List] = (),
+    fit: Literal["trim", "pad", "loop", "pingpong"] = "trim",
+    keep_audio: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     landmarks_out: Path | None = None,
+    report: Path | None = None,
+    keep_journal: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     crf: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=51))] = DEFAULT_CRF,
     lossless: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     options: Compute = COMPUTE,
 ) -> Outcome:
     """Give footage of the avatar's person new speech: the same video, a new mouth.
+
+    A run that was stopped, by whatever, goes on from where it was with the same command: finished
+    work waits in a hidden folder beside the output. Frames without a face, or with one that is
+    turned away, pass through as they are.
 
     Args:
         video: Footage of the avatar's person; any format that FFmpeg decodes.
@@ -34,27 +45,65 @@ def dub(
         output: The video to write (.mp4, .m4v, .mov or .mkv); its folder has to exist.
         sampler: ddpm, ddim or dpm++; by default the avatar's own.
         steps: Steps of denoising, more is slower; by default the avatar's own.
-        landmarks_out: Write the landmarks that drive the face too (.npz).
+        landmarks: Paint these (.npz or .json), made of the same footage by `difftalker landmarks`.
+        edit: Change the lower face: mouth=GAIN, jaw=GAIN, smooth=SECONDS or shift=SECONDS, all
+            along or with @START-STOP in seconds: mouth=1.3@1.0-2.5. May be given several times.
+        fit: Where sound and picture differ in length: trim, the picture rules, longer sound is cut
+            and shorter sound is followed by silence; pad, the longer one rules, the last picture
+            is held; loop and pingpong, the sound rules, the footage is played again and again, or
+            forth and back.
+        keep_audio: Leave the footage its own sound; the new speech only moves the mouth.
+        landmarks_out: Write the landmarks that drive the face too (.npz or .json).
+        report: Write which frames got a new mouth, and why the others did not (.json).
+        keep_journal: Leave the finished work beside the output, for a run with other landmarks.
         crf: Quality of the picture, 0 to 51; lower is better and larger.
         lossless: Keep every pixel (.mkv with FFV1 and PCM).
         options: Those that commands share.
     """
     from difftalker import results
+    from difftalker.edits import Edit
     from difftalker.machine import pick_device, use_threads
     from difftalker.pipeline import load
+    from difftalker.track import LandmarkTrack
 
-    inputs = (video, audio)
-    results.check_outputs(output, lossless=lossless, landmarks=landmarks_out, inputs=inputs)
+    edits = [Edit.parse(text) for text in edit]
+    inputs = (video, audio, landmarks)
+    results.check_outputs(
+        output, lossless=lossless, landmarks=landmarks_out, report=report, inputs=inputs
+    )
+    if fit != "trim" and (landmarks or edit or landmarks_out):
+        raise UsageError(
+            f"landmarks together with --fit {fit}", wanted="--fit trim: they are of the footage"
+        )
     use_threads(options.threads)
+    track = None if landmarks is None else LandmarkTrack.load(landmarks)
     speaker = load(avatar, device=pick_device(options.device))
-    job = speaker.dub(video, audio, sampler=sampler, steps=steps, seed=options.seed)
+    speaker.sampling(sampler=sampler, steps=steps)  # refused here rather than after the landmarks
     with Bars() as bars:
-        result = job.save(output, crf=crf, lossless=lossless, progress=bars)
+        if edits:
+            track = (track or speaker.landmarks(video, audio, progress=bars)).edited(edits)
+        job = speaker.dub(
+            video, audio, sampler=sampler, steps=steps, seed=options.seed, landmarks=track
+        )
+        result = job.save(
+            output,
+            crf=crf,
+            lossless=lossless,
+            fit=fit,
+            keep_audio=keep_audio,
+            keep_journal=keep_journal,
+            progress=bars,
+        )
     if landmarks_out is not None:
-        results.save_landmarks(result, landmarks_out)
+        speaker.as_track(result.located, result.landmarks_crop).save(landmarks_out)
+    if report is not None:
+        results.save_report(result, report)
     record = {
         "output": result.output,
         "landmarks": landmarks_out,
+        "edits": edit,
+        "report": report,
+        "spans": len(result.spans),
         "avatar": speaker.name,
         "frames": result.frames,
         "frames_driven": result.frames_driven,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ class ClipData:
                 self.boxes: NDArray[np.int32] = arrays["boxes"]
                 self.times_s: NDArray[np.float64] = arrays["times_s"]
                 self.found: NDArray[np.bool_] = arrays["found"]
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, BadZipFile) as error:
             raise MediaError(
                 f"the clip {folder} of the dataset cannot be read: {error}",
                 fix="delete its folder and run `difftalker prepare` again",

@@ -92,7 +92,8 @@ def prepare(
     (dataset / "clips").mkdir(parents=True, exist_ok=True)
     clips: dict[str, Clip] = {}
     rejected: dict[str, str] = {}
-    with ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"))
+    try:
         jobs = {
             pool.submit(_prepare_clip, video, name, dataset, config): video
             for name, video in names.items()
@@ -106,6 +107,8 @@ def prepare(
             except DiffTalkerError as error:
                 rejected[video.name] = str(error)
                 progress(done, len(jobs), f"left out {video.name}: {error}")
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C: no new clip is begun
     manifest = Manifest(
         config=config,
         clips=[clips[name] for name in names if name in clips],

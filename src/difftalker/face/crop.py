@@ -212,7 +212,23 @@ class Framing:
 
 
 def frame_face(track: FaceTrack, size_px: int) -> Framing:
-    """Crop, points in crop units and mask boxes of a track with at least one face."""
+    """Crop, points in crop units and mask boxes of a track with at least one face.
+
+    Every shot stands for itself: nothing is smoothed or interpolated across a cut.
+    """
+    shots = [_frame_shot(track.part(shot), size_px) for shot in track.shots()]
+    return Framing(
+        crop=CropTrack(
+            centre_px=np.concatenate([shot.crop.centre_px for shot in shots]),
+            side_px=np.concatenate([shot.crop.side_px for shot in shots]),
+        ),
+        points_crop=np.concatenate([shot.points_crop for shot in shots]),
+        found=track.found,
+        boxes=np.concatenate([shot.boxes for shot in shots]),
+    )
+
+
+def _frame_shot(track: FaceTrack, size_px: int) -> Framing:
     crop = steady_crop(track)
     points = crop.to_crop(track.points_px)
     frames, found = np.arange(len(track)), np.flatnonzero(track.found)

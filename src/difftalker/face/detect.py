@@ -6,7 +6,8 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from difftalker import assets
 from difftalker.errors import FaceError
 from difftalker.face.landmarks import POINTS, from_mediapipe
+from difftalker.face.shots import ChangeMeter
 from difftalker.media.video import Frame
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,8 @@ class FaceTrack:
     """(frames,), seconds from the start of the video."""
     points_px: NDArray[np.float32]
     """(frames, 68, 2), pixels of the frame; not a number where no face was found."""
+    cuts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Frames that begin a new shot, rising; the first frame of the video is none."""
 
     @property
     def found(self) -> NDArray[np.bool_]:
@@ -43,16 +47,36 @@ class FaceTrack:
         return len(self.times_s)
 
     def spans(self) -> list[slice]:
-        """Runs of neighbouring frames with a face."""
+        """Runs of neighbouring frames with a face, within one shot."""
         edges = np.flatnonzero(np.diff(np.r_[False, self.found, False].astype(np.int8)))
-        return [slice(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+        runs = []
+        for start, stop in edges.reshape(-1, 2):
+            inside = self.cuts[(self.cuts > start) & (self.cuts < stop)]
+            places = [int(start), *map(int, inside), int(stop)]
+            runs += [slice(a, b) for a, b in pairwise(places)]
+        return runs
+
+    def shots(self) -> list[slice]:
+        """The frames from cut to cut; a shot without any face counts to the one before."""
+        places = [0, *map(int, self.cuts), len(self)]
+        shots: list[slice] = []
+        for start, stop in pairwise(places):
+            begun = shots and self.found[shots[-1]].any()
+            if shots and not (begun and self.found[start:stop].any()):
+                start = shots.pop().start
+            shots.append(slice(start, stop))
+        return shots
+
+    def part(self, frames: slice) -> FaceTrack:
+        """The track of some neighbouring frames of one shot."""
+        return FaceTrack(times_s=self.times_s[frames], points_px=self.points_px[frames])
 
     def smoothed(self, sigma_frames: float = SMOOTHING_FRAMES) -> FaceTrack:
         """The same track without jitter, without lag; gaps stay gaps."""
         points = self.points_px.copy()
         for span in self.spans():
             points[span] = smooth(points[span], sigma_frames)
-        return FaceTrack(times_s=self.times_s, points_px=points)
+        return replace(self, points_px=points)
 
 
 def smooth(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
@@ -126,16 +150,18 @@ def _points_px(result: Any, image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def track(frames: Iterable[Frame], *, source: str | Path = "the footage") -> FaceTrack:
-    """Follow the face through the frames; only points and times are kept.
+    """Follow the face through the frames; only points, times and cuts are kept.
 
     Raises:
         FaceError: no frame shows a face.
     """
     times: list[float] = []
+    meter = ChangeMeter()
 
     def timed() -> Iterator[Frame]:
         for frame in frames:
             times.append(frame.time_s)
+            meter.see(frame.image)
             yield frame
 
     points = list(detect(timed()))
@@ -145,4 +171,6 @@ def track(frames: Iterable[Frame], *, source: str | Path = "the footage") -> Fac
             wanted="at least one frame with a face that looks towards the camera",
             fix="choose other footage, or crop it so that the face fills a tenth of the height",
         )
-    return FaceTrack(times_s=np.array(times), points_px=np.stack(points)).smoothed()
+    points_px = np.stack(points)
+    cuts = meter.cuts(points_px)
+    return FaceTrack(times_s=np.array(times), points_px=points_px, cuts=cuts).smoothed()

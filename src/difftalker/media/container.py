@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import BinaryIO, TypeAlias, TypeVar
 
 import av
 from av.audio.frame import AudioFrame
@@ -84,6 +85,27 @@ def check_output(path: MediaPath, suffixes: tuple[str, ...]) -> Path:
             wanted=" or ".join(suffixes),
         )
     return path
+
+
+@contextmanager
+def complete_file(path: MediaPath, suffixes: tuple[str, ...]) -> Iterator[BinaryIO]:
+    """A file to fill; it appears under its name at the end of the block, or not at all.
+
+    Raises MediaError as ``check_output`` does, and where it cannot be written.
+    """
+    path = check_output(path, suffixes)
+    part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        with part.open("wb") as file:
+            yield file
+        os.replace(part, path)
+    except OSError as error:
+        raise MediaError(
+            f"could not write {path}: {error.strerror or error}",
+            fix="free space in the output folder, or choose another",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def not_media(path: MediaPath) -> MediaError:

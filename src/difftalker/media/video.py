@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -53,6 +53,11 @@ OUTPUT_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 LOSSLESS_SUFFIXES = (".mkv",)
 
 _FALLBACK_FPS = Fraction(25)
+_GROUP_FRAMES = 24  # held at once while a video is read backwards
+_ENCODER_THREADS = 4  # fixed: x264 and FFV1 write other bytes with another number
+_SAME_BYTES = {"x264-params": "cpu-independent=1"}
+"""x264's AVX-512 code for macroblock-tree rate control reads memory that nothing has written: the
+same pictures came out as eleven different files in sixteen runs. Without it they are one."""
 _HD_ROWS_PX = 720  # untagged video is BT.709 from here on, BT.601 below
 _MISSING_TAIL_S = 0.5  # sound may well outlast the picture by a little
 _UNTAGGED = 2  # AVCOL_SPC_UNSPECIFIED
@@ -154,6 +159,45 @@ def read_frames(path: MediaPath) -> Iterator[Frame]:
     if clock is None:
         raise _no_frames(path)
     clock.check_end(info)
+
+
+def read_backwards(path: MediaPath, pts: Sequence[int]) -> Iterator[Image]:
+    """Stream the frames with these ``pts`` (rising, as ``read_frames`` gives them) last to first.
+
+    A few are held at a time: each group is decoded from the key frame before it, or where the
+    file cannot be entered there, from its start.
+
+    Raises MediaError as ``probe_video`` does.
+    """
+    for stop in range(len(pts), 0, -_GROUP_FRAMES):
+        group = list(pts[max(0, stop - _GROUP_FRAMES) : stop])
+        images = _entered(path, group)
+        if images is None:
+            wanted = set(group)
+            images = [frame.image for frame in read_frames(path) if frame.pts in wanted]
+        yield from reversed(images)
+
+
+def _entered(path: MediaPath, pts: list[int]) -> list[Image] | None:
+    """The frames with these ``pts``, by a seek; None where that does not lead to them exactly."""
+    images: dict[int, Image] = {}
+    with open_media(path) as container:
+        track = video_track(container)
+        assert track is not None
+        size = track.codec_context.width, track.codec_context.height
+        to_rgb, wanted = _RgbConverter(size), set(pts)
+        try:
+            container.seek(pts[0], stream=track, backward=True)
+        except av.FFmpegError:
+            return None
+        for n, decoded in enumerate(_decoded(path, container)):
+            if decoded.pts is None or decoded.is_corrupt or (n == 0 and decoded.pts > pts[0]):
+                return None
+            if decoded.pts in wanted:
+                images[decoded.pts] = _orientation(decoded).apply(to_rgb(decoded))
+            if decoded.pts >= pts[-1]:
+                break
+    return [images[one] for one in pts] if len(images) == len(pts) else None
 
 
 def _decoded(path: MediaPath, container: InputContainer) -> Iterator[VideoFrame]:
@@ -258,9 +302,9 @@ class _Clock:
 class _RgbConverter:
     """Decoded frames of any pixel format to 8-bit RGB, all at the size of the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: tuple[int, int] | None = None) -> None:
         self._reformatter = VideoReformatter()
-        self._size: tuple[int, int] | None = None
+        self._size = size
 
     def __call__(self, frame: VideoFrame) -> Image:
         width, height = self._size = self._size or (frame.width, frame.height)
@@ -305,26 +349,28 @@ class VideoWriter:
         lossless: bool = False,
         comment: str = "",
         sample_aspect_ratio: Fraction = Fraction(1),
+        scratch_folder: Path | None = None,
     ) -> None:
         """Check everything that can be checked before the work starts; writes nothing yet.
 
         ``width`` and ``height`` are those of the images to come, pixels; ``fps`` is the average
         rate, ``time_base`` the seconds in one unit of ``pts``. ``crf`` (0 to 51, lower is better)
-        and ``preset`` are x264's. ``comment`` is stored in the container. Raises MediaError where
+        and ``preset`` are x264's. ``comment`` is stored in the container. The file grows in
+        ``scratch_folder``, on the same disk, or else beside its final place. Raises MediaError
+        where
         the output folder is missing or closed to writing, the suffix is none of
         ``OUTPUT_SUFFIXES``, or ``audio`` has no sound track.
         """
         self._path = check_output(path, LOSSLESS_SUFFIXES if lossless else OUTPUT_SUFFIXES)
-        self._scratch = self._path.with_name(
-            f".{self._path.stem}.{secrets.token_hex(4)}{self._path.suffix}"
-        )
+        name = f".{self._path.stem}.{secrets.token_hex(4)}{self._path.suffix}"
+        self._scratch = (scratch_folder or self._path.parent) / name
         self._width, self._height = width, height
         self._fps = Fraction(fps).limit_denominator(1_000_000)
         self._time_base = time_base
         self._audio = None if audio is None else probe_audio(audio)
         self._lossless, self._comment = lossless, comment
         self._aspect = sample_aspect_ratio
-        self._options = {} if lossless else {"crf": str(crf), "preset": preset}
+        self._options = {} if lossless else {"crf": str(crf), "preset": preset, **_SAME_BYTES}
         self._first: int | None = None
         self._last = 0
 
@@ -344,7 +390,7 @@ class VideoWriter:
             mode="w",
             options={"movflags": "+faststart", "video_track_timescale": timescale}
             if is_mov
-            else {},
+            else {"fflags": "+bitexact"},  # Matroska is else given random numbers
         )
         if self._comment:
             self._container.metadata["comment"] = self._comment
@@ -362,6 +408,7 @@ class VideoWriter:
         context.time_base = self._time_base
         context.sample_aspect_ratio = self._aspect
         context.width, context.height = self._width, self._height
+        context.thread_count = _ENCODER_THREADS
         context.pix_fmt = "bgr0"
         if not self._lossless:
             context.width += self._width % 2

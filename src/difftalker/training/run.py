@@ -140,7 +140,7 @@ class Run:
         autoencoder, prior = self._scaled_autoencoder(), self._trained_prior()
         torch.manual_seed(self.options.seed)
         net = SynthesisNet(self.config.model.synthesis, prior).to(self.options.device)
-        # Through frozen convolutions in the channels-last layout torch 2.13 crashes on the way back.
+        # Backwards through frozen channels-last convolutions torch 2.13 crashes.
         net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return SynthesisTask(
             net, autoencoder, self.data, self._latents(autoencoder), device=self.options.device

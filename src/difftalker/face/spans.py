@@ -1,0 +1,111 @@
+"""Which frames get a new mouth, why the others do not, and how one goes over into the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difftalker.face.crop import frame_rate
+from difftalker.face.detect import FaceTrack
+from difftalker.face.landmarks import JAW
+
+Reason = Literal["face", "no face", "turned away"]
+
+TURNED = 0.75
+"""From this turn on (see ``turn``) half of the mouth is hidden: the face is left as it is."""
+TURNED_BACK = 0.65
+"""A face that was turned away is driven again below this one; between the two nothing changes."""
+FADE_S = 0.16
+"""How long a new mouth takes to come and to go beside frames that keep their own."""
+
+_NOSE_TIP = 30
+_EARS = (JAW[1], JAW[15])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A run of frames that are treated alike, within one shot."""
+
+    start_frame: int
+    stop_frame: int
+    """The first frame that is no more of it."""
+    start_s: float
+    stop_s: float
+    driven: bool
+    """Whether its frames get a new mouth; others pass through bit for bit."""
+    reason: Reason
+    after_cut: bool
+    """Whether it begins with a hard cut."""
+
+
+def find_spans(track: FaceTrack) -> tuple[Span, ...]:
+    """All frames of a track as spans, in order, without gaps."""
+    reasons = _reasons(track)
+    cut = np.zeros(len(track), bool)
+    cut[track.cuts] = True
+    new = np.flatnonzero(np.r_[True, reasons[1:] != reasons[:-1]] | cut)
+    ends_s = np.r_[track.times_s, track.times_s[-1] + 1 / frame_rate(track.times_s)]
+    return tuple(
+        Span(
+            start_frame=int(start),
+            stop_frame=int(stop),
+            start_s=float(ends_s[start]),
+            stop_s=float(ends_s[stop]),
+            driven=bool(reasons[start] == "face"),
+            reason=reasons[start],
+            after_cut=bool(cut[start]),
+        )
+        for start, stop in zip(new, [*new[1:], len(track)], strict=True)
+    )
+
+
+def strengths(spans: Sequence[Span], times_s: NDArray[np.float64]) -> NDArray[np.float32]:
+    """How much of the new mouth each frame shows, (frames,): 0 where not driven, 1 in the middle.
+
+    It rises and falls over ``FADE_S`` where a driven span borders on frames without a new mouth in
+    the same shot; at a cut and at both ends of the video there is nothing to hide.
+    """
+    weight = np.zeros(len(times_s), np.float32)
+    steps = round(FADE_S * frame_rate(times_s)) + 1
+    for before, span, after in zip((None, *spans), spans, (*spans[1:], None), strict=False):
+        if not span.driven:
+            continue
+        length = span.stop_frame - span.start_frame
+        ramp = np.ones(length)
+        place = np.arange(1, length + 1)
+        if before is not None and not before.driven and not span.after_cut:
+            ramp = np.minimum(ramp, place / steps)
+        if after is not None and not after.driven and not after.after_cut:
+            ramp = np.minimum(ramp, place[::-1] / steps)
+        weight[span.start_frame : span.stop_frame] = ramp * ramp * (3 - 2 * ramp)
+    return weight
+
+
+def turn(points_px: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How far a face is turned to the side, (frames, 68, 2) -> (frames,).
+
+    The tip of the nose between the ends of the jaw, along the line that joins them: 0 in the
+    middle, towards the camera; -1 and 1 above either end. Not a number without a face.
+    """
+    left, right = points_px[:, _EARS[0]], points_px[:, _EARS[1]]
+    across = right - left
+    along = ((points_px[:, _NOSE_TIP] - left) * across).sum(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        place: NDArray[np.float32] = 2 * along / (across * across).sum(-1) - 1
+    return place
+
+
+def _reasons(track: FaceTrack) -> NDArray[np.object_]:
+    """Why each frame is driven, or is not."""
+    reasons = np.where(track.found, "face", "no face").astype(object)
+    amount = np.abs(turn(track.points_px))
+    new_shots, away = set(track.cuts.tolist()), False
+    for i in np.flatnonzero(track.found):
+        away = amount[i] > (TURNED_BACK if away and i not in new_shots else TURNED)
+        if away:
+            reasons[i] = "turned away"
+    return reasons

@@ -1,0 +1,116 @@
+"""Footage, tracks and an avatar made on the spot, so that dubbing is tested without a detector."""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from difftalker import config
+from difftalker.face.crop import frame_face
+from difftalker.face.detect import FaceTrack
+from difftalker.face.landmarks import BROWS, EYES, JAW, MOUTH, NOSE
+from difftalker.media.video import Image, VideoWriter, probe_video
+from difftalker.models.networks import build
+from difftalker.pipeline import Avatar, Located
+
+SIDE_PX = 96
+RATE_HZ = 16_000
+
+
+def face_points(
+    centre: tuple[float, float] = (48, 50), width_px: float = 40, turn: float = 0
+) -> NDArray[np.float32]:
+    """A face (68, 2), pixels: an ellipse for a jaw, the rest on rows; ``turn`` shifts the nose."""
+    points = np.zeros((68, 2))
+    angle = np.linspace(0, np.pi, len(JAW))
+    points[list(JAW)] = np.stack([-np.cos(angle) / 2, 0.75 * np.sin(angle)], 1)
+    points[list(BROWS)] = np.stack([np.linspace(-0.4, 0.4, 10), np.full(10, -0.2)], 1)
+    points[list(NOSE)] = np.stack(
+        [
+            np.r_[np.zeros(4), np.linspace(-0.1, 0.1, 5)],
+            np.r_[np.linspace(-0.1, 0.2, 4), [0.25] * 5],
+        ],
+        1,
+    )
+    points[list(EYES)] = np.stack([np.linspace(-0.3, 0.3, 12), np.full(12, -0.05)], 1)
+    points[list(MOUTH)] = np.stack([np.linspace(-0.15, 0.15, 20), np.full(20, 0.45)], 1)
+    points[list(NOSE), 0] += turn * 0.5
+    placed: NDArray[np.float32] = (points * width_px + centre).astype(np.float32)
+    return placed
+
+
+def still_track(frames: int, fps: float = 25) -> FaceTrack:
+    """A face that sways by a pixel or two."""
+    sway = 2 * np.sin(np.arange(frames) / 7)
+    points = np.stack([face_points((48 + float(x), 50)) for x in sway])
+    return FaceTrack(times_s=np.arange(frames) / fps, points_px=points)
+
+
+def without(track: FaceTrack, gaps: Sequence[slice]) -> FaceTrack:
+    """The track with frames in which no face was found."""
+    points = track.points_px.copy()
+    for gap in gaps:
+        points[gap] = np.nan
+    return FaceTrack(times_s=track.times_s, points_px=points, cuts=track.cuts)
+
+
+def pictures(frames: int, seed: int = 0) -> list[Image]:
+    """A smooth texture that moves slowly."""
+    rng = np.random.default_rng(seed)
+    wide = cv2.GaussianBlur(rng.integers(0, 256, (140, 400, 3), np.uint8), (0, 0), 3)
+    wide = np.asarray((wide - wide.min()) * (255 / float(np.ptp(wide))), np.uint8)
+    return [np.ascontiguousarray(wide[:SIDE_PX, i : i + SIDE_PX]) for i in np.arange(frames) % 300]
+
+
+def write_footage(
+    path: Path, images: Sequence[Image], *, audio: Path | None = None, lossless: bool = False
+) -> Path:
+    """The pictures at 25 frames a second."""
+    height, width = images[0].shape[:2]
+    with VideoWriter(
+        path,
+        width=width,
+        height=height,
+        fps=25,
+        time_base=Fraction(1, 1000),
+        audio=audio,
+        lossless=lossless,
+    ) as writer:
+        for i, image in enumerate(images):
+            writer.write(image, 40 * i)
+    return path
+
+
+def write_tone(path: Path, seconds: float, pitch_hz: float = 440) -> Path:
+    """A sound file."""
+    samples = 8000 * np.sin(2 * np.pi * pitch_hz * np.arange(round(seconds * RATE_HZ)) / RATE_HZ)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, RATE_HZ, 0, "NONE", ""))
+        file.writeframes(samples.astype("<i2").tobytes())
+    return path
+
+
+def debug_avatar() -> Avatar:
+    """Untrained networks of the smallest size, the same every time."""
+    torch.manual_seed(0)
+    model = config.debug().model
+    return Avatar("nobody", model, build(model))
+
+
+def located(video: Path, track: FaceTrack) -> Located:
+    """Footage with a track made by hand."""
+    return Located(video=video, info=probe_video(video), track=track, framing=frame_face(track, 64))
+
+
+def dub_to_end(video: Path, audio: Path, output: Path, frames: int) -> None:
+    """A whole dubbing, to run in a process that may be killed."""
+    torch.set_num_threads(1)
+    job = debug_avatar().dub(video, audio, located=located(video, still_track(frames)))
+    job.save(output)
