@@ -11,9 +11,9 @@ from difftalker.face.landmarks import BROWS, EYES, NOSE
 JUMP_ALONE = 0.8
 """A face that moves so many widths of itself from one frame to the next is another shot, or another
 face."""
-JUMP_SEEN = 0.15
+JUMP_SEEN = 0.08
 """So far it has to move where the picture changes as well."""
-COLOURS_SEEN = 0.35
+COLOURS_SEEN = 0.3
 """Or so much of the histogram has to change."""
 CHANGE_SEEN = 0.03
 """A picture changes if its thumbnail differs by so much of full scale ..."""
