@@ -157,9 +157,11 @@ def _mps() -> str:
 def _bfloat16() -> str:
     import torch
 
+    from difftalker.pipeline import has_fast_bfloat16
+
     if torch.cuda.is_available():
         return "on the GPU"
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if not has_fast_bfloat16("cpu"):
         raise _Absent("this CPU computes in 32 bits")
     return "on the CPU"
 

@@ -80,7 +80,7 @@ class FaceTrack:
 
 
 def smooth(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Zero-phase Gaussian over the first axis, ends mirrored; (frames, ...) -> the same."""
+    """Zero-phase Gaussian over the first axis, ends repeated; (frames, ...) -> the same."""
     from scipy.ndimage import gaussian_filter1d
 
     out: NDArray[np.float32] = gaussian_filter1d(values, sigma, axis=0, mode="nearest")

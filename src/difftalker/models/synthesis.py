@@ -241,10 +241,6 @@ class SynthesisNet(nn.Module):
         ]
         self.cross = nn.ModuleList(WindowCrossAttention(config, c, g, embedding) for c, g in places)
 
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """What synthesis trains: all but the prior."""
-        return {k: p for k, p in self.named_parameters() if not k.startswith("prior.")}
-
     def guide(self, maps: Tensor, known: Tensor) -> Guidance:
         """Landmark maps (B, K, S, S) in 0..1 and known latents (B, C, H, W), painted below."""
         levels = self.branch(maps, known)
