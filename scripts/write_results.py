@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from difftalker import avatar
+
 MEASURES = {
     "landmark_error_crop": ("completion: landmark error, crop units", 4, None),
     "landmark_error_frame": ("completion: landmark error, frame units", 4, 0.002),
@@ -36,14 +38,14 @@ MEASURES = {
 
 def write_results(report: Mapping[str, Any]) -> str:
     """The page, Markdown."""
-    rows, avatar, settings = report["rows"], report["avatar"], report["settings"]
+    rows, person, settings = report["rows"], report["avatar"], report["settings"]
     clips = report["clips"]
     head = ["measure", *(name.replace("_", " ") for name in rows), "paper"]
     lines = [
         "# Results",
         "",
-        f"Avatar `{avatar['name']}` (preset `{avatar['preset']}`, {avatar['size_px']} x"
-        f" {avatar['size_px']}), sampler {settings['sampler']}, {settings['steps']} steps, seed"
+        f"Avatar `{person['name']}` (preset `{person['preset']}`, {person['size_px']} x"
+        f" {person['size_px']}), sampler {settings['sampler']}, {settings['steps']} steps, seed"
         f" {settings['seed']}; {len(clips)} clips that it was not trained on,"
         f" {sum(clip.get('frames', 0) for clip in clips)} frames. Mean over clips with half the"
         " 95 % interval. `docs/evaluation.md` defines rows and measures.",
@@ -54,6 +56,25 @@ def write_results(report: Mapping[str, Any]) -> str:
     lines += [_line(key, rows) for key in MEASURES]
     lines += ["", *_machine(report), "", *_caveats()]
     return "\n".join(lines) + "\n"
+
+
+def card_section(report: Mapping[str, Any]) -> str:
+    """The figures of clips dubbed with their own sound, for the avatar's card, Markdown."""
+    own = report["rows"]["own_audio"]
+    lines = [
+        f"## Measured on {len(report['clips'])} clips that it was not trained on",
+        "",
+        "Dubbed with their own sound; mean over clips with half the 95 % interval. What the numbers"
+        " mean, and the rows to read them beside, stand in `docs/evaluation.md` and"
+        " `docs/results.md`.",
+        "",
+        "| measure | value |",
+        "|---|---|",
+    ]
+    shown = {key: (text, digits) for key, (text, digits, _) in MEASURES.items() if key in own}
+    lines += [f"| {text} | {_cell(own[key], digits)} |" for key, (text, digits) in shown.items()]
+    lines += ["", *_machine(report)]
+    return "\n".join(lines)
 
 
 def _line(key: str, rows: Mapping[str, Any]) -> str:
@@ -90,9 +111,14 @@ def main() -> None:
     """Read the report, write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("report", type=Path)
-    parser.add_argument("output", type=Path)
+    parser.add_argument("output", type=Path, nargs="?")
+    parser.add_argument("--card", type=Path, help="an avatar's folder")
     options = parser.parse_args()
-    options.output.write_text(write_results(json.loads(options.report.read_text())))
+    report = json.loads(options.report.read_text())
+    if options.output is not None:
+        options.output.write_text(write_results(report))
+    if options.card is not None:
+        avatar.extend_card(options.card, card_section(report))
 
 
 if __name__ == "__main__":

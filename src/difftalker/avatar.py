@@ -112,6 +112,23 @@ def write(
     os.replace(part, folder)
 
 
+def extend_card(folder: Path, section: str) -> None:
+    """Put one more section, Markdown, at the end of an avatar's card; its hash follows.
+
+    Raises:
+        AvatarError: the folder is no avatar.
+    """
+    raw = _read_config(folder)
+    card, config = folder / "card.md", folder / "config.json"
+    text = f"{card.read_text().rstrip()}\n\n{section.strip()}\n"
+    raw["files"]["card.md"] = hashlib.sha256(text.encode()).hexdigest()
+    parts = {card: text, config: json.dumps(raw, indent=1) + "\n"}
+    for path, content in parts.items():
+        path.with_name(f".{path.name}.part").write_text(content)
+    for path in parts:
+        os.replace(path.with_name(f".{path.name}.part"), path)
+
+
 def _folder(name_or_folder: str | Path) -> Path:
     text = str(name_or_folder)
     if text in packaged():
