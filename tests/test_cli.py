@@ -274,7 +274,7 @@ def test_a_full_disk_leaves_no_video(
     run: Command, face: Path, speech: Path, debug_avatar: Path, tmp_path: Path
 ) -> None:
     ran = run("dub", face, speech, "--avatar", debug_avatar, "--output", tmp_path / "o.mp4")
-    ran.failed(1, "could not", "o.mp4", "free space")
+    ran.failed(1, "could not write", "o.mp4", "free space")
     # The hidden folder holds finished work, from which the same command goes on.
     assert {path.name for path in tmp_path.iterdir()} <= {".o.mp4.dubbing"}
 

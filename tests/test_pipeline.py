@@ -13,16 +13,16 @@ import torch
 from numpy.typing import NDArray
 
 from conftest import FPS, Floats, Image, draw_face, face_points
+from difftalker import assets, pipeline, samples
 from difftalker import config as configs
-from difftalker import pipeline
 from difftalker.config import SamplingConfig
-from difftalker.errors import MediaError, UsageError
+from difftalker.errors import AssetError, MediaError, UsageError
 from difftalker.face.crop import frame_face
 from difftalker.face.detect import FaceTrack
 from difftalker.face.landmarks import LOWER, UPPER
 from difftalker.media.video import VideoWriter, probe_video, read_frames
 from difftalker.models.networks import build
-from difftalker.pipeline import Avatar, Located, hear
+from difftalker.pipeline import Avatar, Located, hear, load
 from difftalker.speech.encoder import LogMelEncoder
 
 MODEL = configs.debug().model
@@ -215,18 +215,20 @@ def test_landmarks_completed_in_chunks_are_those_of_the_whole(
     assert counts == [*range(chunk, 60, chunk), 60]
 
 
-def test_landmarks_follow_the_speech(
-    avatar: Avatar, video: Path, speech: Path, tmp_path: Path
-) -> None:
-    quiet = tmp_path / "quiet.wav"
+def test_landmarks_follow_the_speech(video: Path, tmp_path: Path) -> None:
+    try:
+        assets.path("whisper_tiny_en")
+    except AssetError as error:
+        pytest.skip(f"the speech encoder's weights cannot be had: {error}")
+    speech, quiet = samples.speech(), tmp_path / "quiet.wav"
     with wave.open(str(speech), "rb") as file:
-        params, samples = file.getparams(), file.readframes(1 << 20)
+        params, sound = file.getparams(), file.readframes(1 << 20)
     with wave.open(str(quiet), "wb") as file:
         file.setparams(params)
-        file.writeframes(bytes(len(samples)))
-    where = located(video)
-    spoken, silent = (avatar.complete(where, sound) for sound in (speech, quiet))
-    assert np.abs(spoken - silent)[:, list(LOWER)].mean() > 1e-5
+        file.writeframes(bytes(len(sound)))
+    trained, where = load(samples.AVATAR), located(video)
+    spoken, silent = (trained.complete(where, sound) for sound in (speech, quiet))
+    assert np.abs(spoken - silent)[:, list(LOWER)].mean() > 1e-3
 
 
 def test_after_the_speech_there_is_silence(avatar: Avatar, video: Path, tmp_path: Path) -> None:
