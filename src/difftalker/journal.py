@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.errors import MediaError
+from difftalker.hashing import sha256_of
 
 _DIGEST_BYTES = 32
 _UNWRITTEN_S = 1.0  # how long a lock may be without its line: made and filled in two steps
@@ -233,8 +234,7 @@ def file_hash(path: Path) -> str:
         MediaError: it cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise MediaError(f"{path} cannot be read: {error.strerror}", fix="check it") from error
 

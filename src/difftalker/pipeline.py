@@ -25,7 +25,6 @@ from torch import Tensor
 from difftalker import __version__
 from difftalker import avatar as avatar_files
 from difftalker.config import DEFAULT_CRF, CompletionConfig, ModelConfig, SamplingConfig
-from difftalker.data.prepare import sha256_of
 from difftalker.diffusion.region import box_mask
 from difftalker.diffusion.sampling import sample
 from difftalker.errors import MediaError, TrackError, UsageError
@@ -34,6 +33,7 @@ from difftalker.face.detect import FaceTrack, track
 from difftalker.face.draw import landmark_maps
 from difftalker.face.landmarks import UPPER
 from difftalker.face.spans import Span, find_spans, strengths
+from difftalker.hashing import sha256_of
 from difftalker.journal import Journal, file_hash, key_of, pack, unpack
 from difftalker.media.audio import SAMPLE_RATE_HZ, sound_duration_s, stream_audio
 from difftalker.media.timeline import Fit, Timeline, fit, play

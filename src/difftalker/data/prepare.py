@@ -12,7 +12,6 @@ where it was.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -28,6 +27,7 @@ import numpy as np
 from difftalker.errors import DiffTalkerError, FaceError, MediaError, UsageError
 from difftalker.face.crop import CropTrack, Framing, cut, frame_face, frame_rate
 from difftalker.face.detect import FaceTrack, track
+from difftalker.hashing import sha256_of
 from difftalker.media.audio import stream_audio
 from difftalker.media.video import read_frames
 
@@ -145,12 +145,6 @@ def load_manifest(dataset: Path) -> Manifest:
         clips=[Clip(**clip) for clip in raw["clips"]],
         rejected=raw["rejected"],
     )
-
-
-def sha256_of(path: Path) -> str:
-    """The file's hash, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _names(videos: Sequence[Path]) -> dict[str, Path]:

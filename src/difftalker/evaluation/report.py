@@ -26,11 +26,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from difftalker.data.prepare import sha256_of
 from difftalker.errors import DiffTalkerError, MediaError, UsageError
 from difftalker.evaluation import metrics
 from difftalker.evaluation.scoring import Figures, Footage, Output, lower_faces, score
 from difftalker.face.draw import contact_sheet
+from difftalker.hashing import sha256_of
 from difftalker.media.audio import SAMPLE_RATE_HZ
 from difftalker.media.video import VideoWriter, read_frames
 from difftalker.pipeline import Avatar, DubResult, Progress, locate
