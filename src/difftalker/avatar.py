@@ -96,7 +96,7 @@ def write(
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for key, tensors in weights.items():
-        halves = {k: _half(v) for k, v in tensors.items()}
+        halves = {k: half(v) for k, v in tensors.items()}
         save_file(halves, part / f"{key}.safetensors")
     (part / "card.md").write_text(card)
     hashes = {path.name: sha256_of(path) for path in sorted(part.iterdir())}
@@ -182,6 +182,7 @@ def _mend(folder: Path) -> str:
     return f"copy the folder {folder.name} anew from where it came, or train it again"
 
 
-def _half(tensor: Tensor) -> Tensor:
+def half(tensor: Tensor) -> Tensor:
+    """As weights are packaged: on the CPU, floating point numbers as fp16."""
     copy = tensor.detach().cpu().contiguous()
     return copy.half() if copy.is_floating_point() else copy

@@ -8,7 +8,17 @@ from collections.abc import Sequence
 from cyclopts import App
 
 import difftalker
-from difftalker.cli import common, demo, doctor, dub, evaluate, landmarks, prepare, train
+from difftalker.cli import (
+    common,
+    demo,
+    doctor,
+    dub,
+    evaluate,
+    landmarks,
+    prepare,
+    train,
+    train_expert,
+)
 
 app = App(
     name="difftalker",
@@ -22,6 +32,7 @@ for _command in (
     landmarks.landmarks,
     prepare.prepare,
     train.train,
+    train_expert.train_expert,
     evaluate.evaluate,
 ):
     app.command(_command)

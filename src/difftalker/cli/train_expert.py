@@ -1,0 +1,59 @@
+"""``difftalker train-expert``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter, validators
+
+from difftalker.cli.common import COMPUTE, Compute, Outcome
+
+
+def train_expert(
+    kind: Literal["sync", "lips", "characters"],
+    dataset: Path,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    run: Path | None = None,
+    alignments: Path | None = None,
+    validation_clips: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 12,
+    steps: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    options: Compute = COMPUTE,
+) -> Outcome:
+    """Train one of the small networks that evaluation and speech features use.
+
+    Args:
+        kind: sync (do lips fit the sound), lips (which words do lips say) or characters (which
+            characters are heard).
+        dataset: A dataset made by `difftalker prepare`.
+        output: The expert's folder.
+        run: Where checkpoints and logs go; by default OUTPUT-run.
+        alignments: A folder of GRID's word times.
+        validation_clips: So many clips are held out, and the expert is measured on them.
+        steps: Steps of training; 0 for the kind's own number.
+        options: Those that commands share.
+    """
+    from difftalker.training import experts
+
+    figures = experts.train_expert(
+        kind,
+        dataset,
+        output,
+        run=run,
+        alignments=alignments,
+        validation_clips=validation_clips,
+        steps=steps,
+        command=shlex.join(["difftalker", *sys.argv[1:]]),
+        seed=options.seed,
+        device=options.device,
+        threads=options.threads,
+    )
+    text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    return Outcome(
+        {"output": output, "kind": kind, "unseen": figures, "seed": options.seed},
+        f"{output}: {text} on clips held out",
+    )
