@@ -6,7 +6,8 @@ import json
 import math
 import os
 import wave
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -21,8 +22,11 @@ from skimage import data
 
 from difftalker import assets, config
 from difftalker.errors import AssetError, DiffTalkerError, MediaError, UsageError
+from difftalker.evaluation import scoring
 from difftalker.evaluation.report import ROWS, evaluate, failures, table
-from difftalker.evaluation.scoring import Footage, Output, score
+from difftalker.evaluation.scoring import Crops, Figures, Footage, Output, score
+from difftalker.face.crop import cut
+from difftalker.face.detect import FaceTrack
 from difftalker.media.video import VideoWriter, read_frames
 from difftalker.models.networks import build
 from difftalker.pipeline import Avatar, locate
@@ -126,7 +130,7 @@ def test_the_report_on_disk_is_the_one_returned(report: dict[str, Any], folder: 
     assert json.loads(text) == report
     assert "NaN" not in text
     assert "Infinity" not in text
-    assert report["version"] == 1
+    assert report["version"] == 2
     assert report["avatar"] == {"name": "nobody", "preset": "debug", "size_px": 64}
     assert report["settings"] == {"sampler": "dpm++", "steps": 1, "seed": 5}
     assert sorted(path.name for path in folder.iterdir()) == ["faces.png", "report.json", "videos"]
@@ -311,11 +315,62 @@ def test_an_output_without_a_face_is_measured_as_such(clips: list[Path], tmp_pat
     clip = Footage(path=clips[0], size_px=64, located=locate(clips[0], 64), locate_seconds=0.0)
     grey = [np.full((256, 256, 3), 90, np.uint8)] * FRAMES
     video = write_video(tmp_path / "grey.mp4", grey, clips[0])
-    figures = score(clip, Output(video=video, audio=clips[0], voice=clip))
+    figures = score(clip, Output(video=video, audio=clips[0], voice=clip)).figures
     assert figures["found"] == 0
     assert all(math.isnan(figures[key]) for key in ("ld_frame", "open_corr", "silence_leak"))
     assert figures["flicker"] < 0.1
     assert figures["psnr_lower"] < 20
+
+
+@dataclass(frozen=True)
+class Brightness:
+    """A judge that tells how bright an output is, and refuses the footage of one clip."""
+
+    name: str = "brightness"
+    measures: tuple[str, ...] = ("bright", "loud")
+    facts: Mapping[str, Any] = field(default_factory=lambda: {"sha256": "0" * 64})
+    refuses: str = "second"
+
+    def judge(self, clip: Footage, output: Output, made: FaceTrack) -> Figures:
+        if clip.path.stem == self.refuses:
+            raise MediaError("too dark to judge")
+        assert len(made) == len(clip.crops(output.video)) == FRAMES
+        return {"bright": float(np.mean([crop.mean() for crop in clip.crops(output.video)]))}
+
+
+def test_a_judge_adds_its_measures_and_says_why_it_could_not(
+    avatar: Avatar, clips: list[Path], tmp_path: Path
+) -> None:
+    videos = [clips[0], clips[2]]
+    report = evaluate(avatar, videos, tmp_path, rows=("real", "copied"), judges=[Brightness()])
+    assert report["judges"] == {"brightness": {"measures": ["bright", "loud"], "sha256": "0" * 64}}
+    bright = report["rows"]["real"]["bright"]
+    crops = [
+        cut(frame.image, locate(clips[0], 64).framing.crop, i, 64).mean()
+        for i, frame in enumerate(read_frames(clips[0]))
+    ]
+    assert bright["n"] == 1
+    assert bright["mean"] == pytest.approx(np.mean(crops), abs=1)
+    assert report["rows"]["copied"]["bright"]["mean"] == pytest.approx(np.mean(crops))
+    assert report["rows"]["real"]["loud"]["n"] == 0
+    assert report["rows"]["real"]["psnr_crop"]["n"] == 2
+    second = by_name(report)["second"]
+    assert second["failed"]["real"] == {"brightness": "too dark to judge"}
+    assert second["rows"]["real"]["bright"] is None
+    assert ("second", "copied brightness", "too dark to judge") in failures(report["clips"])
+
+
+def test_crops_of_a_long_video_are_cut_anew(
+    clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = Footage(path=clips[0], size_px=64, located=locate(clips[0], 64), locate_seconds=0.0)
+    kept = clip.crops()
+    assert clip.crops() is kept
+    assert next(iter(kept)) is next(iter(kept))
+    monkeypatch.setattr(scoring, "KEPT_BYTES", FRAMES * 3 * 64 * 64 - 1)
+    fresh = Crops(clips[0], clip.located, 64)
+    assert next(iter(fresh)) is not next(iter(fresh))
+    assert np.array_equal(np.stack(list(fresh)), np.stack(list(kept)))
 
 
 def test_an_output_that_lost_frames_is_no_output(clips: list[Path], tmp_path: Path) -> None:

@@ -35,12 +35,15 @@ def evaluate(
     """
     from difftalker.data.footage import find_footage
     from difftalker.evaluation import report as reports
+    from difftalker.evaluation.judges import JudgeOptions, open_judges
     from difftalker.machine import pick_device, use_threads
     from difftalker.pipeline import load
 
     videos = find_footage(footage, clips)
     use_threads(options.threads)
-    speaker = load(avatar, device=pick_device(options.device))
+    device = pick_device(options.device)
+    judges = open_judges(JudgeOptions(device=device))
+    speaker = load(avatar, device=device)
     chosen = reports.ROWS if rows is None else tuple(rows.split(","))
     with Bars("step") as bars:
         figures = reports.evaluate(
@@ -48,6 +51,7 @@ def evaluate(
             videos,
             report,
             rows=chosen,
+            judges=judges,
             sampler=sampler,
             steps=steps,
             seed=options.seed,

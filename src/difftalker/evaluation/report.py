@@ -26,9 +26,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from difftalker.errors import DiffTalkerError, MediaError, UsageError
+from difftalker.errors import MediaError, UsageError
 from difftalker.evaluation import metrics
-from difftalker.evaluation.scoring import Figures, Footage, Output, lower_faces, score
+from difftalker.evaluation.judges import Judge
+from difftalker.evaluation.scoring import Figures, Footage, Output, lower_faces, reason, score
 from difftalker.face.draw import contact_sheet
 from difftalker.hashing import sha256_of
 from difftalker.media.audio import SAMPLE_RATE_HZ
@@ -37,7 +38,7 @@ from difftalker.pipeline import Avatar, DubResult, Progress, locate
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of the layout of report.json."""
 
 STAGE = "evaluate"
@@ -141,6 +142,7 @@ def evaluate(
     report_dir: Path,
     *,
     rows: Sequence[str] = ROWS,
+    judges: Sequence[Judge] = (),
     sampler: str | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -150,7 +152,8 @@ def evaluate(
 
     The other audio of a clip is that of the next one. A clip that fails is reported with the
     reason. A step of ``progress`` is finding one clip's face, or one row of it. Apart from
-    ``speed``, ``memory`` and ``machine``, the same seed gives the same report.
+    ``speed``, ``memory`` and ``machine``, the same seed gives the same report. ``judges`` add their
+    measures to every row (``judges.open_judges``).
 
     Raises:
         UsageError: no clip, two of one name, or an unknown row, sampler or number of steps.
@@ -170,7 +173,7 @@ def evaluate(
             steps=defaults.steps if steps is None else steps,
             seed=seed,
         )
-        run = _Run(studio, [row for row in ROWS if row in rows], progress)
+        run = _Run(studio, [row for row in ROWS if row in rows], judges, progress)
         run.measure(named)
     report = run.report()
     _write(report_dir / "faces.png", run.sheet())
@@ -199,8 +202,10 @@ def _make_folder(folder: Path) -> None:
 class _Run:
     """One evaluation on its way: what was found so far."""
 
-    def __init__(self, studio: Studio, rows: Sequence[str], progress: Progress) -> None:
-        self.studio, self.rows, self.progress = studio, rows, progress
+    def __init__(
+        self, studio: Studio, rows: Sequence[str], judges: Sequence[Judge], progress: Progress
+    ) -> None:
+        self.studio, self.rows, self.judges, self.progress = studio, rows, judges, progress
         self.records: dict[str, dict[str, Any]] = {}
         self.figures: dict[str, dict[str, Figures]] = {row: {} for row in rows}
         self.dubs: list[tuple[DubResult, float]] = []
@@ -219,8 +224,8 @@ class _Run:
             self._add_tiles(name, clip, made)
         self.progress(STAGE, self.total, self.total)
         if not any(self.figures.values()):
-            reason = next(message for *_, message in failures(list(self.records.values())))
-            raise MediaError(f"none of {len(named)} clips could be measured; the first: {reason}")
+            first = next(message for *_, message in failures(list(self.records.values())))
+            raise MediaError(f"none of {len(named)} clips could be measured; the first: {first}")
 
     def _step(self, what: str) -> None:
         logger.info("%s", what)
@@ -236,7 +241,7 @@ class _Run:
             seconds = time.monotonic() - began
             record |= {"sha256": sha256_of(path), "frames": len(located), "rows": {}}
         except Exception as error:
-            record["error"] = _reason(error)
+            record["error"] = reason(error)
             self.done += len(self.rows)
             return None
         record["frames_with_face"] = int(located.track.found.sum())
@@ -249,12 +254,15 @@ class _Run:
         self._step(f"{row} {name}")
         try:
             output = _MAKERS[row](self.studio, clip, other)
-            self.figures[row][name] = score(clip, output)
+            scored = score(clip, output, self.judges)
         except UsageError:
             raise
         except Exception as error:
-            self.records[name]["rows"][row] = {"error": _reason(error)}
+            self.records[name]["rows"][row] = {"error": reason(error)}
             return None
+        self.figures[row][name] = scored.figures
+        if scored.failed:
+            self.records[name].setdefault("failed", {})[row] = dict(scored.failed)
         if output.dub:
             self.dubs.append((output.dub, clip.locate_seconds))
         return output
@@ -293,6 +301,10 @@ class _Run:
             "settings": {
                 "sampler": studio.sampler, "steps": studio.steps, "seed": studio.seed,
             },
+            "judges": {
+                judge.name: {"measures": list(judge.measures), **judge.facts}
+                for judge in self.judges
+            },
             "rows": {row: self._summary(row) for row in self.rows},
             "clips": list(self.records.values()),
             "speed": _speed(self.dubs),
@@ -319,13 +331,6 @@ class _Run:
         return metrics.ratio_interval(over, under, seed=self.studio.seed, less=1)
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, DiffTalkerError):
-        return str(error)
-    logger.warning("an unexpected failure", exc_info=error)
-    return f"{type(error).__name__}: {error}"
-
-
 def failures(clips: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
     """(clip, row, reason) of what failed, from a report's ``clips``; row is "" for a whole clip."""
     for clip in clips:
@@ -334,6 +339,8 @@ def failures(clips: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str
         for row, figures in clip.get("rows", {}).items():
             if "error" in figures:
                 yield clip["name"], row, figures["error"]
+        for row, judges in clip.get("failed", {}).items():
+            yield from ((clip["name"], f"{row} {judge}", why) for judge, why in judges.items())
 
 
 def _described(estimate: metrics.Estimate, values: Sequence[float]) -> dict[str, Any]:
@@ -408,8 +415,8 @@ def table(report: Mapping[str, Any]) -> str:
     lines.append(
         f"{len(report['clips'])} clips" + (f", {speed:.1f} frames a second" if speed else "")
     )
-    for clip, row, reason in failures(report["clips"]):
-        lines.append(f"failed: {' '.join(filter(None, (clip, row)))}: {reason}")
+    for clip, row, why in failures(report["clips"]):
+        lines.append(f"failed: {' '.join(filter(None, (clip, row)))}: {why}")
     return "\n".join(lines)
 
 

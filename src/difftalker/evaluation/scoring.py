@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker.errors import FaceError, MediaError
+from difftalker.errors import DiffTalkerError, FaceError, MediaError
 from difftalker.evaluation import metrics
 from difftalker.face.crop import cut
 from difftalker.face.detect import FaceTrack, track
@@ -18,12 +20,44 @@ from difftalker.media.audio import SAMPLE_RATE_HZ, read_audio
 from difftalker.media.video import read_frames
 from difftalker.pipeline import DubResult, Located
 
+if TYPE_CHECKING:
+    from difftalker.evaluation.judges import Judge
+
+logger = logging.getLogger(__name__)
+
 Image = NDArray[np.uint8]
 
 Figures = dict[str, float]
 """Measure to value; not finite where there was nothing to measure."""
 
+KEPT_BYTES = 256 * 2**20
+"""Crops of one video up to this size are kept for all who look at them: a minute at 256 pixels."""
+
 _ALL = tuple(range(POINTS))
+
+
+class Crops:
+    """The crops of a video, (S, S, 3) RGB each, frame by frame; may be gone through again.
+
+    They are cut once and kept; those of a long video are decoded anew each time.
+    """
+
+    def __init__(self, video: Path, located: Located, size_px: int) -> None:
+        self._video, self._located, self._size_px = video, located, size_px
+        self._kept: list[Image] | None = None
+
+    def __len__(self) -> int:
+        return len(self._located)
+
+    def __iter__(self) -> Iterator[Image]:
+        if self._kept is None and len(self) * 3 * self._size_px**2 <= KEPT_BYTES:
+            self._kept = list(self._cut())
+        return self._cut() if self._kept is None else iter(self._kept)
+
+    def _cut(self) -> Iterator[Image]:
+        crop = self._located.framing.crop
+        for i, frame in zip(range(len(self)), read_frames(self._video), strict=True):
+            yield cut(frame.image, crop, i, self._size_px)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +69,20 @@ class Footage:
     """Side of the crops in which pictures are compared, and of the mask boxes."""
     located: Located
     locate_seconds: float
+    _crops: dict[Path, Crops] = field(default_factory=dict, repr=False, compare=False)
+
+    def crops(self, video: Path | None = None) -> Crops:
+        """The crops of the footage, or of a video made from it, where the footage's face is.
+
+        They are shared: measures and judges that look at the same video cut it once.
+        """
+        path = self.path if video is None else video
+        return self._crops.setdefault(path, Crops(path, self.located, self.size_px))
+
+    def forget(self, video: Path) -> None:
+        """Let go of the crops of a video that has been measured."""
+        if video != self.path:
+            self._crops.pop(video, None)
 
     @property
     def found(self) -> NDArray[np.bool_]:
@@ -54,8 +102,17 @@ class Output:
     dub: DubResult | None = None
 
 
-def score(clip: Footage, output: Output) -> Figures:
-    """All measures of one video.
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What was found out about one video."""
+
+    figures: Figures
+    failed: Mapping[str, str]
+    """Name of a judge that could not judge, and why; its measures are not numbers."""
+
+
+def score(clip: Footage, output: Output, judges: Sequence[Judge] = ()) -> Score:
+    """All measures of one video, those of the judges included.
 
     Raises:
         MediaError: the video has not as many frames as the footage, or its sound cannot be read.
@@ -65,23 +122,38 @@ def score(clip: Footage, output: Output) -> Figures:
         read_audio(output.audio), made.times_s, rate_hz=SAMPLE_RATE_HZ
     )
     silent = metrics.silent_frames(level_db, made.times_s)
-    return {
+    figures = {
         **_completion_errors(clip.located, output.dub),
         **_found_again(clip.located, made),
         "open_corr": _opening_correlation(made, output.voice),
         **_picture_figures(clip, output.video),
         "silence_leak": metrics.silence_leak(made.points_px, made.times_s, silent),
     }
+    failed: dict[str, str] = {}
+    for judge in judges:
+        figures |= dict.fromkeys(judge.measures, np.nan)
+        try:
+            figures |= judge.judge(clip, output, made)
+        except Exception as error:
+            failed[judge.name] = reason(error)
+    clip.forget(output.video)
+    return Score(figures=figures, failed=failed)
+
+
+def reason(error: Exception) -> str:
+    """Why something failed, for a report; what nobody foresaw is logged too."""
+    if isinstance(error, DiffTalkerError):
+        return str(error)
+    logger.warning("an unexpected failure", exc_info=error)
+    return f"{type(error).__name__}: {error}"
 
 
 def lower_faces(clip: Footage, video: Path, count: int) -> list[Image]:
     """The lower half of the face in ``count`` frames spread over a video of the clip."""
     found = np.flatnonzero(clip.found)
     wanted = found[np.linspace(0, len(found) - 1, count).round().astype(int)].tolist()
-    top, shown = clip.size_px * 3 // 8, {}
-    for i, frame in enumerate(read_frames(video)):
-        if i in wanted:
-            shown[i] = cut(frame.image, clip.located.framing.crop, i, clip.size_px)[top:]
+    top = clip.size_px * 3 // 8
+    shown = {i: crop[top:] for i, crop in enumerate(clip.crops(video)) if i in wanted}
     return [shown[i].copy() for i in wanted]
 
 
@@ -151,7 +223,8 @@ def _picture_figures(clip: Footage, video: Path) -> Figures:
 def _frame_figures(clip: Footage, video: Path) -> Iterator[Figures]:
     """The figures of each frame with a face; what is later a ratio, for both videos."""
     before: tuple[Image, Image] | None = None
-    for i, (made, true) in enumerate(_crop_pairs(clip, video)):
+    pairs = zip(clip.crops(video), clip.crops(), strict=True)
+    for i, (made, true) in enumerate(pairs):
         if not clip.found[i]:
             before = None
             continue
@@ -171,14 +244,6 @@ def _frame_figures(clip: Footage, video: Path) -> Iterator[Figures]:
             "seam_true": metrics.seam_step(true, box),
         }
         before = made, true
-
-
-def _crop_pairs(clip: Footage, video: Path) -> Iterator[tuple[Image, Image]]:
-    """The crops (S, S, 3) of each frame of a video and of its footage."""
-    crop, size = clip.located.framing.crop, clip.size_px
-    pairs = zip(read_frames(video), read_frames(clip.path), strict=True)
-    for i, (made, true) in enumerate(pairs):
-        yield cut(made.image, crop, i, size), cut(true.image, crop, i, size)
 
 
 def _inside(box: NDArray[np.int32], size_px: int) -> NDArray[np.bool_]:

@@ -1,0 +1,61 @@
+"""Judges: measures that need a network or files of their own, beside those of ``metrics``.
+
+A judge says what it measures and looks at one video at a time. To add one: write its class in a
+module of its own, add what it needs to ``JudgeOptions`` (and to ``difftalker evaluate``), and a
+line to ``_OPENERS``. This module loads nothing heavy: that is left to the openers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from difftalker.evaluation.scoring import Figures, Footage, Output
+    from difftalker.face.detect import FaceTrack
+
+
+class Judge(Protocol):
+    """Who gives figures to a video by means that not every machine has."""
+
+    @property
+    def name(self) -> str:
+        """What the report calls it."""
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The names of all figures that it gives."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """For report.json: which weights by their sha256, how right they are by their own card."""
+
+    def judge(self, clip: Footage, output: Output, made: FaceTrack) -> Figures:
+        """The figures of one video; what does not apply to it is not a number, or left out.
+
+        ``made`` holds the landmarks found on the output, at the footage's times. Crops of both
+        videos are shared: ``clip.crops()`` and ``clip.crops(output.video)``.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeOptions:
+    """What judges are opened with; a file that is not given leaves out the judge that needs it."""
+
+    device: str = "cpu"
+    """Where networks compute."""
+
+
+_OPENERS: tuple[Callable[[JudgeOptions], Judge | None], ...] = ()
+"""Each gives a judge, or None where its files were not given or are not packaged."""
+
+
+def open_judges(options: JudgeOptions) -> tuple[Judge, ...]:
+    """All judges that can be had: the packaged experts, and those whose files were given.
+
+    Raises:
+        DiffTalkerError: a file that was given cannot be used.
+    """
+    opened = (opener(options) for opener in _OPENERS)
+    return tuple(judge for judge in opened if judge is not None)
