@@ -287,10 +287,19 @@ def half() -> Config:
             synthesis=SynthesisConfig(stem_channels=(16, 32, 48)),
         ),
         training=TrainingConfig(
-            landmarks=StageConfig(steps=700, batch=8, learning_rate=1e-3, ema=0.99),
-            autoencoder=StageConfig(steps=800, batch=16, learning_rate=8e-4, ema=0.99),
-            prior=StageConfig(steps=600, batch=32, learning_rate=8e-4, ema=0.99),
-            synthesis=StageConfig(steps=600, batch=32, learning_rate=8e-4, ema=0.99),
+            landmarks=StageConfig(
+                steps=700, batch=4, learning_rate=8e-4, ema=0.99, validate_every=350
+            ),
+            autoencoder=StageConfig(
+                steps=700, batch=8, learning_rate=8e-4, ema=0.99, validate_every=350
+            ),
+            prior=StageConfig(
+                steps=600, batch=16, learning_rate=8e-4, ema=0.99, validate_every=300
+            ),
+            synthesis=StageConfig(
+                steps=700, batch=16, learning_rate=8e-4, ema=0.99, validate_every=350
+            ),
+            latent_stride=3,
         ),
     )
 
