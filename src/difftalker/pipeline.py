@@ -91,11 +91,7 @@ class Located:
         """(frames,): how much of the new mouth each frame shows; 0 where it keeps its own."""
         return strengths(self.spans, self.track.times_s)
 
-    def framed(self, config: ModelConfig) -> Located:
-        """The same with crop and mask boxes as an avatar's networks want them."""
-        return replace(self, framing=frame_face(self.track, config.size_px, config.mask))
-
-    def shown(self, timeline: Timeline, config: ModelConfig) -> Located:
+    def shown(self, timeline: Timeline, size_px: int) -> Located:
         """The same for the frames of a timeline."""
         if timeline.is_footage:
             return self
@@ -104,7 +100,7 @@ class Located:
             points_px=self.track.points_px[timeline.source],
             cuts=timeline.cuts(self.track.cuts),
         )
-        return replace(self, track=track).framed(config)
+        return replace(self, track=track, framing=frame_face(track, size_px))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +129,8 @@ class DubResult:
         return self.located.spans
 
 
-def locate(
-    video: Path, size_px: int, progress: Progress = _silent, *, mask: str = "jaw"
-) -> Located:
+def locate(video: Path, size_px: int, progress: Progress = _silent) -> Located:
     """Find and follow the face; one pass over the footage that keeps points alone.
-
-    ``size_px`` and ``mask`` are those of the avatar (:class:`difftalker.config.ModelConfig`).
 
     Raises:
         MediaError: the footage cannot be read.
@@ -153,8 +145,7 @@ def locate(
             progress("locate", done, max(total, done))
 
     found = track(counted(), source=video)
-    framing = frame_face(found, size_px, mask)
-    return Located(video=video, info=info, track=found, framing=framing)
+    return Located(video=video, info=info, track=found, framing=frame_face(found, size_px))
 
 
 def check_pair(track: LandmarkTrack, video: Path) -> VideoInfo:
@@ -265,8 +256,10 @@ class Avatar:
         Raises:
             MediaError: the sound cannot be read, or has no length.
         """
+        config = self.config.completion
+        windows = hear(audio, located.track.times_s, self._speech_encoder(config), config.window)
         pieces = []
-        for piece in self._completed(located, self.windows(located, audio)):
+        for piece in self._completed(located, windows):
             pieces.append(piece)
             progress("complete", sum(map(len, pieces)), len(located))
         return np.concatenate(pieces)
@@ -280,7 +273,7 @@ class Avatar:
             MediaError: footage or sound cannot be read.
             FaceError: the footage shows no face.
         """
-        located = locate(Path(video), self.config.size_px, progress, mask=self.config.mask)
+        located = locate(Path(video), self.config.size_px, progress)
         return self.as_track(located, self.complete(located, Path(audio), progress))
 
     def as_track(self, located: Located, points_crop: NDArray[np.float32]) -> LandmarkTrack:
@@ -315,20 +308,13 @@ class Avatar:
         """Prepare a dubbing of ``video`` with the sound of ``audio``; ``save`` carries it out.
 
         ``located`` and ``landmarks`` (frames, 68, 2; crop units) are used where given; a track of
-        landmarks says where the face is, too. Crop and mask of ``located`` become the avatar's.
+        landmarks says where the face is, too.
 
         Raises:
-            UsageError: there is no such sampler, the number of steps is not positive, or landmarks
-                are given to an avatar that paints without any.
+            UsageError: there is no such sampler, or the number of steps is not positive.
             TrackError: the track belongs to other footage, or to an avatar of another size.
         """
         chosen = self.sampling(sampler=sampler, steps=steps)
-        located = located.framed(self.config) if located else None
-        if landmarks is not None and self.hears:
-            raise UsageError(
-                f"landmarks for the avatar {self.name}, which paints from speech alone",
-                wanted="an avatar whose guidance is landmarks",
-            )
         if isinstance(landmarks, LandmarkTrack):
             located = located_by(landmarks, Path(video), self.config.size_px)
             landmarks = landmarks.points_crop
@@ -346,62 +332,34 @@ class Avatar:
             steps=own.steps if steps is None else steps,
         )
 
-    @property
-    def hears(self) -> bool:
-        """Whether speech guides the painting in the place of landmarks (an ablation)."""
-        return self.config.synthesis.guidance == "audio"
-
-    def control(
-        self, points_crop: NDArray[np.float32], windows: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
-        """What guides the painting: points (n, 68, 2), or windows (n, W, features).
-
-        Raises:
-            UsageError: windows guide it, and there are none.
-        """
-        if self.hears and windows is None:
-            raise UsageError(
-                f"no speech for the avatar {self.name}, which paints from speech alone",
-                wanted="windows of speech features",
-            )
-        return windows if self.hears and windows is not None else points_crop
-
-    def windows(self, located: Located, audio: Path) -> WindowStream:
-        """The speech around each frame, as the avatar's networks hear it."""
-        config = self.config.completion
-        return hear(audio, located.track.times_s, self._speech_encoder(config), config.window)
-
     def paint(
         self,
         crops: NDArray[np.uint8],
         boxes: NDArray[np.int32],
-        control: NDArray[np.float32],
+        points_crop: NDArray[np.float32],
         sampling: SamplingConfig,
         seed: int = 0,
     ) -> NDArray[np.uint8]:
-        """New lower faces; crops (n, S, S, 3), boxes (n, 4), control -> (n, S, S, 3).
+        """New lower faces; crops (n, S, S, 3), boxes (n, 4), points (n, 68, 2) -> (n, S, S, 3).
 
-        ``control`` is points (n, 68, 2), crop units, or what :meth:`control` gave. What the crops
-        show within their boxes never reaches the networks. All frames start from one noise, so
-        that neighbours differ by their landmarks alone.
+        What the crops show within their boxes never reaches the networks. All frames start from
+        one noise, so that neighbours differ by their landmarks alone.
         """
-        given = control if self.hears else landmark_maps(control, self.config.size_px)
-        guides = torch.from_numpy(given)
+        maps = torch.from_numpy(landmark_maps(points_crop, self.config.size_px))
         with torch.inference_mode(), self._autocast():
             pixels = to_pixels(torch.from_numpy(crops).to(self.device))
             places = torch.from_numpy(boxes).to(self.device)
             hidden = paint_out(pixels, box_mask(places, pixels.shape[-1]))
             known = self.networks.autoencoder.encode(hidden)
             mask = box_mask(places, known.shape[-1], 8)
-            latents = self._sampled(known, mask, guides, sampling, seed)
+            latents = self._sampled(known, mask, maps, sampling, seed)
             return to_images(self.networks.autoencoder.decode(latents)).cpu().numpy()
 
     def _sampled(
-        self, known: Tensor, mask: Tensor, guides: Tensor, sampling: SamplingConfig, seed: int
+        self, known: Tensor, mask: Tensor, maps: Tensor, sampling: SamplingConfig, seed: int
     ) -> Tensor:
         net, prior = self.networks.synthesis, self.config.prior
-        scale = 1 if self.hears else 255
-        guidance = net.guide(guides.to(self.device).float() / scale, known)
+        guidance = net.guide(maps.to(self.device).float() / 255, known)
         # Drawn on the CPU, so that a seed means the same on every device.
         noise = torch.randn(known.shape[1:], generator=torch.Generator().manual_seed(seed))
         return sample(
@@ -510,7 +468,7 @@ class Dub:
         with journal:
             footage = self._locate(journal, progress)
             timeline = self._timeline(footage, fit)
-            located = footage.shown(timeline, self.avatar.config)
+            located = footage.shown(timeline, self.avatar.config.size_px)
             points = self._points(located, journal, progress)
             with writer:
                 painted = self._painted(located, points, play(self.video, timeline), journal)
@@ -530,13 +488,12 @@ class Dub:
         """The footage's face, as given, as kept, or found now."""
         if self._located is not None:
             return self._located
-        config, key = self.avatar.config, key_of(__version__, file_hash(self.video))
+        size_px, key = self.avatar.config.size_px, key_of(__version__, file_hash(self.video))
         if kept := journal.get("track", key):
             face = FaceTrack(**unpack(kept))
-            framing = frame_face(face, config.size_px, config.mask)
-            info = probe_video(self.video)
+            info, framing = probe_video(self.video), frame_face(face, size_px)
             return Located(video=self.video, info=info, track=face, framing=framing)
-        located = locate(self.video, config.size_px, progress, mask=config.mask)
+        located = locate(self.video, size_px, progress)
         journal.put("track", key, pack(vars(located.track)))
         return located
 
@@ -570,19 +527,14 @@ class Dub:
     ) -> Iterator[tuple[Frame, NDArray[np.uint8]]]:
         """Each frame with its new picture; frames that are not driven pass untouched."""
         framing, size = located.framing, self.avatar.config.size_px
-        heard = self.avatar.windows(located, self.audio) if self.avatar.hears else None
         numbered = zip(range(len(located)), frames, strict=False)
         while chunk := list(itertools.islice(numbered, CHUNK_FRAMES)):
-            shown = slice(chunk[0][0], chunk[-1][0] + 1)
-            windows = heard.take(located.track.times_s[shown]) if heard else None
-            control = self.avatar.control(points[shown], windows)
             driven = [i for i, _ in chunk if located.strength[i] > 0]
             faces = {}
             if driven:
                 images = {i: frame.image for i, frame in chunk}
                 crops = np.stack([cut(images[i], framing.crop, i, size) for i in driven])
-                guides = control[np.array(driven) - shown.start]
-                made = self._faces(crops, framing.boxes[driven], guides, journal)
+                made = self._faces(crops, framing.boxes[driven], points[driven], journal)
                 faces = dict(zip(driven, made, strict=True))
             for i, frame in chunk:
                 if i in faces:
@@ -595,7 +547,7 @@ class Dub:
         self,
         crops: NDArray[np.uint8],
         boxes: NDArray[np.int32],
-        control: NDArray[np.float32],
+        points: NDArray[np.float32],
         journal: Journal,
     ) -> NDArray[np.uint8]:
         """The crops (n, S, S, 3) with new lower faces, as kept or painted now.
@@ -606,12 +558,12 @@ class Dub:
         for crop, (top, bottom, left, right) in zip(hidden, boxes, strict=True):
             crop[top:bottom, left:right] = 0
         how = (self.avatar.fingerprint, repr(self.sampling), self.seed)
-        key = key_of(*how, boxes, control, hidden)
+        key = key_of(*how, boxes, points, hidden)
         rows, columns = _kept_region(boxes, crops.shape[1])
         out = crops.copy()
         kept = journal.get("faces", key)
         if kept is None:
-            made = self.avatar.paint(hidden, boxes, control, self.sampling, self.seed)
+            made = self.avatar.paint(hidden, boxes, points, self.sampling, self.seed)
             out[:, rows, columns] = made[:, rows, columns]
             journal.put("faces", key, _film_strip(out[:, rows, columns]))
         else:

@@ -17,6 +17,7 @@ def evaluate(
     rows: str | None = None,
     sampler: str | None = None,
     steps: AtLeast1 | None = None,
+    alignments: Path | None = None,
     options: Compute = COMPUTE,
 ) -> Outcome:
     """Measure an avatar on footage it has not seen, dubbed with its own and with other speech.
@@ -31,6 +32,8 @@ def evaluate(
             by default all.
         sampler: ddpm, ddim or dpm++; by default the avatar's own.
         steps: Steps of denoising; by default the avatar's own.
+        alignments: A folder of GRID's word times (`CLIP.align`): with them the closing of the
+            lips at p, b and m is measured.
         options: Those that commands share.
     """
     from difftalker.data.footage import find_footage
@@ -42,7 +45,7 @@ def evaluate(
     videos = find_footage(footage, clips)
     use_threads(options.threads)
     device = pick_device(options.device)
-    judges = open_judges(JudgeOptions(device=device))
+    judges = open_judges(JudgeOptions(device=device, alignments=alignments))
     speaker = load(avatar, device=device)
     chosen = reports.ROWS if rows is None else tuple(rows.split(","))
     with Bars("step") as bars:

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from difftalker import expert
 
 if TYPE_CHECKING:
     from difftalker.evaluation.scoring import Figures, Footage, Output
@@ -45,9 +48,27 @@ class JudgeOptions:
 
     device: str = "cpu"
     """Where networks compute."""
+    alignments: Path | None = None
+    """A folder of GRID's word times, `CLIP.align`."""
 
 
-_OPENERS: tuple[Callable[[JudgeOptions], Judge | None], ...] = ()
+def _lips(options: JudgeOptions) -> Judge | None:
+    if "lips" not in expert.packaged():
+        return None
+    from difftalker.evaluation.lipreading import LipJudge
+
+    return LipJudge(alignments=options.alignments, device=options.device)
+
+
+def _closure(options: JudgeOptions) -> Judge | None:
+    if options.alignments is None:
+        return None
+    from difftalker.evaluation.closure import ClosureJudge
+
+    return ClosureJudge(options.alignments)
+
+
+_OPENERS: tuple[Callable[[JudgeOptions], Judge | None], ...] = (_lips, _closure)
 """Each gives a judge, or None where its files were not given or are not packaged."""
 
 
