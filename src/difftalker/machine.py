@@ -207,10 +207,11 @@ def _detector() -> str:
         raise _Absent("its weights are not there")
     import numpy as np
 
-    from difftalker.face.detect import detect
+    from difftalker.face.detect import Finder
     from difftalker.media.video import Frame
 
-    list(detect([Frame(np.zeros((64, 64, 3), np.uint8), 0, 0.0)]))
+    with Finder() as finder:
+        finder.see(Frame(np.zeros((64, 64, 3), np.uint8), 0, 0.0))
     return "starts"
 
 

@@ -29,9 +29,10 @@ from difftalker.diffusion.region import box_mask
 from difftalker.diffusion.sampling import sample
 from difftalker.errors import MediaError, TrackError, UsageError
 from difftalker.face.crop import Framing, blend_mask, cut, frame_face, paste
-from difftalker.face.detect import FaceTrack, track
+from difftalker.face.detect import NOTHING, FaceTrack, track
 from difftalker.face.draw import landmark_maps
 from difftalker.face.landmarks import UPPER
+from difftalker.face.people import Choice
 from difftalker.face.spans import Span, find_spans, strengths
 from difftalker.hashing import sha256_of
 from difftalker.journal import Journal, file_hash, key_of, pack, unpack
@@ -95,10 +96,12 @@ class Located:
         """The same for the frames of a timeline."""
         if timeline.is_footage:
             return self
-        track = FaceTrack(
+        track = replace(
+            self.track,
             times_s=timeline.times_s,
             points_px=self.track.points_px[timeline.source],
             cuts=timeline.cuts(self.track.cuts),
+            why=self.track.why[timeline.source],
         )
         return replace(self, track=track, framing=frame_face(track, size_px))
 
@@ -129,12 +132,14 @@ class DubResult:
         return self.located.spans
 
 
-def locate(video: Path, size_px: int, progress: Progress = _silent) -> Located:
-    """Find and follow the face; one pass over the footage that keeps points alone.
+def locate(
+    video: Path, size_px: int, progress: Progress = _silent, face: Choice | None = None
+) -> Located:
+    """Find and follow the chosen face; one pass over the footage that keeps points alone.
 
     Raises:
         MediaError: the footage cannot be read.
-        FaceError: it shows no face.
+        FaceError: it shows no face, or none of whom ``face`` means.
     """
     info = probe_video(video)
     total = info.frames_estimate or 0
@@ -144,7 +149,7 @@ def locate(video: Path, size_px: int, progress: Progress = _silent) -> Located:
             yield frame
             progress("locate", done, max(total, done))
 
-    found = track(counted(), source=video)
+    found = track(counted(), source=video, face=face)
     return Located(video=video, info=info, track=found, framing=frame_face(found, size_px))
 
 
@@ -265,15 +270,20 @@ class Avatar:
         return np.concatenate(pieces)
 
     def landmarks(
-        self, video: str | Path, audio: str | Path, *, progress: Progress = _silent
+        self,
+        video: str | Path,
+        audio: str | Path,
+        *,
+        face: str | int | Path = "largest",
+        progress: Progress = _silent,
     ) -> LandmarkTrack:
         """The completed landmarks of ``video`` with the sound of ``audio``: what ``dub`` paints.
 
         Raises:
             MediaError: footage or sound cannot be read.
-            FaceError: the footage shows no face.
+            FaceError: the footage shows no face, or none of whom ``face`` means.
         """
-        located = locate(Path(video), self.config.size_px, progress)
+        located = locate(Path(video), self.config.size_px, progress, Choice.parse(face))
         return self.as_track(located, self.complete(located, Path(audio), progress))
 
     def as_track(self, located: Located, points_crop: NDArray[np.float32]) -> LandmarkTrack:
@@ -282,7 +292,7 @@ class Avatar:
         return LandmarkTrack(
             times_s=located.track.times_s,
             points_crop=points_crop,
-            found=framing.found,
+            found=framing.found & (located.track.why == NOTHING),
             cut=np.isin(np.arange(len(located)), located.track.cuts),
             centre_px=framing.crop.centre_px,
             side_px=framing.crop.side_px,
@@ -302,23 +312,27 @@ class Avatar:
         sampler: str | None = None,
         steps: int | None = None,
         seed: int = 0,
+        face: str | int | Path = "largest",
         located: Located | None = None,
         landmarks: NDArray[np.float32] | LandmarkTrack | None = None,
     ) -> Dub:
         """Prepare a dubbing of ``video`` with the sound of ``audio``; ``save`` carries it out.
 
+        ``face`` says whom, where there are several people: ``largest``, ``leftmost``,
+        ``rightmost``, ``center``, a number (``face.people.Choice.number``), or a picture's file.
         ``located`` and ``landmarks`` (frames, 68, 2; crop units) are used where given; a track of
         landmarks says where the face is, too.
 
         Raises:
-            UsageError: there is no such sampler, or the number of steps is not positive.
+            UsageError: there is no such sampler or face, or the number of steps is not positive.
             TrackError: the track belongs to other footage, or to an avatar of another size.
         """
+        whom = Choice.parse(face)
         chosen = self.sampling(sampler=sampler, steps=steps)
         if isinstance(landmarks, LandmarkTrack):
             located = located_by(landmarks, Path(video), self.config.size_px)
             landmarks = landmarks.points_crop
-        return Dub(self, Path(video), Path(audio), chosen, seed, located, landmarks)
+        return Dub(self, Path(video), Path(audio), chosen, seed, whom, located, landmarks)
 
     def sampling(self, *, sampler: str | None = None, steps: int | None = None) -> SamplingConfig:
         """The avatar's way of sampling, with what is given in its place.
@@ -412,11 +426,12 @@ class Dub:
         audio: Path,
         sampling: SamplingConfig,
         seed: int,
+        face: Choice,
         located: Located | None,
         landmarks: NDArray[np.float32] | None,
     ) -> None:
         self.avatar, self.video, self.audio = avatar, video, audio
-        self.sampling, self.seed = sampling, seed
+        self.sampling, self.seed, self.face = sampling, seed, face
         self._located, self._landmarks = located, landmarks
 
     def save(
@@ -442,7 +457,7 @@ class Dub:
         Raises:
             MediaError: input or output cannot be read or written, or another run writes the
                 output; an earlier output stays as it was.
-            FaceError: the footage shows no face.
+            FaceError: the footage shows no face, or none of whom ``face`` meant.
         """
         began, output = time.monotonic(), Path(output)
         if self._landmarks is not None and fit != "trim":
@@ -488,12 +503,14 @@ class Dub:
         """The footage's face, as given, as kept, or found now."""
         if self._located is not None:
             return self._located
-        size_px, key = self.avatar.config.size_px, key_of(__version__, file_hash(self.video))
+        size_px, photo = self.avatar.config.size_px, self.face.picture
+        whom = repr(self.face) if photo is None else file_hash(photo)
+        key = key_of(__version__, file_hash(self.video), whom)
         if kept := journal.get("track", key):
-            face = FaceTrack(**unpack(kept))
+            face = FaceTrack.from_arrays(unpack(kept))
             info, framing = probe_video(self.video), frame_face(face, size_px)
             return Located(video=self.video, info=info, track=face, framing=framing)
-        located = locate(self.video, size_px, progress)
+        located = locate(self.video, size_px, progress, self.face)
         journal.put("track", key, pack(vars(located.track)))
         return located
 

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.errors import UsageError
+from difftalker.face.detect import FaceTrack
 from difftalker.face.draw import contact_sheet, overlay
 from difftalker.media.container import check_output, complete_file
 from difftalker.media.video import (
@@ -110,7 +112,9 @@ def save_report(result: DubResult, path: Path) -> None:
 
     ``spans`` are runs of frames within one shot, in order and without gaps: ``start_frame`` and
     ``stop_frame`` (no more of it), ``start_s`` and ``stop_s``, ``driven``, ``reason`` ("face",
-    "no face" or "turned away") and ``after_cut``.
+    "no face", "turned away", "covered" or "other person") and ``after_cut``. ``people`` are those
+    of the footage, in the order in which ``--face`` counts them, and ``face`` says which one was
+    driven; both are null where a track of landmarks said where the face is.
 
     Raises:
         MediaError: the file cannot be written; nothing is left behind.
@@ -120,9 +124,25 @@ def save_report(result: DubResult, path: Path) -> None:
         "frames": result.frames,
         "frames_driven": result.frames_driven,
         "spans": [asdict(span) for span in result.spans],
+        **_cast(result.located.track),
     }
     with complete_file(path, (".json",)) as file:
         file.write(json.dumps(record, indent=1).encode() + b"\n")
+
+
+def _cast(track: FaceTrack) -> dict[str, Any]:
+    """Who is in the footage, and who of them was driven."""
+    if not len(track.people):
+        return {"face": None, "people": None}
+    people = [
+        {
+            "frames": int(row[0]),
+            "first_frame": int(row[1]),
+            "box_px": [round(x, 1) for x in row[2:]],
+        }
+        for row in track.people.tolist()
+    ]
+    return {"face": track.chosen + 1, "people": people}
 
 
 def save_sheet(result: DubResult, path: Path, *, pictures: int = SHEET_PICTURES) -> None:

@@ -21,6 +21,7 @@ def dub(
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     sampler: str | None = None,
     steps: AtLeast1 | None = None,
+    face: str = "largest",
     landmarks: Path | None = None,
     edit: Annotated[tuple[str, ...], List] = (),
     fit: Literal["trim", "pad", "loop", "pingpong"] = "trim",
@@ -35,8 +36,8 @@ def dub(
     """Give footage of the avatar's person new speech: the same video, a new mouth.
 
     A run that was stopped, by whatever, goes on from where it was with the same command: finished
-    work waits in a hidden folder beside the output. Frames without a face, or with one that is
-    turned away, pass through as they are.
+    work waits in a hidden folder beside the output. Frames that do not show the person, or a face
+    that is turned away or covered, pass through as they are.
 
     Args:
         video: Footage of the avatar's person; any format that FFmpeg decodes.
@@ -45,6 +46,8 @@ def dub(
         output: The video to write (.mp4, .m4v, .mov or .mkv); its folder has to exist.
         sampler: ddpm, ddim or dpm++; by default the avatar's own.
         steps: Steps of denoising, more is slower; by default the avatar's own.
+        face: Whom to drive, of several people: largest, leftmost, rightmost, center, a number
+            (counted as they come in, those who come together from left to right), or a picture.
         landmarks: Paint these (.npz or .json), made of the same footage by `difftalker landmarks`.
         edit: Change the lower face: mouth=GAIN, jaw=GAIN, smooth=SECONDS or shift=SECONDS, all
             along or with @START-STOP in seconds: mouth=1.3@1.0-2.5. May be given several times.
@@ -62,11 +65,13 @@ def dub(
     """
     from difftalker import results
     from difftalker.edits import Edit
+    from difftalker.face.people import Choice
     from difftalker.machine import pick_device, use_threads
     from difftalker.pipeline import load
     from difftalker.track import LandmarkTrack
 
     edits = [Edit.parse(text) for text in edit]
+    Choice.parse(face)
     inputs = (video, audio, landmarks)
     results.check_outputs(
         output, lossless=lossless, landmarks=landmarks_out, report=report, inputs=inputs
@@ -75,15 +80,29 @@ def dub(
         raise UsageError(
             f"landmarks together with --fit {fit}", wanted="--fit trim: they are of the footage"
         )
+    if landmarks and face != "largest":
+        raise UsageError(
+            f"--landmarks together with --face {face}",
+            wanted="--landmarks alone: they belong to one face",
+            fix="choose it when they are made, with `difftalker landmarks --face`",
+        )
     use_threads(options.threads)
     track = None if landmarks is None else LandmarkTrack.load(landmarks)
     speaker = load(avatar, device=pick_device(options.device))
     speaker.sampling(sampler=sampler, steps=steps)  # refused here rather than after the landmarks
     with Bars() as bars:
         if edits:
-            track = (track or speaker.landmarks(video, audio, progress=bars)).edited(edits)
+            track = (track or speaker.landmarks(video, audio, face=face, progress=bars)).edited(
+                edits
+            )
         job = speaker.dub(
-            video, audio, sampler=sampler, steps=steps, seed=options.seed, landmarks=track
+            video,
+            audio,
+            sampler=sampler,
+            steps=steps,
+            seed=options.seed,
+            face=face,
+            landmarks=track,
         )
         result = job.save(
             output,
@@ -104,6 +123,8 @@ def dub(
         "edits": edit,
         "report": report,
         "spans": len(result.spans),
+        "face": face,
+        "people": len(result.located.track.people) or None,
         "avatar": speaker.name,
         "frames": result.frames,
         "frames_driven": result.frames_driven,

@@ -18,6 +18,7 @@ def landmarks(
     avatar: Annotated[str, Parameter(name=("--avatar", "-a"))],
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     preview: Path | None = None,
+    face: str = "largest",
     edit: Annotated[tuple[str, ...], List] = (),
     options: Compute = COMPUTE,
 ) -> Outcome:
@@ -32,6 +33,8 @@ def landmarks(
         avatar: A packaged avatar's name, or a folder made by `difftalker train`.
         output: The landmarks to write (.npz or .json); the folder has to exist.
         preview: Write a video too: the landmarks drawn over the footage, with the new sound.
+        face: Whom, of several people: largest, leftmost, rightmost, center, a number (counted as
+            they come in, those who come together from left to right), or a picture of the person.
         edit: Change the lower face: mouth=GAIN, jaw=GAIN, smooth=SECONDS or shift=SECONDS, all
             along or with @START-STOP in seconds: mouth=1.3@1.0-2.5. May be given several times.
         options: Those that commands share.
@@ -40,16 +43,18 @@ def landmarks(
 
     from difftalker import results
     from difftalker.edits import Edit
+    from difftalker.face.people import Choice
     from difftalker.machine import pick_device, use_threads
     from difftalker.pipeline import load
 
     edits = [Edit.parse(text) for text in edit]
+    Choice.parse(face)
     results.check_track_outputs(output, preview, inputs=(video, audio))
     use_threads(options.threads)
     speaker = load(avatar, device=pick_device(options.device))
     began = time.monotonic()
     with Bars() as bars:
-        track = speaker.landmarks(video, audio, progress=bars).edited(edits)
+        track = speaker.landmarks(video, audio, face=face, progress=bars).edited(edits)
         track.save(output)
         if preview is not None:
             results.save_preview(track, video, audio, preview, progress=bars)

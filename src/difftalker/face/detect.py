@@ -1,22 +1,34 @@
-"""Finding the face: MediaPipe FaceLandmarker, tracked over a video, gaps marked."""
+"""Finding the face: MediaPipe FaceLandmarker, tracked over a video, gaps and covers marked."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from difftalker import assets
 from difftalker.errors import FaceError
+from difftalker.face.cover import find_covered
 from difftalker.face.landmarks import POINTS, from_mediapipe
+from difftalker.face.people import (
+    Choice,
+    Follower,
+    Person,
+    Sighting,
+    Stretch,
+    choose,
+    find_people,
+    read_picture,
+)
 from difftalker.face.shots import ChangeMeter
 from difftalker.media.video import Frame
 
@@ -24,6 +36,15 @@ logger = logging.getLogger(__name__)
 
 SMOOTHING_FRAMES = 0.5
 """Standard deviation of the Gaussian that takes the detector's jitter off, in frames."""
+MAX_FACES = 6
+"""So many faces of one frame are followed at most."""
+SCAN_S = 0.4
+"""How often it is looked whether a face that was alone still is."""
+ALONE_S = 1.0
+"""A face is alone once no other has been found for so long."""
+
+NOTHING, COVERED, OTHER = range(3)
+"""Why a frame is left alone, as ``FaceTrack.why`` has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +57,24 @@ class FaceTrack:
     """(frames, 68, 2), pixels of the frame; not a number where no face was found."""
     cuts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """Frames that begin a new shot, rising; the first frame of the video is none."""
+
+    why: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
+    """(frames,): why a frame is left alone: ``NOTHING`` speaks against it, the face is ``COVERED``,
+    or it shows ``OTHER`` people, alone or too near. Left out: ``NOTHING`` everywhere."""
+    people: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 6)))
+    """(people, 6), in the order of ``Choice.number``: in how many frames each one is seen, from
+    which one on, and the median left, top, right and bottom of the face, pixels."""
+    chosen: int = 0
+    """Which of them this is, from 0 on."""
+
+    def __post_init__(self) -> None:
+        if not len(self.why):
+            object.__setattr__(self, "why", np.zeros(len(self), np.int8))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> FaceTrack:
+        """What ``vars`` gave, after it was kept as arrays."""
+        return cls(**{**arrays, "chosen": int(arrays["chosen"])})
 
     @property
     def found(self) -> NDArray[np.bool_]:
@@ -69,7 +108,9 @@ class FaceTrack:
 
     def part(self, frames: slice) -> FaceTrack:
         """The track of some neighbouring frames of one shot."""
-        return FaceTrack(times_s=self.times_s[frames], points_px=self.points_px[frames])
+        return FaceTrack(
+            times_s=self.times_s[frames], points_px=self.points_px[frames], why=self.why[frames]
+        )
 
     def smoothed(self, sigma_frames: float = SMOOTHING_FRAMES) -> FaceTrack:
         """The same track without jitter, without lag; gaps stay gaps."""
@@ -88,26 +129,40 @@ def smooth(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 
 
 @contextmanager
-def _landmarker() -> Iterator[Any]:
+def _landmarker(faces: int) -> Iterator[Any]:
+    """What gives the points of up to so many faces of a frame.
+
+    One face is followed, and smoothed, over time. Several are found in every frame anew, as
+    MediaPipe does in its video mode as well.
+    """
     import mediapipe as mp
     from mediapipe.tasks.python import BaseOptions, vision
 
+    mode = vision.RunningMode.VIDEO if faces == 1 else vision.RunningMode.IMAGE
     options = vision.FaceLandmarkerOptions(
         base_options=BaseOptions(model_asset_path=str(assets.path("face_landmarker"))),
-        running_mode=vision.RunningMode.VIDEO,
-        num_faces=1,
+        running_mode=mode,
+        num_faces=faces,
     )
+    last_ms = -1
 
-    def detect_one(image: NDArray[np.uint8], time_ms: int) -> Any:
+    def find(frame: Frame) -> list[NDArray[np.float32]]:
+        nonlocal last_ms
+        # MediaPipe wants rising whole milliseconds.
+        last_ms = max(last_ms + 1, round(frame.time_s * 1000))
+        data = np.ascontiguousarray(frame.image)
         with _native_silence():
-            return landmarker.detect_for_video(
-                mp.Image(image_format=mp.ImageFormat.SRGB, data=image), time_ms
-            )
+            image = mp.Image(image_format=mp.ImageFormat.SRGB, data=data)
+            if faces == 1:
+                result = landmarker.detect_for_video(image, last_ms)
+            else:
+                result = landmarker.detect(image)
+        return _points_px(result, frame.image)
 
     with _native_silence():
         landmarker = vision.FaceLandmarker.create_from_options(options)
     with landmarker:
-        yield detect_one
+        yield find
 
 
 @contextmanager
@@ -131,46 +186,148 @@ def _native_silence() -> Iterator[None]:
         os.close(kept)
 
 
-def detect(frames: Iterable[Frame]) -> Iterator[NDArray[np.float32]]:
-    """The points of each frame, (68, 2) in pixels; not a number where there is no face."""
-    with _landmarker() as detect_one:
-        last_ms = -1
-        for frame in frames:
-            # MediaPipe wants rising whole milliseconds.
-            last_ms = max(last_ms + 1, round(frame.time_s * 1000))
-            yield _points_px(detect_one(np.ascontiguousarray(frame.image), last_ms), frame.image)
+class Finder:
+    """Finds the faces of each frame; use it as a context manager.
+
+    While there is one face it is followed at the cost of one, and now and then the whole picture
+    is searched for others. From the frame on in which there are more all are found, until there
+    has been one again for a while.
+    """
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._many = self._open.enter_context(_landmarker(MAX_FACES))
+        self._one: Any = None
+        self._one_open = ExitStack()
+        self._searched_s = self._several_s = -np.inf
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._one_open.close()
+        self._open.close()
+
+    def see(self, frame: Frame, *, changed: bool = False) -> list[NDArray[np.float32]]:
+        """The points (68, 2), pixels, of each face in the next frame.
+
+        ``changed`` says that much of the picture did: others may have come.
+        """
+        if frame.time_s - self._several_s < ALONE_S:
+            return self._search(frame)
+        one = self._follow(frame)
+        if changed or frame.time_s - self._searched_s >= SCAN_S:
+            several = self._search(frame)
+            if len(several) > 1:
+                self._one_open.close()
+                self._one = None
+                return several
+        return one
+
+    def _follow(self, frame: Frame) -> list[NDArray[np.float32]]:
+        if self._one is None:
+            self._one = self._one_open.enter_context(_landmarker(1))
+        return list(self._one(frame))
+
+    def all_in(self, frame: Frame) -> list[NDArray[np.float32]]:
+        """The points of each face in a picture that stands for itself."""
+        return list(self._many(frame))
+
+    def _search(self, frame: Frame) -> list[NDArray[np.float32]]:
+        found = self.all_in(frame)
+        self._searched_s = frame.time_s
+        if len(found) > 1:
+            self._several_s = frame.time_s
+        return found
 
 
-def _points_px(result: Any, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    if not result.face_landmarks:
-        return np.full((POINTS, 2), np.nan, np.float32)
-    mesh = np.array([(p.x, p.y) for p in result.face_landmarks[0]], np.float32)
+def _points_px(result: Any, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     height, width = image.shape[:2]
-    return (from_mediapipe(mesh) * (width, height)).astype(np.float32)
+    meshes = [np.array([(p.x, p.y) for p in face], np.float32) for face in result.face_landmarks]
+    return [(from_mediapipe(mesh) * (width, height)).astype(np.float32) for mesh in meshes]
 
 
-def track(frames: Iterable[Frame], *, source: str | Path = "the footage") -> FaceTrack:
-    """Follow the face through the frames; only points, times and cuts are kept.
+def track(
+    frames: Iterable[Frame], *, source: str | Path = "the footage", face: Choice | None = None
+) -> FaceTrack:
+    """Follow one person's face through the frames; only points, times and cuts are kept.
+
+    ``face`` says whom, where there are several; by default the largest.
 
     Raises:
-        FaceError: no frame shows a face.
+        FaceError: no frame shows a face, or none of whom ``face`` means.
     """
     times: list[float] = []
-    meter = ChangeMeter()
-
-    def timed() -> Iterator[Frame]:
+    meter, follower, width_px = ChangeMeter(), Follower(), 0
+    face = face or Choice()
+    with Finder() as finder:
+        photo = None if face.picture is None else _look_of(face.picture, finder)
         for frame in frames:
+            changed = meter.see(frame.image)
+            faces = [Sighting(frame.image, p) for p in finder.see(frame, changed=changed)]
+            follower.see(frame.time_s, faces, cut=changed)
             times.append(frame.time_s)
-            meter.see(frame.image)
-            yield frame
-
-    points = list(detect(timed()))
-    if not any(np.isfinite(p[0, 0]) for p in points):
+            width_px = frame.image.shape[1]
+    times_s = np.array(times)
+    people = find_people(follower.stretches, times_s)
+    if not people:
         raise FaceError(
-            f"no face was found in {source} ({len(points)} frames)",
+            f"no face was found in {source} ({len(times)} frames)",
             wanted="at least one frame with a face that looks towards the camera",
             fix="choose other footage, or crop it so that the face fills a tenth of the height",
         )
-    points_px = np.stack(points)
+    chosen = choose(people, face, width_px, photo)
+    return _track_of(people, chosen, follower.stretches, times_s, meter).smoothed()
+
+
+def _look_of(picture: Path, finder: Finder) -> NDArray[np.float32]:
+    """The look of the largest face in a picture's file."""
+    image = read_picture(picture)
+    faces = [Sighting(image, points) for points in finder.all_in(Frame(image, 0, 0.0))]
+    if not faces:
+        raise FaceError(
+            f"no face was found in the picture {picture}",
+            wanted="a face that is turned to the camera",
+            fix="take a picture out of the footage itself",
+        )
+    return max(faces, key=lambda face: face.width).look
+
+
+def _track_of(
+    people: Sequence[Person],
+    chosen: int,
+    stretches: Sequence[Stretch],
+    times_s: NDArray[np.float64],
+    meter: ChangeMeter,
+) -> FaceTrack:
+    """One person's track, and why the frames in between are left alone."""
+    points_px = np.full((len(times_s), POINTS, 2), np.nan, np.float32)
+    why = np.full(len(times_s), NOTHING, np.int8)
+    for stretch in stretches:
+        why[stretch.frames] = OTHER
+    own = people[chosen].stretches
+    for stretch in own:
+        points_px[stretch.frames] = stretch.points_px
+        why[stretch.frames] = np.where(stretch.crossed, OTHER, NOTHING)
     cuts = meter.cuts(points_px)
-    return FaceTrack(times_s=np.array(times), points_px=points_px, cuts=cuts).smoothed()
+    frames = np.concatenate([stretch.frames for stretch in own])
+    lower = np.concatenate([np.stack(stretch.lower) for stretch in own])
+    shot = np.searchsorted(cuts, frames, side="right")
+    for number in np.unique(shot):
+        here = np.argsort(frames[shot == number])
+        place = frames[shot == number][here]
+        covered = find_covered(lower[shot == number][here], points_px[place], times_s[place])
+        why[place[covered]] = COVERED
+    return FaceTrack(
+        times_s=times_s,
+        points_px=points_px,
+        cuts=cuts,
+        why=why,
+        people=np.array([person.summary for person in people]),
+        chosen=chosen,
+    )

@@ -32,8 +32,11 @@ class ChangeMeter:
         self._seen: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None
         self._changes: list[tuple[float, float]] = []
 
-    def see(self, image: NDArray[np.uint8]) -> None:
-        """Take the next picture, (H, W, 3) RGB."""
+    def see(self, image: NDArray[np.uint8]) -> bool:
+        """Take the next picture, (H, W, 3) RGB; returns whether it may begin a new shot.
+
+        That looks back alone, and rather says so too often: what ``cuts`` finds is what counts.
+        """
         # Nearest first: an exact mean of every pixel of a 4K frame would cost more than the face.
         step = max(1, min(image.shape[:2]) // 270)
         small = cv2.resize(image[::step, ::step], _THUMBNAIL, interpolation=cv2.INTER_AREA)
@@ -46,8 +49,10 @@ class ChangeMeter:
                 float(np.abs(thumbnail - self._seen[0]).mean()),
                 float(np.abs(colours - self._seen[1]).sum() / 2),
             )
+        usual = np.median([c for c, _ in self._changes[-_AROUND_FRAMES:]] or [0.0])
         self._changes.append(change)
         self._seen = thumbnail, colours
+        return change[0] > max(CHANGE_SEEN, CHANGE_OVER_OTHERS * float(usual))
 
     def cuts(self, points_px: NDArray[np.float32]) -> NDArray[np.int64]:
         """The frames that begin a new shot, rising; ``points_px`` (frames, 68, 2) may have gaps."""

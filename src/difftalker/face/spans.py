@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.face.crop import frame_rate
-from difftalker.face.detect import FaceTrack
+from difftalker.face.detect import COVERED, OTHER, FaceTrack
 from difftalker.face.landmarks import JAW
 
-Reason = Literal["face", "no face", "turned away"]
+Reason = Literal["face", "no face", "turned away", "covered", "other person"]
 
 TURNED = 0.75
 """From this turn on (see ``turn``) half of the mouth is hidden: the face is left as it is."""
@@ -108,4 +108,6 @@ def _reasons(track: FaceTrack) -> NDArray[np.object_]:
         away = amount[i] > (TURNED_BACK if away and i not in new_shots else TURNED)
         if away:
             reasons[i] = "turned away"
+    reasons[track.why == COVERED] = "covered"
+    reasons[track.why == OTHER] = "other person"
     return reasons

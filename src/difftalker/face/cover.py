@@ -1,0 +1,88 @@
+"""Covered mouths: hands, microphones and cloth before the lower face.
+
+MediaPipe finds a mouth behind them all the same. They are noticed by the colours of the lower face
+(``looks.lower_face``), against those that the same person usually has in the same shot: speech
+changes the cells about the lips and does so all the time, a cover changes most cells at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difftalker.face.landmarks import EYES, JAW, NOSE_BASE
+
+MEAN_UNUSUAL = 1.3
+"""A face is covered where its cells differ by so many times what is usual, in the mean ..."""
+MANY_UNUSUAL = 1.6
+"""... or where 3 of 10 cells do so by this much."""
+UNCOVERED = 0.75
+"""It is uncovered again below this share of both."""
+AROUND_S = 0.12
+"""Before and after that a cover is on its way: so long it is believed to be there as well."""
+
+_STEADY = np.array([5.0, 2.5, 2.5], np.float32)
+"""Differences of L*, a* and b* that are nothing, whatever is usual."""
+_FEW_FRAMES = 12
+_LARGE_SHARE = 0.25
+_TURN = 0.25
+"""A turn or nod by so much allows for twice the difference: light falls on it otherwise."""
+
+
+def find_covered(
+    lower: NDArray[np.int8], points_px: NDArray[np.float32], times_s: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Which frames of one person in one shot show something before the lower face, (n,).
+
+    ``lower`` (n, 6, 6, 3) as ``looks.lower_face`` gives it, ``points_px`` (n, 68, 2), ``times_s``
+    (n,) rising; only frames with a face. What is there in most frames counts as the face, unless
+    the rest is more like the skin about the eyes.
+    """
+    if len(lower) < _FEW_FRAMES:
+        return np.zeros(len(lower), bool)
+    colours = lower.astype(np.float32)
+    allowed = 1 + _pose_change(points_px) / _TURN
+    covered = _held(_unusual(colours, colours) / allowed)
+    if covered.mean() > _LARGE_SHARE:
+        # Two looks share the shot: the one nearer to the person's own skin is the face.
+        first, second = colours[~covered], colours[covered]
+        if _unlike_skin(second) < _unlike_skin(first):
+            first = second
+        covered = _held(_unusual(colours, first) / allowed)
+    when = times_s[covered]
+    after = np.searchsorted(when, times_s - AROUND_S)
+    before = np.searchsorted(when, times_s + AROUND_S, side="right")
+    return np.asarray(before > after)
+
+
+def _unusual(colours: NDArray[np.float32], usual: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n,): how much each frame differs from usual ones; 1 and more is a cover."""
+    middle = np.median(usual, axis=0)
+    spread = 1.4826 * np.median(np.abs(usual - middle), axis=0)
+    apart = np.abs(colours - middle) / np.sqrt((2 * spread) ** 2 + _STEADY**2)
+    cells = apart.max(-1).reshape(len(colours), -1)
+    many = np.percentile(cells, 70, axis=1)
+    return np.asarray(np.maximum(cells.mean(1) / MEAN_UNUSUAL, many / MANY_UNUSUAL), np.float32)
+
+
+def _held(unusual: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Covered from where it is clear, as far as it is not over: no flutter at the threshold."""
+    low, high = unusual > UNCOVERED, unusual > 1
+    runs = np.cumsum(np.diff(low, prepend=False) & low) * low
+    return np.isin(runs, np.unique(runs[high])) & low
+
+
+def _unlike_skin(colours: NDArray[np.float32]) -> float:
+    """How far usual cells are from the skin about the eyes, whose colour is zero here."""
+    return float(np.abs(np.median(colours, axis=0)).mean())
+
+
+def _pose_change(points_px: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n,): how far the head is turned or nods against its usual pose, in parts of the face."""
+    left, right = points_px[:, JAW[0]], points_px[:, JAW[16]]
+    nose, eyes = points_px[:, NOSE_BASE], points_px[:, EYES].mean(1)
+    across = np.maximum(np.linalg.norm(right - left, axis=-1), 1e-3)
+    turn = 2 * ((nose - left) * (right - left)).sum(-1) / across**2
+    nod = np.linalg.norm(nose - eyes, axis=-1) / across
+    pose = np.stack([turn, nod], 1)
+    return np.asarray(np.abs(pose - np.median(pose, axis=0)).sum(1), np.float32)
