@@ -70,21 +70,26 @@ def pictures(frames: int, seed: int = 0) -> list[Image]:
 
 
 def write_footage(
-    path: Path, images: Sequence[Image], *, audio: Path | None = None, lossless: bool = False
+    path: Path,
+    images: Sequence[Image],
+    *,
+    audio: Path | None = None,
+    lossless: bool = False,
+    step_ms: int = 40,
 ) -> Path:
-    """The pictures at 25 frames a second."""
+    """The pictures at 25 frames a second, or one every ``step_ms``."""
     height, width = images[0].shape[:2]
     with VideoWriter(
         path,
         width=width,
         height=height,
-        fps=25,
+        fps=Fraction(1000, step_ms),
         time_base=Fraction(1, 1000),
         audio=audio,
         lossless=lossless,
     ) as writer:
         for i, image in enumerate(images):
-            writer.write(image, 40 * i)
+            writer.write(image, step_ms * i)
     return path
 
 
@@ -95,6 +100,30 @@ def write_tone(path: Path, seconds: float, pitch_hz: float = 440) -> Path:
         file.setparams((1, 2, RATE_HZ, 0, "NONE", ""))
         file.writeframes(samples.astype("<i2").tobytes())
     return path
+
+
+def write_half_tone(path: Path, seconds: float, pitch_hz: float) -> Path:
+    """A tone in the first half, then silence."""
+    times = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+    tone = 8000 * np.sin(2 * np.pi * pitch_hz * times) * (times < times[-1] / 2)
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, RATE_HZ, 0, "NONE", ""))
+        file.writeframes(tone.astype("<i2").tobytes())
+    return path
+
+
+def swaying(frames: int, step_px: float, faceless: int | None = None) -> list[Image]:
+    """A photograph of a face (NASA's, public domain) that moves sideways, 256 x 256."""
+    from skimage import data
+
+    photo = data.astronaut()  # type: ignore[no-untyped-call]
+    images = []
+    for i in range(frames):
+        moved = np.array([[1, 0, step_px * i - 96], [0, 1, 0]], np.float64)
+        images.append(np.asarray(cv2.warpAffine(photo, moved, (256, 256)), np.uint8))
+        if i == faceless:
+            images[-1] = np.full((256, 256, 3), 90, np.uint8)
+    return images
 
 
 def debug_avatar() -> Avatar:

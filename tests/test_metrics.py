@@ -231,6 +231,22 @@ def test_a_seam_is_looked_for_on_edges_within_the_picture() -> None:
     assert math.isnan(metrics.seam_step(image, np.array([40, 56, 24, 40])))
 
 
+def test_a_hull_holds_the_pixels_whose_centres_it_holds() -> None:
+    square = np.array([[4, 6], [20, 6], [20, 18], [4, 18], [10, 10]], np.float32)
+    mask = np.zeros((32, 32), bool)
+    mask[6:18, 4:20] = True
+    assert np.array_equal(metrics.hull_mask(square, 32), mask)
+    assert np.array_equal(metrics.hull_mask(square + 0.4, 32), mask)  # no centre is passed
+    triangle = np.array([[0, 0], [8, 0], [0, 8]], np.float32)
+    below = np.add.outer(np.arange(16), np.arange(16)) + 1 <= 8
+    assert np.array_equal(metrics.hull_mask(triangle, 16), below)
+    turn = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    disc = 60 + 40 * np.stack([np.cos(turn), np.sin(turn)], 1)
+    assert metrics.hull_mask(disc, 128).sum() == pytest.approx(np.pi * 40**2, rel=0.01)
+    disc[3] = np.nan
+    assert not metrics.hull_mask(disc, 128).any()
+
+
 def test_sound_level_of_known_sounds() -> None:
     seconds = np.arange(RATE_HZ) / RATE_HZ
     sine = np.sin(2 * np.pi * 1000 * seconds)

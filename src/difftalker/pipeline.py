@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -234,9 +235,15 @@ class Avatar:
     """One person, ready to speak."""
 
     def __init__(
-        self, name: str, config: ModelConfig, networks: Networks, device: str = "cpu"
+        self,
+        name: str,
+        config: ModelConfig,
+        networks: Networks,
+        device: str = "cpu",
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.name, self.config, self.device = name, config, device
+        self.facts = facts or {}
         self.networks = networks.to(device)
         self._encoder: SpeechEncoder | None = None
 
@@ -610,7 +617,7 @@ def load(name_or_folder: str | Path, *, device: str = "cpu") -> Avatar:
     """
     files = avatar_files.read(name_or_folder)
     networks = build(files.config, files.architecture).load(files.weights())
-    return Avatar(files.name, files.config, networks, device)
+    return Avatar(files.name, files.config, networks, device, files.facts)
 
 
 def generated_by(name: str) -> str:

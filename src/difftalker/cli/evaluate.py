@@ -15,6 +15,8 @@ def evaluate(
     report: Path,
     clips: Annotated[tuple[str, ...], List] = (),
     rows: str | None = None,
+    ablation: Annotated[tuple[str, ...], List] = (),
+    predictions: Annotated[tuple[str, ...], List] = (),
     sampler: str | None = None,
     steps: AtLeast1 | None = None,
     alignments: Path | None = None,
@@ -25,13 +27,18 @@ def evaluate(
     Args:
         avatar: A packaged avatar's name, or a folder made by `difftalker train`.
         footage: Video files, or folders of them.
-        report: The folder for report.json, sheets and videos.
+        report: The folder for report.json, report.html (to read, one file), figures and videos.
         clips: Only this one of the videos, by its name without suffix; FILE.json:KEY for a list
             of names in a JSON file. May be given several times.
         rows: What to measure, separated by commas: real, copied, own_audio, other_audio, silence;
             by default all.
-        sampler: ddpm, ddim or dpm++; by default the avatar's own.
-        steps: Steps of denoising; by default the avatar's own.
+        ablation: One more row, NAME=AVATAR: another avatar that dubs the same clips with their own
+            sound. May be given several times.
+        predictions: One more row, NAME=FOLDER or FOLDER: the videos that another program made of
+            the same clips with their own sound, FOLDER/CLIP.mp4; frame rate, number of frames and
+            size may differ. May be given several times.
+        sampler: ddpm, ddim or dpm++; by default each avatar's own.
+        steps: Steps of denoising; by default each avatar's own.
         alignments: A folder of GRID's word times (`CLIP.align`): with them the closing of the
             lips at p, b and m is measured.
         options: Those that commands share.
@@ -39,6 +46,7 @@ def evaluate(
     from difftalker.data.footage import find_footage
     from difftalker.evaluation import report as reports
     from difftalker.evaluation.judges import JudgeOptions, open_judges
+    from difftalker.evaluation.rows import named_paths
     from difftalker.machine import pick_device, use_threads
     from difftalker.pipeline import load
 
@@ -47,6 +55,8 @@ def evaluate(
     device = pick_device(options.device)
     judges = open_judges(JudgeOptions(device=device, alignments=alignments))
     speaker = load(avatar, device=device)
+    others = {name: load(one, device=device) for name, one in named_paths(ablation).items()}
+    programs = {name: Path(one) for name, one in named_paths(predictions).items()}
     chosen = reports.ROWS if rows is None else tuple(rows.split(","))
     with Bars("step") as bars:
         figures = reports.evaluate(
@@ -54,6 +64,8 @@ def evaluate(
             videos,
             report,
             rows=chosen,
+            ablations=others,
+            predictions=programs,
             judges=judges,
             sampler=sampler,
             steps=steps,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from difftalker.face.crop import face_scale
-from difftalker.face.landmarks import LOWER, mouth_opening
+from difftalker.face.landmarks import JAW, LOWER, MOUTH, mouth_opening
 
 Floats = NDArray[np.floating]
 Image = NDArray[np.uint8]
@@ -29,6 +29,9 @@ SSIM_SIGMA_PX = 1.5
 SSIM_RADIUS_PX = 5
 """Reach of the Gaussian window, 3.5 sigma rounded: the border that the SSIM map has not."""
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
+MOVING = (*JAW[5:12], *MOUTH)
+"""Chin and mouth: the hull of these points is what moves when a head that is still speaks."""
 
 SEAM_OUTSIDE_PX = 3
 SEAM_INSIDE_PX = 12
@@ -200,7 +203,10 @@ def detail_energy(image: Image, mask: Mask) -> float:
 def frame_change(image: Image, previous: Image, mask: Mask) -> float:
     """Mean absolute change of the luma from one picture (H, W, 3) to the next within a mask (H, W).
 
-    Flicker is this of the output over that of the footage: 1 is as calm, jitter is above.
+    Flicker is this of the output over that of the footage: 1 is as calm, jitter is above. Taken
+    apart, the moving part of the lower region is the hull of chin and mouth (``MOVING``) as they
+    stand before and after, in both videos, and the static part is the rest: texture that boils on
+    cheeks and neck shows there.
     """
     return _mean(np.abs(_luma(image) - _luma(previous))[mask])
 
@@ -219,6 +225,25 @@ def seam_step(image: Image, box: NDArray[np.integer]) -> float:
         *_steps_across(mean.T, (left, right), (top, bottom)),
     ]
     return _mean(np.concatenate(steps)) if steps else np.nan
+
+
+def hull_mask(points_px: Floats, size_px: int) -> Mask:
+    """(S, S): the pixels whose centres lie within the convex hull of points (n, 2), pixels.
+
+    Empty where points are missing.
+    """
+    if not np.isfinite(points_px).all():
+        return np.zeros((size_px, size_px), bool)
+    start = cv2.convexHull(np.asarray(points_px, np.float32))[:, 0].astype(np.float64)
+    stop, centres = np.roll(start, -1, 0), np.arange(size_px) + 0.5
+    with np.errstate(divide="ignore", invalid="ignore"):  # edges along a row cross no other
+        along = (centres[:, None] - start[:, 1]) / (stop - start)[:, 1]
+        x = start[:, 0] + along * (stop - start)[:, 0]
+    crossed = (along >= 0) & (along <= 1)
+    left = np.where(crossed, x, np.inf).min(1)
+    right = np.where(crossed, x, -np.inf).max(1)
+    mask: Mask = (centres >= left[:, None]) & (centres <= right[:, None])
+    return mask
 
 
 def _steps_across(

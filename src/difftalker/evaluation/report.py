@@ -1,7 +1,10 @@
 """The run: an avatar dubs held-out footage in several rows, each is measured, a report is written.
 
 DIR/report.json             every figure; docs/evaluation.md says what each field means
+   /report.html             the same to read, in one file that needs no other: tables, plots, clips
    /faces.png               lower faces of the footage above those made for it
+   /figure2.png             landmarks: truth, completed, and with mismatched sound
+   /figure3.png             generated faces and their landmarks over head poses
    /videos/ROW/CLIP.mp4     the videos that were measured
 """
 
@@ -15,26 +18,25 @@ import platform
 import sys
 import tempfile
 import time
-import wave
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from difftalker.errors import MediaError, UsageError
 from difftalker.evaluation import metrics
+from difftalker.evaluation.figures import Material
 from difftalker.evaluation.judges import Judge
-from difftalker.evaluation.scoring import Figures, Footage, Output, lower_faces, reason, score
-from difftalker.face.draw import contact_sheet
+from difftalker.evaluation.page import write_page
+from difftalker.evaluation.rows import ROWS, Maker, Studio, makers
+from difftalker.evaluation.scoring import Figures, Footage, Score, reason, score
+from difftalker.evaluation.table import failures, table
 from difftalker.hashing import sha256_of
-from difftalker.media.audio import SAMPLE_RATE_HZ
-from difftalker.media.video import VideoWriter, read_frames
 from difftalker.pipeline import Avatar, DubResult, Progress, locate
+
+__all__ = ["ROWS", "VERSION", "evaluate", "failures", "peak_memory_mb", "table"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,97 +46,6 @@ VERSION = 2
 STAGE = "evaluate"
 """What progress is reported of."""
 
-SHEET_CLIPS = 14
-SHEET_COLUMNS = 6
-SHEET_ROWS = ("own_audio", "other_audio", "silence", "real", "copied")
-"""What the contact sheet shows under the footage: the first of these that was made."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Studio:
-    """Where and how the videos of the rows are made."""
-
-    avatar: Avatar
-    videos: Path
-    scratch: Path
-    sampler: str
-    steps: int
-    seed: int
-
-    def place(self, row: str, clip: Footage) -> Path:
-        """The file for a clip's video; its folder is made."""
-        folder = self.videos / row
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{clip.path.stem}.mp4"
-
-    def dub(self, row: str, clip: Footage, audio: Path, voice: Footage | None) -> Output:
-        """Dub the clip with the sound of a file."""
-        sampling: dict[str, Any] = {
-            "sampler": self.sampler, "steps": self.steps, "seed": self.seed,
-        }  # fmt: skip
-        dub = self.avatar.dub(clip.path, audio, located=clip.located, **sampling)
-        result = dub.save(self.place(row, clip))
-        return Output(video=result.output, audio=audio, voice=voice, dub=result)
-
-
-def _real(studio: Studio, clip: Footage, other: Footage | None) -> Output:
-    """The footage through the encoder that dubbed videos go through."""
-    out, info = studio.place("real", clip), clip.located.info
-    writer = VideoWriter(
-        out,
-        width=info.width,
-        height=info.height,
-        fps=info.fps,
-        time_base=info.time_base,
-        audio=clip.path,
-        sample_aspect_ratio=info.sample_aspect_ratio,
-    )
-    with writer:
-        for frame in read_frames(clip.path):
-            writer.write(frame.image, frame.pts)
-    return Output(video=out, audio=clip.path, voice=clip)
-
-
-def _copied(studio: Studio, clip: Footage, other: Footage | None) -> Output:
-    """The footage itself, under another clip's sound."""
-    voice = _needed(other)
-    return Output(video=clip.path, audio=voice.path, voice=voice)
-
-
-def _own_audio(studio: Studio, clip: Footage, other: Footage | None) -> Output:
-    return studio.dub("own_audio", clip, clip.path, clip)
-
-
-def _other_audio(studio: Studio, clip: Footage, other: Footage | None) -> Output:
-    voice = _needed(other)
-    return studio.dub("other_audio", clip, voice.path, voice)
-
-
-def _silence(studio: Studio, clip: Footage, other: Footage | None) -> Output:
-    silent = studio.scratch / f"{clip.path.stem}.wav"
-    seconds = float(clip.located.track.times_s[-1]) + 1
-    with wave.open(str(silent), "wb") as file:
-        file.setparams((1, 2, SAMPLE_RATE_HZ, 0, "NONE", ""))
-        file.writeframes(bytes(2 * round(seconds * SAMPLE_RATE_HZ)))
-    return studio.dub("silence", clip, silent, None)
-
-
-def _needed(other: Footage | None) -> Footage:
-    if other is None:
-        raise MediaError("there is no other clip to take speech from", wanted="two clips at least")
-    return other
-
-
-_MAKERS: dict[str, Callable[[Studio, Footage, Footage | None], Output]] = {
-    "real": _real,
-    "copied": _copied,
-    "own_audio": _own_audio,
-    "other_audio": _other_audio,
-    "silence": _silence,
-}
-ROWS = tuple(_MAKERS)
-"""All rows, in the order of the report."""
-
 
 def evaluate(
     avatar: Avatar,
@@ -142,6 +53,8 @@ def evaluate(
     report_dir: Path,
     *,
     rows: Sequence[str] = ROWS,
+    ablations: Mapping[str, Avatar] | None = None,
+    predictions: Mapping[str, Path] | None = None,
     judges: Sequence[Judge] = (),
     sampler: str | None = None,
     steps: int | None = None,
@@ -150,34 +63,43 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure an avatar on held-out clips, each with its own sound; write and return the report.
 
-    The other audio of a clip is that of the next one. A clip that fails is reported with the
-    reason. A step of ``progress`` is finding one clip's face, or one row of it. Apart from
-    ``speed``, ``memory`` and ``machine``, the same seed gives the same report. ``judges`` add their
-    measures to every row (``judges.open_judges``).
+    The other audio of a clip is that of the next one. ``ablations`` are other avatars that dub the
+    same clips with their own sound, ``predictions`` folders of videos that other programs made of
+    them (CLIP.mp4); each is a row of its name, measured in the avatar's crops. ``judges`` add their
+    measures to every row (``judges.open_judges``). ``sampler`` and ``steps`` hold for all avatars;
+    where they are not given each has its own.
+
+    A clip or row that fails is reported with the reason. A step of ``progress`` is finding one
+    clip's face, or one row of it. Apart from ``speed``, ``memory`` and ``machine``, the same seed
+    gives the same report.
 
     Raises:
-        UsageError: no clip, two of one name, or an unknown row, sampler or number of steps.
-        MediaError: the folder cannot be written, or not one clip could be measured.
+        UsageError: no clip, two clips or rows of one name, or an unknown row, sampler or number of
+            steps.
+        MediaError: a folder is missing or cannot be written, or not one clip could be measured.
     """
     named = _named(clips)
-    if unknown := [row for row in rows if row not in ROWS] or ([] if rows else ["nothing"]):
-        raise UsageError(f"no row is called {unknown[0]!r}", wanted=" or ".join(ROWS))
-    _make_folder(report_dir / "videos")
-    defaults = avatar.config.sampling
     with tempfile.TemporaryDirectory(prefix="difftalker-") as scratch:
-        studio = Studio(
-            avatar=avatar,
-            videos=report_dir / "videos",
-            scratch=Path(scratch),
-            sampler=sampler or defaults.sampler,
-            steps=defaults.steps if steps is None else steps,
-            seed=seed,
-        )
-        run = _Run(studio, [row for row in ROWS if row in rows], judges, progress)
+        studios = {
+            name: Studio(
+                avatar=one,
+                videos=report_dir / "videos",
+                scratch=Path(scratch),
+                sampling=one.sampling(sampler=sampler, steps=steps),
+                seed=seed,
+            )
+            for name, one in {"": avatar, **(ablations or {})}.items()
+        }
+        studio = studios.pop("")
+        chosen = makers(studio, rows, studios, predictions or {})
+        _make_folder(report_dir / "videos")
+        run = _Run(studio, chosen, judges, progress)
         run.measure(named)
-    report = run.report()
-    _write(report_dir / "faces.png", run.sheet())
-    _write(report_dir / "report.json", (json.dumps(report, indent=1) + "\n").encode())
+        report = run.report(studios, predictions or {})
+        text = json.dumps(report, indent=1, allow_nan=False) + "\n"
+        _write(report_dir / "report.json", text.encode())
+        for name, content in write_page(report, run.materials, Path(scratch)).items():
+            _write(report_dir / name, content)
     return report
 
 
@@ -203,13 +125,17 @@ class _Run:
     """One evaluation on its way: what was found so far."""
 
     def __init__(
-        self, studio: Studio, rows: Sequence[str], judges: Sequence[Judge], progress: Progress
+        self,
+        studio: Studio,
+        rows: Mapping[str, Maker],
+        judges: Sequence[Judge],
+        progress: Progress,
     ) -> None:
         self.studio, self.rows, self.judges, self.progress = studio, rows, judges, progress
         self.records: dict[str, dict[str, Any]] = {}
         self.figures: dict[str, dict[str, Figures]] = {row: {} for row in rows}
         self.dubs: list[tuple[DubResult, float]] = []
-        self.tiles: list[NDArray[np.uint8]] = []
+        self.materials: list[Material] = []
         self.done = self.total = 0
 
     def measure(self, named: Mapping[str, Path]) -> None:
@@ -219,9 +145,7 @@ class _Run:
         usable = list(footage.values())
         for i, (name, clip) in enumerate(footage.items()):
             other = usable[(i + 1) % len(usable)] if len(usable) > 1 else None
-            made = {row: self._measure_row(row, name, clip, other) for row in self.rows}
-            self._add_rise(name)
-            self._add_tiles(name, clip, made)
+            self._measure_clip(name, clip, other)
         self.progress(STAGE, self.total, self.total)
         if not any(self.figures.values()):
             first = next(message for *_, message in failures(list(self.records.values())))
@@ -247,25 +171,34 @@ class _Run:
         record["frames_with_face"] = int(located.track.found.sum())
         return Footage(path=path, size_px=size_px, located=located, locate_seconds=seconds)
 
-    def _measure_row(
-        self, row: str, name: str, clip: Footage, other: Footage | None
-    ) -> Output | None:
-        """Make and measure one video; what goes wrong with it does not end the run."""
-        self._step(f"{row} {name}")
-        try:
-            output = _MAKERS[row](self.studio, clip, other)
-            scored = score(clip, output, self.judges)
-        except UsageError:
-            raise
-        except Exception as error:
-            self.records[name]["rows"][row] = {"error": reason(error)}
-            return None
+    def _measure_clip(self, name: str, clip: Footage, other: Footage | None) -> None:
+        outputs, openings = {}, {}
+        for row, make in self.rows.items():
+            self._step(f"{row} {name}")
+            try:
+                output = make(clip, other)
+                scored = score(clip, output, self.judges)
+            except UsageError:
+                raise
+            except Exception as error:  # what goes wrong with one video does not end the run
+                self.records[name]["rows"][row] = {"error": reason(error)}
+                continue
+            self._note(row, name, scored, output.note)
+            outputs[row] = output
+            openings[row] = metrics.relative_opening(scored.made.points_px)
+            if output.dub and row in ROWS:
+                self.dubs.append((output.dub, clip.locate_seconds))
+        self._add_rise(name)
+        clip.forget()
+        self.materials.append(Material(name=name, clip=clip, outputs=outputs, openings=openings))
+
+    def _note(self, row: str, name: str, scored: Score, note: str) -> None:
+        record = self.records[name]
         self.figures[row][name] = scored.figures
         if scored.failed:
-            self.records[name].setdefault("failed", {})[row] = dict(scored.failed)
-        if output.dub:
-            self.dubs.append((output.dub, clip.locate_seconds))
-        return output
+            record.setdefault("failed", {})[row] = dict(scored.failed)
+        if note:
+            record.setdefault("notes", {})[row] = note
 
     def _add_rise(self, name: str) -> None:
         own, other = (self.figures.get(row, {}).get(name) for row in ("own_audio", "other_audio"))
@@ -273,34 +206,20 @@ class _Run:
             key = "landmark_error_mouth_crop"
             other["mouth_rise"] = other[key] / own[key] - 1
 
-    def _add_tiles(self, name: str, clip: Footage, made: Mapping[str, Output | None]) -> None:
-        shown = next(((r, out) for r in SHEET_ROWS if (out := made.get(r))), None)
-        if shown is None or len(self.tiles) >= SHEET_CLIPS * 2 * SHEET_COLUMNS:
-            return
-        for label, video in ((name, clip.path), (shown[0], shown[1].video)):
-            tiles = lower_faces(clip, video, SHEET_COLUMNS)
-            cv2.putText(tiles[0], label, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255))
-            self.tiles += tiles
-
-    def sheet(self) -> bytes:
-        """The contact sheet as a PNG file."""
-        image = contact_sheet(self.tiles, SHEET_COLUMNS)
-        return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
-
-    def report(self) -> dict[str, Any]:
+    def report(
+        self, ablations: Mapping[str, Studio], predictions: Mapping[str, Path]
+    ) -> dict[str, Any]:
         """What report.json holds."""
-        studio, config = self.studio, self.studio.avatar.config
+        studio = self.studio
         for row, clips in self.figures.items():
             for name, figures in clips.items():
                 self.records[name]["rows"][row] = {k: _number(v) for k, v in figures.items()}
         return {
             "version": VERSION,
-            "avatar": {
-                "name": studio.avatar.name, "preset": config.preset, "size_px": config.size_px,
-            },
-            "settings": {
-                "sampler": studio.sampler, "steps": studio.steps, "seed": studio.seed,
-            },
+            "avatar": _avatar_facts(studio),
+            "settings": {**asdict(studio.sampling), "seed": studio.seed},
+            "ablations": {name: _avatar_facts(one) for name, one in ablations.items()},
+            "programs": {name: {"folder": one.resolve().name} for name, one in predictions.items()},
             "judges": {
                 judge.name: {"measures": list(judge.measures), **judge.facts}
                 for judge in self.judges
@@ -310,7 +229,7 @@ class _Run:
             "speed": _speed(self.dubs),
             "memory": {"peak_mb": peak_memory_mb()},
             "machine": _machine(studio.avatar.device),
-        }  # fmt: skip
+        }
 
     def _summary(self, row: str) -> dict[str, dict[str, Any]]:
         clips = list(self.figures[row].values())
@@ -331,16 +250,23 @@ class _Run:
         return metrics.ratio_interval(over, under, seed=self.studio.seed, less=1)
 
 
-def failures(clips: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str, str]]:
-    """(clip, row, reason) of what failed, from a report's ``clips``; row is "" for a whole clip."""
-    for clip in clips:
-        if "error" in clip:
-            yield clip["name"], "", clip["error"]
-        for row, figures in clip.get("rows", {}).items():
-            if "error" in figures:
-                yield clip["name"], row, figures["error"]
-        for row, judges in clip.get("failed", {}).items():
-            yield from ((clip["name"], f"{row} {judge}", why) for judge, why in judges.items())
+def _avatar_facts(studio: Studio) -> dict[str, Any]:
+    """What an avatar is, how it draws, and how long it was trained, where its card says so."""
+    avatar, config = studio.avatar, studio.avatar.config
+    stages = avatar.facts.get("stages", {})
+    return {
+        "name": avatar.name,
+        "preset": config.preset,
+        "size_px": config.size_px,
+        "features": config.completion.features,
+        "sampler": studio.sampling.sampler,
+        "steps": studio.sampling.steps,
+        "trained": {
+            stage: {"steps": facts["steps"], "minutes": round(facts["minutes"], 1)}
+            for stage, facts in stages.items()
+        },
+        "clips_train": avatar.facts.get("clips_train"),
+    }
 
 
 def _described(estimate: metrics.Estimate, values: Sequence[float]) -> dict[str, Any]:
@@ -400,29 +326,3 @@ def _write(path: Path, content: bytes) -> None:
         raise MediaError(
             f"could not write {path}: {error.strerror}", fix="free space, or choose another folder"
         ) from error
-
-
-def table(report: Mapping[str, Any]) -> str:
-    """A report's rows as text: a line a measure, a column a row, half the interval after ±."""
-    rows = report["rows"]
-    fullest_first = sorted(rows.values(), key=len, reverse=True)
-    measures = dict.fromkeys(key for figures in fullest_first for key in figures)
-    lines = ["".join([" " * 28, *(f"{row:>18}" for row in rows)])]
-    for key in measures:
-        cells = (_cell(figures.get(key)) for figures in rows.values())
-        lines.append("".join([f"{key:<28}", *(f"{cell:>18}" for cell in cells)]))
-    speed = report["speed"]["frames_per_second"]
-    lines.append(
-        f"{len(report['clips'])} clips" + (f", {speed:.1f} frames a second" if speed else "")
-    )
-    for clip, row, why in failures(report["clips"]):
-        lines.append(f"failed: {' '.join(filter(None, (clip, row)))}: {why}")
-    return "\n".join(lines)
-
-
-def _cell(estimate: Mapping[str, Any] | None) -> str:
-    if estimate is None or estimate["mean"] is None:
-        return "-"
-    if estimate["low"] is None:
-        return f"{estimate['mean']:.4g}"
-    return f"{estimate['mean']:.4g} ±{(estimate['high'] - estimate['low']) / 2:.2g}"

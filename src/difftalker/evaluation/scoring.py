@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Image = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
 
 Figures = dict[str, float]
 """Measure to value; not finite where there was nothing to measure."""
@@ -79,9 +80,11 @@ class Footage:
         path = self.path if video is None else video
         return self._crops.setdefault(path, Crops(path, self.located, self.size_px))
 
-    def forget(self, video: Path) -> None:
-        """Let go of the crops of a video that has been measured."""
-        if video != self.path:
+    def forget(self, video: Path | None = None) -> None:
+        """Let go of the crops of a video that has been measured, or of all."""
+        if video is None:
+            self._crops.clear()
+        elif video != self.path:  # which the next row needs
             self._crops.pop(video, None)
 
     @property
@@ -100,6 +103,8 @@ class Output:
     voice: Footage | None
     """The footage whose speech that is: it shows how the mouth should move."""
     dub: DubResult | None = None
+    note: str = ""
+    """What was done to the video before it was measured, if anything."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +112,8 @@ class Score:
     """What was found out about one video."""
 
     figures: Figures
+    made: FaceTrack
+    """The landmarks found on it, at the times of the footage."""
     failed: Mapping[str, str]
     """Name of a judge that could not judge, and why; its measures are not numbers."""
 
@@ -126,7 +133,7 @@ def score(clip: Footage, output: Output, judges: Sequence[Judge] = ()) -> Score:
         **_completion_errors(clip.located, output.dub),
         **_found_again(clip.located, made),
         "open_corr": _opening_correlation(made, output.voice),
-        **_picture_figures(clip, output.video),
+        **_picture_figures(clip, output.video, made),
         "silence_leak": metrics.silence_leak(made.points_px, made.times_s, silent),
     }
     failed: dict[str, str] = {}
@@ -137,7 +144,7 @@ def score(clip: Footage, output: Output, judges: Sequence[Judge] = ()) -> Score:
         except Exception as error:
             failed[judge.name] = reason(error)
     clip.forget(output.video)
-    return Score(figures=figures, failed=failed)
+    return Score(figures=figures, made=made, failed=failed)
 
 
 def reason(error: Exception) -> str:
@@ -146,15 +153,6 @@ def reason(error: Exception) -> str:
         return str(error)
     logger.warning("an unexpected failure", exc_info=error)
     return f"{type(error).__name__}: {error}"
-
-
-def lower_faces(clip: Footage, video: Path, count: int) -> list[Image]:
-    """The lower half of the face in ``count`` frames spread over a video of the clip."""
-    found = np.flatnonzero(clip.found)
-    wanted = found[np.linspace(0, len(found) - 1, count).round().astype(int)].tolist()
-    top = clip.size_px * 3 // 8
-    shown = {i: crop[top:] for i, crop in enumerate(clip.crops(video)) if i in wanted}
-    return [shown[i].copy() for i in wanted]
 
 
 def _track_again(video: Path, located: Located) -> FaceTrack:
@@ -208,42 +206,81 @@ def _opening_correlation(made: FaceTrack, voice: Footage | None) -> float:
     )
 
 
-def _picture_figures(clip: Footage, video: Path) -> Figures:
+def _picture_figures(clip: Footage, video: Path, made: FaceTrack) -> Figures:
     """Pixels of a video against its footage's, in the same crops, in frames with a face."""
-    frames = list(_frame_figures(clip, video))
+    frames = list(_frame_figures(clip, video, made))
     columns = {key: np.array([frame[key] for frame in frames]) for key in frames[0]}
-    means = ("psnr_crop", "psnr_lower", "ssim_crop", "ssim_lower")
-    ratios = ("sharpness", "flicker", "seam")
+    ratios = [key for key in columns if f"{key}_true" in columns]
+    means = [key for key in columns if key.startswith(("psnr", "ssim"))]
     return {
         **{key: float(columns[key].mean()) for key in means},
         **{key: _ratio(columns[key], columns[f"{key}_true"]) for key in ratios},
     }
 
 
-def _frame_figures(clip: Footage, video: Path) -> Iterator[Figures]:
+def _frame_figures(clip: Footage, video: Path, track: FaceTrack) -> Iterator[Figures]:
     """The figures of each frame with a face; what is later a ratio, for both videos."""
     before: tuple[Image, Image] | None = None
+    moving = _moving_parts(clip, track)
     pairs = zip(clip.crops(video), clip.crops(), strict=True)
     for i, (made, true) in enumerate(pairs):
         if not clip.found[i]:
             before = None
             continue
         box = clip.located.framing.boxes[i]
-        mask = _inside(box, clip.size_px)
-        similarity = metrics.ssim_map(made, true)
+        lower = _inside(box, clip.size_px)
         yield {
-            "psnr_crop": metrics.psnr(made, true),
-            "psnr_lower": metrics.psnr(made, true, mask),
-            "ssim_crop": metrics.masked_mean(similarity),
-            "ssim_lower": metrics.masked_mean(similarity, mask),
-            "sharpness": metrics.detail_energy(made, mask),
-            "sharpness_true": metrics.detail_energy(true, mask),
-            "flicker": metrics.frame_change(made, before[0], mask) if before else np.nan,
-            "flicker_true": metrics.frame_change(true, before[1], mask) if before else np.nan,
-            "seam": metrics.seam_step(made, box),
-            "seam_true": metrics.seam_step(true, box),
+            **_likeness(made, true, lower, _face(clip, i)),
+            **_beside("sharpness", *(metrics.detail_energy(one, lower) for one in (made, true))),
+            **_beside("seam", *(metrics.seam_step(one, box) for one in (made, true))),
+            **_flicker((made, true), before, lower, moving[i] | moving[max(i - 1, 0)]),
         }
         before = made, true
+
+
+def _likeness(made: Image, true: Image, lower: Mask, face: Mask) -> Figures:
+    """PSNR and SSIM over the whole crop, the lower region and the face."""
+    similarity = metrics.ssim_map(made, true)
+    places = {"crop": None, "lower": lower, "face": face}
+    return {
+        **{f"psnr_{part}": metrics.psnr(made, true, mask) for part, mask in places.items()},
+        **{f"ssim_{part}": metrics.masked_mean(similarity, mask) for part, mask in places.items()},
+    }
+
+
+def _flicker(
+    now: tuple[Image, Image], before: tuple[Image, Image] | None, lower: Mask, moving: Mask
+) -> Figures:
+    """Changes since the frame before in the lower region, and in its parts apart."""
+    parts = {"": lower, "_static": lower & ~moving, "_moving": lower & moving}
+    figures: Figures = {}
+    for part, mask in parts.items():
+        changes = [np.nan, np.nan]
+        if before is not None:
+            pairs = zip(now, before, strict=True)
+            changes = [metrics.frame_change(*pair, mask) for pair in pairs]
+        figures |= _beside(f"flicker{part}", *changes)
+    return figures
+
+
+def _beside(name: str, made: float, true: float) -> Figures:
+    return {name: made, f"{name}_true": true}
+
+
+def _face(clip: Footage, frame: int) -> Mask:
+    """The hull of all landmarks of the footage: the face from the brows to the chin."""
+    return metrics.hull_mask(clip.located.framing.points_crop[frame] * clip.size_px, clip.size_px)
+
+
+def _moving_parts(clip: Footage, made: FaceTrack) -> list[Mask]:
+    """Where chin and mouth are in each frame, of the footage or of the output."""
+    framing, size = clip.located.framing, clip.size_px
+    of_made = framing.crop.to_crop(made.points_px)
+    return [
+        metrics.hull_mask(true[list(metrics.MOVING)] * size, size)
+        | metrics.hull_mask(seen[list(metrics.MOVING)] * size, size)
+        for true, seen in zip(framing.points_crop, of_made, strict=True)
+    ]
 
 
 def _inside(box: NDArray[np.int32], size_px: int) -> NDArray[np.bool_]:
