@@ -310,7 +310,8 @@ def test_the_branch_is_a_copy_of_the_priors_encoder() -> None:
 def test_the_branch_has_a_map_for_every_level() -> None:
     net = synthesis(stir=True)
     _, known, _, maps = inputs()
-    sizes = [(m.shape[1], m.shape[2], m.shape[3]) for m in net.branch(maps, known)]
+    context = net.prior.context.expand(2, -1, -1)
+    sizes = [(m.shape[1], m.shape[2], m.shape[3]) for m in net.branch(maps, known, context)]
     first, second = DEBUG.prior.channels
     assert sizes == [(first, 8, 8), (second, 4, 4)]
 

@@ -19,6 +19,11 @@ DEFAULT_CRF = 14
 
 STAGES = ("landmarks", "autoencoder", "prior", "synthesis")
 
+MASKS = ("jaw", "mouth")
+"""What is made anew: the lower face with its jaw line, or the mouth alone."""
+GUIDANCES = ("landmarks", "audio")
+"""What tells the synthesis of the mouth."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionConfig:
@@ -102,9 +107,15 @@ class SynthesisConfig:
     heads: int = 4
     window: int = 8
     """Side of the windows of cross-attention, in positions of the level."""
+    guidance: str = "landmarks"
+    """``landmarks``, drawn; or ``audio``, the paper's ablation (Section 3.4): no landmarks, and the
+    speech features around the frame as the prompt, with as many parameters in place of the stem."""
+    tune_prior: bool = False
+    """Whether this stage goes on training the prior, which the paper freezes."""
 
     def __post_init__(self) -> None:
         _check(len(self.stem_channels) == 3, "stem_channels", self.stem_channels, "3 numbers")
+        _check(self.guidance in GUIDANCES, "guidance", self.guidance, " or ".join(GUIDANCES))
         _positive(self, "heads", "window")
 
 
@@ -133,6 +144,9 @@ class ModelConfig:
     preset: str = "tiny"
     size_px: int = 256
     """Side of the crop that the networks see."""
+    mask: str = "jaw"
+    """What is made anew: ``jaw``, the lower face with its whole jaw line, or ``mouth``, a box that
+    leaves the jaw line visible (an ablation: a jaw that is seen tells of the mouth)."""
     completion: CompletionConfig = field(default_factory=CompletionConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
@@ -144,6 +158,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check(self.size_px % 64 == 0, "size_px", self.size_px, "a multiple of 64")
+        _check(self.mask in MASKS, "mask", self.mask, " or ".join(MASKS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +275,35 @@ def tiny() -> Config:
     )
 
 
+def half() -> Config:
+    """``tiny`` at half its side and two thirds of its width: for comparisons of many variants."""
+    return Config(
+        model=ModelConfig(
+            preset="half",
+            size_px=128,
+            completion=CompletionConfig(width=64, audio_dim=64),
+            autoencoder=AutoencoderConfig(channels=(64, 128)),
+            prior=PriorConfig(channels=(64, 96, 128)),
+            synthesis=SynthesisConfig(stem_channels=(16, 32, 48)),
+        ),
+        training=TrainingConfig(
+            landmarks=StageConfig(
+                steps=700, batch=4, learning_rate=8e-4, ema=0.99, validate_every=350
+            ),
+            autoencoder=StageConfig(
+                steps=700, batch=8, learning_rate=8e-4, ema=0.99, validate_every=350
+            ),
+            prior=StageConfig(
+                steps=600, batch=16, learning_rate=8e-4, ema=0.99, validate_every=300
+            ),
+            synthesis=StageConfig(
+                steps=700, batch=16, learning_rate=8e-4, ema=0.99, validate_every=350
+            ),
+            latent_stride=3,
+        ),
+    )
+
+
 def base() -> Config:
     """About 80 million parameters, for one GPU."""
     return Config(
@@ -302,6 +346,7 @@ def sd15() -> Config:
 
 PRESETS: dict[str, Callable[[], Config]] = {
     "debug": debug,
+    "half": half,
     "tiny": tiny,
     "base": base,
     "sd15": sd15,

@@ -93,7 +93,11 @@ class Located:
         """(frames,): how much of the new mouth each frame shows; 0 where it keeps its own."""
         return strengths(self.spans, self.track.times_s)
 
-    def shown(self, timeline: Timeline, size_px: int) -> Located:
+    def framed(self, config: ModelConfig) -> Located:
+        """The same with crop and mask boxes as an avatar's networks want them."""
+        return replace(self, framing=frame_face(self.track, config.size_px, config.mask))
+
+    def shown(self, timeline: Timeline, config: ModelConfig) -> Located:
         """The same for the frames of a timeline."""
         if timeline.is_footage:
             return self
@@ -104,7 +108,7 @@ class Located:
             cuts=timeline.cuts(self.track.cuts),
             why=self.track.why[timeline.source],
         )
-        return replace(self, track=track, framing=frame_face(track, size_px))
+        return replace(self, track=track).framed(config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +138,16 @@ class DubResult:
 
 
 def locate(
-    video: Path, size_px: int, progress: Progress = _silent, face: Choice | None = None
+    video: Path,
+    size_px: int,
+    progress: Progress = _silent,
+    face: Choice | None = None,
+    *,
+    mask: str = "jaw",
 ) -> Located:
     """Find and follow the chosen face; one pass over the footage that keeps points alone.
+
+    ``size_px`` and ``mask`` are those of the avatar (:class:`difftalker.config.ModelConfig`).
 
     Raises:
         MediaError: the footage cannot be read.
@@ -151,7 +162,8 @@ def locate(
             progress("locate", done, max(total, done))
 
     found = track(counted(), source=video, face=face)
-    return Located(video=video, info=info, track=found, framing=frame_face(found, size_px))
+    framing = frame_face(found, size_px, mask)
+    return Located(video=video, info=info, track=found, framing=framing)
 
 
 def check_pair(track: LandmarkTrack, video: Path) -> VideoInfo:
@@ -268,10 +280,8 @@ class Avatar:
         Raises:
             MediaError: the sound cannot be read, or has no length.
         """
-        config = self.config.completion
-        windows = hear(audio, located.track.times_s, self._speech_encoder(config), config.window)
         pieces = []
-        for piece in self._completed(located, windows):
+        for piece in self._completed(located, self.windows(located, audio)):
             pieces.append(piece)
             progress("complete", sum(map(len, pieces)), len(located))
         return np.concatenate(pieces)
@@ -290,7 +300,9 @@ class Avatar:
             MediaError: footage or sound cannot be read.
             FaceError: the footage shows no face, or none of whom ``face`` means.
         """
-        located = locate(Path(video), self.config.size_px, progress, Choice.parse(face))
+        located = locate(
+            Path(video), self.config.size_px, progress, Choice.parse(face), mask=self.config.mask
+        )
         return self.as_track(located, self.complete(located, Path(audio), progress))
 
     def as_track(self, located: Located, points_crop: NDArray[np.float32]) -> LandmarkTrack:
@@ -328,14 +340,21 @@ class Avatar:
         ``face`` says whom, where there are several people: ``largest``, ``leftmost``,
         ``rightmost``, ``center``, a number (``face.people.Choice.number``), or a picture's file.
         ``located`` and ``landmarks`` (frames, 68, 2; crop units) are used where given; a track of
-        landmarks says where the face is, too.
+        landmarks says where the face is, too. Crop and mask of ``located`` become the avatar's.
 
         Raises:
-            UsageError: there is no such sampler or face, or the number of steps is not positive.
+            UsageError: there is no such sampler or face, the number of steps is not positive, or
+                landmarks are given to an avatar that paints without any.
             TrackError: the track belongs to other footage, or to an avatar of another size.
         """
         whom = Choice.parse(face)
         chosen = self.sampling(sampler=sampler, steps=steps)
+        located = located.framed(self.config) if located else None
+        if landmarks is not None and self.hears:
+            raise UsageError(
+                f"landmarks for the avatar {self.name}, which paints from speech alone",
+                wanted="an avatar whose guidance is landmarks",
+            )
         if isinstance(landmarks, LandmarkTrack):
             located = located_by(landmarks, Path(video), self.config.size_px)
             landmarks = landmarks.points_crop
@@ -353,34 +372,62 @@ class Avatar:
             steps=own.steps if steps is None else steps,
         )
 
+    @property
+    def hears(self) -> bool:
+        """Whether speech guides the painting in the place of landmarks (an ablation)."""
+        return self.config.synthesis.guidance == "audio"
+
+    def control(
+        self, points_crop: NDArray[np.float32], windows: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
+        """What guides the painting: points (n, 68, 2), or windows (n, W, features).
+
+        Raises:
+            UsageError: windows guide it, and there are none.
+        """
+        if self.hears and windows is None:
+            raise UsageError(
+                f"no speech for the avatar {self.name}, which paints from speech alone",
+                wanted="windows of speech features",
+            )
+        return windows if self.hears and windows is not None else points_crop
+
+    def windows(self, located: Located, audio: Path) -> WindowStream:
+        """The speech around each frame, as the avatar's networks hear it."""
+        config = self.config.completion
+        return hear(audio, located.track.times_s, self._speech_encoder(config), config.window)
+
     def paint(
         self,
         crops: NDArray[np.uint8],
         boxes: NDArray[np.int32],
-        points_crop: NDArray[np.float32],
+        control: NDArray[np.float32],
         sampling: SamplingConfig,
         seed: int = 0,
     ) -> NDArray[np.uint8]:
-        """New lower faces; crops (n, S, S, 3), boxes (n, 4), points (n, 68, 2) -> (n, S, S, 3).
+        """New lower faces; crops (n, S, S, 3), boxes (n, 4), control -> (n, S, S, 3).
 
-        What the crops show within their boxes never reaches the networks. All frames start from
-        one noise, so that neighbours differ by their landmarks alone.
+        ``control`` is points (n, 68, 2), crop units, or what :meth:`control` gave. What the crops
+        show within their boxes never reaches the networks. All frames start from one noise, so
+        that neighbours differ by their landmarks alone.
         """
-        maps = torch.from_numpy(landmark_maps(points_crop, self.config.size_px))
+        given = control if self.hears else landmark_maps(control, self.config.size_px)
+        guides = torch.from_numpy(given)
         with torch.inference_mode(), self._autocast():
             pixels = to_pixels(torch.from_numpy(crops).to(self.device))
             places = torch.from_numpy(boxes).to(self.device)
             hidden = paint_out(pixels, box_mask(places, pixels.shape[-1]))
             known = self.networks.autoencoder.encode(hidden)
             mask = box_mask(places, known.shape[-1], 8)
-            latents = self._sampled(known, mask, maps, sampling, seed)
+            latents = self._sampled(known, mask, guides, sampling, seed)
             return to_images(self.networks.autoencoder.decode(latents)).cpu().numpy()
 
     def _sampled(
-        self, known: Tensor, mask: Tensor, maps: Tensor, sampling: SamplingConfig, seed: int
+        self, known: Tensor, mask: Tensor, guides: Tensor, sampling: SamplingConfig, seed: int
     ) -> Tensor:
         net, prior = self.networks.synthesis, self.config.prior
-        guidance = net.guide(maps.to(self.device).float() / 255, known)
+        scale = 1 if self.hears else 255
+        guidance = net.guide(guides.to(self.device).float() / scale, known)
         # Drawn on the CPU, so that a seed means the same on every device.
         noise = torch.randn(known.shape[1:], generator=torch.Generator().manual_seed(seed))
         return sample(
@@ -490,7 +537,7 @@ class Dub:
         with journal:
             footage = self._locate(journal, progress)
             timeline = self._timeline(footage, fit)
-            located = footage.shown(timeline, self.avatar.config.size_px)
+            located = footage.shown(timeline, self.avatar.config)
             points = self._points(located, journal, progress)
             with writer:
                 painted = self._painted(located, points, play(self.video, timeline), journal)
@@ -510,14 +557,15 @@ class Dub:
         """The footage's face, as given, as kept, or found now."""
         if self._located is not None:
             return self._located
-        size_px, photo = self.avatar.config.size_px, self.face.picture
+        config, photo = self.avatar.config, self.face.picture
         whom = repr(self.face) if photo is None else file_hash(photo)
         key = key_of(__version__, file_hash(self.video), whom)
         if kept := journal.get("track", key):
             face = FaceTrack.from_arrays(unpack(kept))
-            info, framing = probe_video(self.video), frame_face(face, size_px)
+            framing = frame_face(face, config.size_px, config.mask)
+            info = probe_video(self.video)
             return Located(video=self.video, info=info, track=face, framing=framing)
-        located = locate(self.video, size_px, progress, self.face)
+        located = locate(self.video, config.size_px, progress, self.face, mask=config.mask)
         journal.put("track", key, pack(vars(located.track)))
         return located
 
@@ -551,14 +599,19 @@ class Dub:
     ) -> Iterator[tuple[Frame, NDArray[np.uint8]]]:
         """Each frame with its new picture; frames that are not driven pass untouched."""
         framing, size = located.framing, self.avatar.config.size_px
+        heard = self.avatar.windows(located, self.audio) if self.avatar.hears else None
         numbered = zip(range(len(located)), frames, strict=False)
         while chunk := list(itertools.islice(numbered, CHUNK_FRAMES)):
+            shown = slice(chunk[0][0], chunk[-1][0] + 1)
+            windows = heard.take(located.track.times_s[shown]) if heard else None
+            control = self.avatar.control(points[shown], windows)
             driven = [i for i, _ in chunk if located.strength[i] > 0]
             faces = {}
             if driven:
                 images = {i: frame.image for i, frame in chunk}
                 crops = np.stack([cut(images[i], framing.crop, i, size) for i in driven])
-                made = self._faces(crops, framing.boxes[driven], points[driven], journal)
+                guides = control[np.array(driven) - shown.start]
+                made = self._faces(crops, framing.boxes[driven], guides, journal)
                 faces = dict(zip(driven, made, strict=True))
             for i, frame in chunk:
                 if i in faces:
@@ -571,7 +624,7 @@ class Dub:
         self,
         crops: NDArray[np.uint8],
         boxes: NDArray[np.int32],
-        points: NDArray[np.float32],
+        control: NDArray[np.float32],
         journal: Journal,
     ) -> NDArray[np.uint8]:
         """The crops (n, S, S, 3) with new lower faces, as kept or painted now.
@@ -582,12 +635,12 @@ class Dub:
         for crop, (top, bottom, left, right) in zip(hidden, boxes, strict=True):
             crop[top:bottom, left:right] = 0
         how = (self.avatar.fingerprint, repr(self.sampling), self.seed)
-        key = key_of(*how, boxes, points, hidden)
+        key = key_of(*how, boxes, control, hidden)
         rows, columns = _kept_region(boxes, crops.shape[1])
         out = crops.copy()
         kept = journal.get("faces", key)
         if kept is None:
-            made = self.avatar.paint(hidden, boxes, points, self.sampling, self.seed)
+            made = self.avatar.paint(hidden, boxes, control, self.sampling, self.seed)
             out[:, rows, columns] = made[:, rows, columns]
             journal.put("faces", key, _film_strip(out[:, rows, columns]))
         else:

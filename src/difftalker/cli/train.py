@@ -33,7 +33,7 @@ def train(
         footage: Video files, folders of them, or one dataset made by `difftalker prepare`.
         output: The avatar's folder.
         consent: Who agreed to this avatar, and how; it stands on the avatar's card.
-        preset: Sizes of the networks: debug, tiny, base or sd15.
+        preset: Sizes of the networks: debug, half, tiny, base or sd15.
         completion: How speech moves the landmarks: default, or paper.
         stage: Train this stage alone: landmarks, autoencoder, prior or synthesis. May be given
             several times; the avatar is written once all are finished.

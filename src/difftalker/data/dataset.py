@@ -13,26 +13,32 @@ from numpy.typing import NDArray
 
 from difftalker.data.prepare import load_manifest
 from difftalker.errors import MediaError, UsageError
+from difftalker.face.crop import mask_boxes
+from difftalker.face.detect import FaceTrack
 from difftalker.speech.windows import windows
 
 
 class ClipData:
     """One clip of a prepared dataset."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mask: str = "jaw") -> None:
+        """``mask`` says what its boxes hold (:func:`difftalker.face.crop.mask_boxes`)."""
         self.name = folder.name
         self._folder = folder
         try:
             with np.load(folder / "track.npz", allow_pickle=False) as arrays:
                 self.points_crop: NDArray[np.float32] = arrays["points_crop"]
-                self.boxes: NDArray[np.int32] = arrays["boxes"]
                 self.times_s: NDArray[np.float64] = arrays["times_s"]
                 self.found: NDArray[np.bool_] = arrays["found"]
+                # Datasets made before cuts were kept do not know of any.
+                cuts = arrays["cuts"] if "cuts" in arrays else np.zeros(0, np.int64)
+                boxes: NDArray[np.int32] = arrays["boxes"]
         except (OSError, KeyError, ValueError, BadZipFile) as error:
             raise MediaError(
                 f"the clip {folder} of the dataset cannot be read: {error}",
                 fix="delete its folder and run `difftalker prepare` again",
             ) from error
+        self.boxes = boxes if mask == "jaw" else self._boxes(mask, cuts)
 
     def __len__(self) -> int:
         return len(self.times_s)
@@ -42,6 +48,16 @@ class ClipData:
         """(frames, size, size, 3) RGB, mapped from disk."""
         loaded: NDArray[np.uint8] = np.load(self._folder / "frames.npy", mmap_mode="r")
         return loaded
+
+    def _boxes(self, mask: str, cuts: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Boxes of another mask than the stored one, shot by shot as in use."""
+        missing = np.where(self.found[:, None, None], self.points_crop, np.nan)
+        face = FaceTrack(times_s=self.times_s, points_px=missing.astype(np.float32), cuts=cuts)
+        size_px = self.frames.shape[1]
+        shots = face.shots()
+        return np.concatenate(
+            [mask_boxes(self.points_crop[s], self.times_s[s], size_px, mask) for s in shots]
+        )
 
     def windows(self, features: str, size: int) -> NDArray[np.float32]:
         """(frames, size, dim): the features around each frame."""
@@ -63,14 +79,16 @@ class Dataset:
     validation: list[ClipData]
 
 
-def load_dataset(folder: Path, *, validation_clips: int) -> Dataset:
+def load_dataset(folder: Path, *, validation_clips: int, mask: str = "jaw") -> Dataset:
     """Open a dataset; every so-manieth clip is held out, the same ones each time.
+
+    ``mask`` says what the clips' boxes hold.
 
     Raises:
         MediaError: there is no dataset, or it is damaged.
     """
     manifest = load_manifest(folder)
-    clips = [ClipData(folder / "clips" / clip.name) for clip in manifest.clips]
+    clips = [ClipData(folder / "clips" / clip.name, mask) for clip in manifest.clips]
     held_out = set(_spread(len(clips), validation_clips))
     train = [clip for i, clip in enumerate(clips) if i not in held_out]
     # A single clip has to serve for both.

@@ -96,4 +96,6 @@ def _identity(
     digest = hashlib.sha256()
     for tensor in autoencoder.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return {"weights": digest.hexdigest(), "clips": [c.name for c in clips], "stride": stride}
+    boxes = hashlib.sha256(b"".join(c.boxes.tobytes() for c in clips)).hexdigest()
+    names = [c.name for c in clips]
+    return {"weights": digest.hexdigest(), "boxes": boxes, "clips": names, "stride": stride}

@@ -3,7 +3,7 @@
     DATASET/manifest.json             what is in it, with hashes, and what was left out and why
     DATASET/clips/NAME/clip.json      source, hash, rate, number of frames
                       /frames.npy     (frames, size, size, 3) uint8 RGB crops
-                      /track.npz      points_crop, boxes, centre_px, side_px, times_s, found
+                      /track.npz      points_crop, boxes, centre_px, side_px, times_s, found, cuts
                       /FEATURES.npy   (T, dim) float16 speech features at 50 Hz, one file a kind
 
 A clip is built in a hidden folder and appears by one rename, so a run that was stopped goes on
@@ -248,6 +248,7 @@ def _write_track(path: Path, face: FaceTrack, framing: Framing) -> None:
         side_px=framing.crop.side_px,
         times_s=face.times_s,
         found=face.found,
+        cuts=face.cuts,
     )
 
 

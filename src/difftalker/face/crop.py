@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from difftalker.config import MASKS
+from difftalker.errors import UsageError
 from difftalker.face.detect import FaceTrack, smooth
 from difftalker.face.landmarks import BROWS, EYES, JAW, NOSE, NOSE_BASE
 
@@ -26,6 +28,13 @@ _CROP_PER_FACE = 3.2
 """Crop side over the face's scale: the distance from the brows to the base of the nose."""
 _CENTRE_BELOW = 0.5
 """How far the crop's centre lies below the centre of brows, eyes and nose, in face scales."""
+_BOX_TOP = -0.08
+_BOX_BOTTOM = {"jaw": 1.38, "mouth": 0.7}
+"""Where mask boxes begin and end below the base of the nose, in heights from brows to there."""
+_BOX_INSET = {"jaw": 0.0, "mouth": 0.2}
+"""How far their sides lie within the ends of the jaw, in widths between these."""
+_BOX_MARGIN = {"jaw": 0.02, "mouth": 0.0}
+"""How far beyond that, crop units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,23 +89,33 @@ def frame_rate(times_s: NDArray[np.float64]) -> float:
 
 
 def mask_boxes(
-    points_crop: NDArray[np.float32], times_s: NDArray[np.float64], size_px: int
+    points_crop: NDArray[np.float32],
+    times_s: NDArray[np.float64],
+    size_px: int,
+    mask: str = "jaw",
 ) -> NDArray[np.int32]:
-    """The lower face with its whole jaw line, from the upper points alone.
+    """What is made anew, from the upper points alone.
 
-    ``points_crop`` (frames, 68, 2), finite; result (frames, 4): top, bottom, left, right in
-    pixels of a crop of ``size_px``, multiples of 8, half-open.
+    ``jaw`` is the lower face with its whole jaw line; ``mouth`` ends between the lips and the chin
+    and within the cheeks. ``points_crop`` (frames, 68, 2), finite; result (frames, 4): top, bottom,
+    left, right in pixels of a crop of ``size_px``, multiples of 8, half-open.
+
+    Raises:
+        UsageError: there is no such mask.
     """
+    if mask not in MASKS:
+        raise UsageError(f"no mask is called {mask!r}", wanted=" or ".join(MASKS))
     steady = smooth(points_crop, STEADY_S * frame_rate(times_s))
     brow, nose = steady[:, BROWS, 1].mean(1), steady[:, NOSE_BASE, 1]
     scale = nose - brow
     left, right = steady[:, JAW[0], 0], steady[:, JAW[16], 0]
+    inward = _BOX_INSET[mask] * (right - left) - _BOX_MARGIN[mask]
     box = np.stack(
         [
-            np.floor((nose - 0.08 * scale) * size_px / CELL),
-            np.ceil((nose + 1.38 * scale) * size_px / CELL),
-            np.floor((left - 0.02) * size_px / CELL),
-            np.ceil((right + 0.02) * size_px / CELL),
+            np.floor((nose + _BOX_TOP * scale) * size_px / CELL),
+            np.ceil((nose + _BOX_BOTTOM[mask] * scale) * size_px / CELL),
+            np.floor((left + inward) * size_px / CELL),
+            np.ceil((right - inward) * size_px / CELL),
         ],
         1,
     )
@@ -211,12 +230,15 @@ class Framing:
     """(frames, 4): the mask box, top, bottom, left, right, in pixels of the crop."""
 
 
-def frame_face(track: FaceTrack, size_px: int) -> Framing:
+def frame_face(track: FaceTrack, size_px: int, mask: str = "jaw") -> Framing:
     """Crop, points in crop units and mask boxes of a track with at least one face.
 
     Every shot stands for itself: nothing is smoothed or interpolated across a cut.
+
+    Raises:
+        UsageError: there is no such mask.
     """
-    shots = [_frame_shot(track.part(shot), size_px) for shot in track.shots()]
+    shots = [_frame_shot(track.part(shot), size_px, mask) for shot in track.shots()]
     return Framing(
         crop=CropTrack(
             centre_px=np.concatenate([shot.crop.centre_px for shot in shots]),
@@ -228,12 +250,12 @@ def frame_face(track: FaceTrack, size_px: int) -> Framing:
     )
 
 
-def _frame_shot(track: FaceTrack, size_px: int) -> Framing:
+def _frame_shot(track: FaceTrack, size_px: int, mask: str) -> Framing:
     crop = steady_crop(track)
     points = crop.to_crop(track.points_px)
     frames, found = np.arange(len(track)), np.flatnonzero(track.found)
     flat = points.reshape(len(points), -1)
     filled = [np.interp(frames, found, column[found]) for column in flat.T]
     whole = np.stack(filled, 1).reshape(points.shape).astype(np.float32)
-    boxes = mask_boxes(whole, track.times_s, size_px)
+    boxes = mask_boxes(whole, track.times_s, size_px, mask)
     return Framing(crop=crop, points_crop=whole, found=track.found, boxes=boxes)

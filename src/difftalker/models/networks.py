@@ -91,7 +91,9 @@ def build(config: ModelConfig, architecture: Mapping[str, Any] | None = None) ->
     return Networks(
         completion=CompletionNet(config.completion),
         autoencoder=build_autoencoder(config, shape.get("vae")),
-        synthesis=SynthesisNet(config.synthesis, build_prior(config, shape.get("unet"))),
+        synthesis=SynthesisNet(
+            config.synthesis, build_prior(config, shape.get("unet")), config.completion
+        ),
     )
 
 

@@ -5,7 +5,11 @@ It sees what is known of a frame (the clean latents above, the landmarks everywh
 so it runs once a frame while the prior runs once a step. Its features enter the frozen decoder
 through cross-attention, whose output is zero at the start.
 
-Shape letters: B frames, C latent channels, D channels of a level, H W its size.
+The ablation without landmarks (Section 3.4) has the speech around the frame as the prompt of both
+U-Nets in the place of the drawn landmarks.
+
+Shape letters: B frames, C latent channels, D channels of a level, H W its size, W speech features
+in a window, L tokens of a prompt.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from difftalker.config import PriorConfig, SynthesisConfig
+from difftalker.config import CompletionConfig, PriorConfig, SynthesisConfig
 from difftalker.errors import AssetError
 from difftalker.face.draw import CHANNELS
 from difftalker.models.autoencoder import from_layout
@@ -117,33 +121,54 @@ class UNetEncoder(nn.Module):
         return Encoded(middle=middle, skips=skips, embedding=embedding)
 
 
+class AudioPrompt(nn.Module):
+    """Speech features as a prompt, one token a feature; zero at the start.
+
+    Its width is chosen so that it has about as many parameters as the stem over drawn landmarks
+    whose place it takes.
+    """
+
+    def __init__(self, speech: CompletionConfig, width: int, parameters: int) -> None:
+        super().__init__()
+        dim, window = speech.feature_dim, speech.window
+        hidden = max(8, (parameters - window * width) // (dim + width + 1))
+        self.position = nn.Parameter(torch.zeros(window, width))
+        self.read = nn.Sequential(
+            nn.LayerNorm(dim, elementwise_affine=False),
+            nn.Linear(dim, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, width, bias=False),
+        )
+        nn.init.zeros_(self.read[-1].weight)  # type: ignore[arg-type]
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """(B, W, features) -> (B, W, D)."""
+        tokens: Tensor = self.read(windows) + self.position
+        return tokens
+
+
 class LandmarkBranch(nn.Module):
     """A trainable copy of the prior's encoder that reads drawn landmarks."""
 
     def __init__(self, config: SynthesisConfig, prior: Prior) -> None:
         super().__init__()
         self.encoder = copy.deepcopy(UNetEncoder(prior.unet)).requires_grad_(True)
-        channels = (len(CHANNELS), *config.stem_channels)
-        width = prior.unet.config.block_out_channels[0]
-        self.stem = nn.Sequential(
-            *(
-                layer
-                for a, b in pairwise(channels)
-                for layer in (nn.Conv2d(a, b, 3, stride=2, padding=1), nn.SiLU())
-            ),
-            nn.Conv2d(channels[-1], width, 3, padding=1),
-        )
+        stem = _new_stem(config, prior.unet.config.block_out_channels[0])
+        self.stem = stem if config.guidance == "landmarks" else None
         self.register_buffer("context", prior.context.clone())
         levels = prior.unet.config.block_out_channels
         self.lateral = nn.ModuleList(
             nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(levels)
         )
 
-    def forward(self, maps: Tensor, known: Tensor) -> list[Tensor]:
-        """Maps (B, K, S, S) in 0..1, known latents (B, C, H, W) -> a map a level, finest first."""
-        steps = torch.zeros(len(maps), device=maps.device)
-        context = self.context.expand(len(maps), -1, -1)  # type: ignore[operator]
-        encoded = self.encoder(known, steps, context, self.stem(maps))
+    def forward(self, maps: Tensor | None, known: Tensor, context: Tensor) -> list[Tensor]:
+        """Maps (B, K, S, S) in 0..1, known latents (B, C, H, W) -> a map a level, finest first.
+
+        ``context`` (B, L, D) is the prompt; there are no maps where it takes their place.
+        """
+        steps = torch.zeros(len(known), device=known.device)
+        drawn = 0.0 if maps is None or self.stem is None else self.stem(maps)
+        encoded = self.encoder(known, steps, context, drawn)
         levels = _last_of_each_size([*encoded.skips, encoded.middle])
         # Coarse levels tell finer ones what they are part of, as in a feature pyramid.
         for i in reversed(range(len(levels) - 1)):
@@ -222,16 +247,22 @@ class Guidance:
     """What the landmark branch found, ready for every step of sampling."""
 
     keys_values: list[tuple[Tensor, Tensor]]
+    context: Tensor
+    """(B, L, D): the prompt of the prior."""
 
 
 class SynthesisNet(nn.Module):
     """The two branches of Figure 1 together."""
 
-    def __init__(self, config: SynthesisConfig, prior: Prior) -> None:
+    def __init__(
+        self, config: SynthesisConfig, prior: Prior, speech: CompletionConfig | None = None
+    ) -> None:
+        """``speech`` says what is heard where audio is the guidance."""
         super().__init__()
         self.config = config
-        self.prior = prior.requires_grad_(False)
+        self.prior = prior.requires_grad_(config.tune_prior)
         self.branch = LandmarkBranch(config, prior)
+        self.prompt = _new_prompt(config, prior, speech or CompletionConfig())
         channels = tuple(prior.unet.config.block_out_channels)
         embedding = prior.unet.time_embedding.linear_2.out_features
         # After the middle, and after each up block: (decoder channels, branch channels).
@@ -241,17 +272,26 @@ class SynthesisNet(nn.Module):
         ]
         self.cross = nn.ModuleList(WindowCrossAttention(config, c, g, embedding) for c, g in places)
 
-    def guide(self, maps: Tensor, known: Tensor) -> Guidance:
-        """Landmark maps (B, K, S, S) in 0..1 and known latents (B, C, H, W), painted below."""
-        levels = self.branch(maps, known)
+    def guide(self, control: Tensor, known: Tensor) -> Guidance:
+        """``control`` and known latents (B, C, H, W), painted below, as guidance.
+
+        ``control`` is landmark maps (B, K, S, S) in 0..1, or with ``guidance = "audio"`` windows of
+        speech features (B, W, features).
+        """
+        if self.prompt is None:
+            context = self.branch.context.expand(len(known), -1, -1)  # type: ignore[operator]
+            levels = self.branch(control, known, context)
+        else:
+            # The prompt it replaces is the origin, so that training starts at the prior.
+            context = self.prior.context.mean(1, keepdim=True) + self.prompt(control)
+            levels = self.branch(None, known, context)
         sources = [levels[-1], *levels[-2::-1], levels[0]]
         pairs = zip(self.cross, sources, strict=True)
-        return Guidance([c.keys_values(s) for c, s in pairs])  # type: ignore[operator]
+        return Guidance([c.keys_values(s) for c, s in pairs], context)  # type: ignore[operator]
 
     def forward(self, noisy: Tensor, timesteps: Tensor, guidance: Guidance) -> Tensor:
         """Noisy latents (B, C, H, W), timesteps (B,) -> the prior's prediction under guidance."""
-        unet = self.prior.unet
-        context = self.prior.context.expand(len(noisy), -1, -1)
+        unet, context = self.prior.unet, guidance.context
         encoded: Encoded = UNetEncoder.forward(unet, noisy, timesteps, context)
         first, *rest = zip(self.cross, guidance.keys_values, strict=True)
         x = first[0](encoded.middle, first[1], encoded.embedding)
@@ -305,6 +345,30 @@ def _distance_bias(heads: int, window: int) -> Tensor:
 
 def _groups(channels: int) -> int:
     return next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0)
+
+
+def _new_stem(config: SynthesisConfig, width: int) -> nn.Sequential:
+    """Convolutions from drawn landmarks to the first level of the encoder."""
+    channels = (len(CHANNELS), *config.stem_channels)
+    return nn.Sequential(
+        *(
+            layer
+            for a, b in pairwise(channels)
+            for layer in (nn.Conv2d(a, b, 3, stride=2, padding=1), nn.SiLU())
+        ),
+        nn.Conv2d(channels[-1], width, 3, padding=1),
+    )
+
+
+def _new_prompt(
+    config: SynthesisConfig, prior: Prior, speech: CompletionConfig
+) -> AudioPrompt | None:
+    """The prompt of speech, as large as the stem that it replaces; None beside landmarks."""
+    if config.guidance == "landmarks":
+        return None
+    stem = _new_stem(config, prior.unet.config.block_out_channels[0])
+    parameters = sum(p.numel() for p in stem.parameters())
+    return AudioPrompt(speech, prior.context.shape[-1], parameters)
 
 
 def _new_unet(config: PriorConfig, latent_channels: int) -> Any:

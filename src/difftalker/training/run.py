@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from difftalker import avatar
-from difftalker.config import STAGES, Config
+from difftalker.config import STAGES, Config, ModelConfig, from_dict
 from difftalker.data.dataset import Dataset, load_dataset
 from difftalker.data.latents import LatentSet, encode_clips
 from difftalker.errors import TrainingError, UsageError
@@ -52,7 +52,9 @@ class Run:
         _check_stages(options.stages)
         _remember_config(config, options)
         self.data: Dataset = load_dataset(
-            options.dataset, validation_clips=config.training.validation_clips
+            options.dataset,
+            validation_clips=config.training.validation_clips,
+            mask=config.model.mask,
         )
         if self.data.size_px != config.model.size_px:
             raise UsageError(
@@ -139,11 +141,17 @@ class Run:
     def _synthesis(self) -> SynthesisTask:
         autoencoder, prior = self._scaled_autoencoder(), self._trained_prior()
         torch.manual_seed(self.options.seed)
-        net = SynthesisNet(self.config.model.synthesis, prior).to(self.options.device)
+        model = self.config.model
+        net = SynthesisNet(model.synthesis, prior, model.completion).to(self.options.device)
         # Backwards through frozen channels-last convolutions torch 2.13 crashes.
         net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return SynthesisTask(
-            net, autoencoder, self.data, self._latents(autoencoder), device=self.options.device
+            net,
+            autoencoder,
+            self.data,
+            self._latents(autoencoder),
+            speech=model.completion,
+            device=self.options.device,
         )
 
     def _trained_prior(self) -> Prior:
@@ -260,12 +268,16 @@ def _check_stages(stages: Sequence[str]) -> None:
 def _remember_config(config: Config, options: TrainOptions) -> None:
     """Write the run's configuration, or check that it is the one the run was begun with."""
     path = options.run / "config.json"
-    wanted = json.loads(json.dumps(asdict(config)))
-    if path.is_file() and json.loads(path.read_text())["model"] != wanted["model"]:
+    if path.is_file() and _begun_with(path) != config.model:
         raise TrainingError(
             f"the run in {options.run} was begun with another model configuration",
             wanted=f"that of {path}",
             fix="use it, or another --run folder",
         )
     options.run.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(wanted, indent=1) + "\n")
+    write_text(path, json.dumps(asdict(config), indent=1) + "\n")
+
+
+def _begun_with(path: Path) -> ModelConfig:
+    """The model configuration of an earlier call; settings that it did not know are at default."""
+    return from_dict(ModelConfig, json.loads(path.read_text())["model"], str(path))

@@ -27,7 +27,7 @@ from difftalker.face.draw import contact_sheet, landmark_maps, overlay
 from difftalker.face.landmarks import CONTOUR, LOWER, MOUTH, UPPER
 from difftalker.models.autoencoder import PAINT, Autoencoder, paint_out, to_images, to_pixels
 from difftalker.models.completion import CompletionNet
-from difftalker.models.synthesis import Prior, SynthesisNet
+from difftalker.models.synthesis import Guidance, Prior, SynthesisNet
 
 BASE_WEIGHT = 0.3
 """Of the points before audio: trained on the sum alone they drift, and the offsets undo it."""
@@ -293,17 +293,16 @@ class _DiffusionTask:
         """Examples on the device; see ``trainer.Task``."""
         rows = [(self._data.train[c], f) for c, f in self._latents.index[indices]]
         boxes = torch.from_numpy(np.stack([clip.boxes[f] for clip, f in rows]))
-        points = np.stack([clip.points_crop[f] for clip, f in rows])
         batch = {
             "whole": torch.from_numpy(self._latents.whole[indices]).float(),
             "painted": torch.from_numpy(self._latents.painted[indices]).float(),
             "mask": box_mask(boxes, self._latents.whole.shape[-1], 8),
-            **self._extra(points, generator),
+            **self._extra(self._latents.index[indices], generator),
         }
         return {k: v.to(self.device) for k, v in batch.items()}
 
-    def _extra(self, points: NDArray[np.float32], generator: torch.Generator) -> dict[str, Tensor]:
-        """What a task needs of the points (B, 68, 2) besides."""
+    def _extra(self, rows: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
+        """What a task needs besides of the frames (B, 2): clip and frame."""
         return {}
 
     def _noised(self, batch: dict[str, Tensor], generator: torch.Generator) -> _Noised:
@@ -331,7 +330,7 @@ class _DiffusionTask:
         boxes = torch.from_numpy(np.stack([clips[c].boxes[f] for c, f in rows]))
         return _Watched(
             images=torch.from_numpy(np.stack([clips[c].frames[f] for c, f in rows])),
-            points=np.stack([clips[c].points_crop[f] for c, f in rows]),
+            rows=np.array(rows),
             boxes=boxes,
             painted=painted.float(),
             mask=box_mask(boxes.to(self.device), whole.shape[-1], 8),
@@ -398,7 +397,11 @@ class PriorTask(_DiffusionTask):
 
 
 class SynthesisTask(_DiffusionTask):
-    """The landmark branch over the frozen prior: Eqs. 4 and 5."""
+    """The landmark branch over the frozen prior: Eqs. 4 and 5.
+
+    Where audio is the guidance (Section 3.4, the ablation), the windows around the frames stand in
+    the place of their landmarks.
+    """
 
     name = "synthesis"
 
@@ -409,24 +412,48 @@ class SynthesisTask(_DiffusionTask):
         data: Dataset,
         latents: LatentSet,
         *,
+        speech: CompletionConfig | None = None,
         device: str = "cpu",
     ) -> None:
+        """``speech`` says what is heard where audio is the guidance."""
         super().__init__(autoencoder, data, latents, model.prior.config, device=device)
-        self.model = model
+        self.model, self._hears = model, model.config.guidance == "audio"
+        heard = speech or CompletionConfig()
+        self._windows = {
+            clip.name: clip.windows(heard.features, heard.window)
+            for clip in (data.train + data.validation if self._hears else [])
+        }
         nothing = torch.zeros(1, 3, data.size_px, data.size_px, device=device)
         with torch.no_grad():
             self._nothing_known = autoencoder.encode(nothing + PAINT).float()
 
-    def _extra(self, points: NDArray[np.float32], generator: torch.Generator) -> dict[str, Tensor]:
-        jitter = torch.randn(points.shape, generator=generator) * POINT_JITTER
-        maps = landmark_maps(points + jitter.numpy(), self._data.size_px)
-        return {"maps": torch.from_numpy(maps)}
+    def _extra(self, rows: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
+        return {"control": self._control(self._data.train, rows, generator)}
+
+    def _control(
+        self,
+        clips: list[ClipData],
+        rows: NDArray[np.int64],
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """What guides the frames: maps, 0 to 255, of points moved a little; or windows."""
+        if self._hears:
+            return torch.from_numpy(np.stack([self._windows[clips[c].name][f] for c, f in rows]))
+        points = np.stack([clips[c].points_crop[f] for c, f in rows])
+        if generator:
+            jitter = torch.randn(points.shape, generator=generator) * POINT_JITTER
+            points = points + jitter.numpy()
+        return torch.from_numpy(landmark_maps(points, self._data.size_px))
+
+    def _guide(self, control: Tensor, painted: Tensor) -> Guidance:
+        given = control.to(self.device)
+        return self.model.guide(given if self._hears else given.float() / 255, painted)  # type: ignore[no-any-return]
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of this stage; see ``trainer.Task``."""
         batch = self._some_whole(batch, generator)
         noised = self._noised(batch, generator)
-        guidance = self.model.guide(batch["maps"].float() / 255, batch["painted"])
+        guidance = self._guide(batch["control"], batch["painted"])
         predicted = self.model(noised.noisy, noised.steps, guidance)
         return {"loss": region_loss(predicted, noised.wanted, noised.mask)}
 
@@ -443,10 +470,11 @@ class SynthesisTask(_DiffusionTask):
         }
 
     def validate(self) -> dict[str, float]:
-        """PSNR of lower faces under their true landmarks, and under those of other frames."""
+        """PSNR of lower faces under their true guidance, and under that of other frames."""
         watched = self._watched()
-        made = self._made(watched, watched.points)
-        other = self._made(watched, np.roll(watched.points, 3, axis=0))
+        control = self._control(self._data.validation, watched.rows)
+        made = self._made(watched, control)
+        other = self._made(watched, control.roll(3, 0))
         return {
             "psnr_lower": watched.psnr_lower(made),
             "psnr_lower_other_points": watched.psnr_lower(other),
@@ -455,13 +483,12 @@ class SynthesisTask(_DiffusionTask):
     def sheet(self) -> NDArray[np.uint8] | None:
         """A contact sheet; see ``trainer.Task``."""
         watched = self._watched()
-        made = self._made(watched, watched.points)
+        made = self._made(watched, self._control(self._data.validation, watched.rows))
         pairs = zip(watched.images[::2].numpy(), made[::2].numpy(), strict=True)
         return contact_sheet([tile for pair in pairs for tile in pair], 4)
 
-    def _made(self, watched: _Watched, points: NDArray[np.float32]) -> Tensor:
-        maps = torch.from_numpy(landmark_maps(points, self._data.size_px)).to(self.device)
-        guidance = self.model.guide(maps.float() / 255, watched.painted)
+    def _made(self, watched: _Watched, control: Tensor) -> Tensor:
+        guidance = self._guide(control, watched.painted)
         return self._sampled(lambda z, t: self.model(z, t, guidance), watched.painted, watched.mask)
 
 
@@ -478,7 +505,8 @@ class _Watched:
     """Frames held out."""
 
     images: Tensor
-    points: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    """(n, 2): clip and frame."""
     boxes: Tensor
     painted: Tensor
     mask: Tensor
