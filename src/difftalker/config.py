@@ -174,6 +174,8 @@ class StageConfig:
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     ema: float = 0.999
+    autocast: bool = True
+    """bfloat16, where the whole training has it: small layers gain nothing from it on a CPU."""
     validate_every: int = 250
     checkpoint_every: int = 100
     log_every: int = 10
@@ -288,7 +290,12 @@ def half() -> Config:
         ),
         training=TrainingConfig(
             landmarks=StageConfig(
-                steps=700, batch=4, learning_rate=8e-4, ema=0.99, validate_every=350
+                steps=700,
+                batch=4,
+                learning_rate=8e-4,
+                ema=0.99,
+                autocast=False,
+                validate_every=350,
             ),
             autoencoder=StageConfig(
                 steps=700, batch=8, learning_rate=8e-4, ema=0.99, validate_every=350

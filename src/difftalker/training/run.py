@@ -82,13 +82,13 @@ class Run:
             "prior": self._prior,
             "synthesis": self._synthesis,
         }
-        task = tasks[stage]()
+        task, config = tasks[stage](), getattr(self.config.training, stage)
         return Trainer(
             task,
-            getattr(self.config.training, stage),
+            config,
             self.options.run / stage,
             seed=self.options.seed,
-            autocast=self.config.training.autocast,
+            autocast=self.config.training.autocast and config.autocast,
             device=self.options.device,
         )
 
