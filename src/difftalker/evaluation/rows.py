@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import wave
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from difftalker.config import SamplingConfig
 from difftalker.errors import MediaError, UsageError
 from difftalker.evaluation.predictions import conform, find_prediction
 from difftalker.evaluation.scoring import Footage, Output
-from difftalker.face.crop import frame_face
 from difftalker.media.audio import SAMPLE_RATE_HZ
 from difftalker.media.video import VideoWriter, read_frames
 from difftalker.pipeline import Avatar
@@ -40,14 +39,10 @@ class Studio:
 
     def dub(self, row: str, clip: Footage, audio: Path, voice: Footage | None) -> Output:
         """Dub the clip with the sound of a file."""
-        located = clip.located
-        if self.avatar.config.size_px != clip.size_px:
-            framing = frame_face(located.track, self.avatar.config.size_px)
-            located = replace(located, framing=framing)
         dub = self.avatar.dub(
             clip.path,
             audio,
-            located=located,
+            located=clip.located,
             sampler=self.sampling.sampler,
             steps=self.sampling.steps,
             seed=self.seed,
