@@ -520,6 +520,7 @@ class Dub:
             )
         journal = Journal(output, keep=keep_journal)
         info = probe_video(self.video)
+        info.warn()
         writer = VideoWriter(
             output,
             width=info.width,
@@ -531,6 +532,7 @@ class Dub:
             lossless=lossless,
             comment=generated_by(self.avatar.name),
             sample_aspect_ratio=info.sample_aspect_ratio,
+            colour=info.colour,
             scratch_folder=journal.folder,
         )
         next(stream_audio(self.audio))  # unusable sound is told before the work, not after

@@ -99,6 +99,7 @@ def save_preview(
         audio=audio,
         comment=f"A preview of landmarks by DiffTalker, avatar {track.avatar}.",
         sample_aspect_ratio=info.sample_aspect_ratio,
+        colour=info.colour,
     ) as writer:
         for i, frame in enumerate(islice(read_frames(video), len(track))):
             image = overlay(frame.image, points_px[i]) if driven[i] else frame.image
@@ -110,11 +111,13 @@ def save_preview(
 def save_report(result: DubResult, path: Path) -> None:
     """Write which frames got a new mouth and why the others did not, as JSON.
 
-    ``spans`` are runs of frames within one shot, in order and without gaps: ``start_frame`` and
-    ``stop_frame`` (no more of it), ``start_s`` and ``stop_s``, ``driven``, ``reason`` ("face",
-    "no face", "turned away", "covered" or "other person") and ``after_cut``. ``people`` are those
-    of the footage, in the order in which ``--face`` counts them, and ``face`` says which one was
-    driven; both are null where a track of landmarks said where the face is.
+    ``footage`` says what was dubbed: size, rate, codec, and whether it is interlaced or of high
+    dynamic range ("pq", "hlg" or empty). ``spans`` are runs of frames within one shot, in order and
+    without gaps: ``start_frame`` and ``stop_frame`` (no more of it), ``start_s`` and ``stop_s``,
+    ``driven``, ``reason`` ("face", "no face", "turned away", "covered" or "other person") and
+    ``after_cut``. ``people`` are those of the footage, in the order in which ``--face`` counts them,
+    and ``face`` says which one was driven; both are null where a track of landmarks said where the
+    face is.
 
     Raises:
         MediaError: the file cannot be written; nothing is left behind.
@@ -123,6 +126,7 @@ def save_report(result: DubResult, path: Path) -> None:
         "output": str(result.output),
         "frames": result.frames,
         "frames_driven": result.frames_driven,
+        "footage": result.located.info.record(),
         "spans": [asdict(span) for span in result.spans],
         **_cast(result.located.track),
     }

@@ -23,11 +23,13 @@ from cyclopts import App, CycloptsError, Parameter, validators
 
 from difftalker.errors import DiffTalkerError, UsageError
 from difftalker.machine import missing_library
+from difftalker.media.limits import Limits, limited
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells give it."""
 
 _flag = Parameter(negative="", show_default=False)
+_positive = Parameter(validator=validators.Number(gt=0))
 _at_least_0 = validators.Number(gte=0, lt=2**63)
 AtLeast1 = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 List = Parameter(negative="", show_default=False)
@@ -65,7 +67,36 @@ class Compute(Common):
     ] = 0
 
 
-COMMON, COMPUTE = Common(), Compute()
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Guards:
+    """Options of every command that reads footage: what is refused as too large."""
+
+    max_pixels: Annotated[AtLeast1, Parameter(help="Refuse pictures of more pixels.")] = (
+        Limits.pixels
+    )
+    max_duration: Annotated[
+        float, _positive, Parameter(help="Refuse picture or sound that lasts longer, seconds.")
+    ] = Limits.duration_s
+    max_frames: Annotated[AtLeast1, Parameter(help="Refuse videos of more frames.")] = Limits.frames
+    max_decoded: Annotated[
+        float,
+        _positive,
+        Parameter(help="Refuse videos that are larger than this once decoded, 10^9 bytes."),
+    ] = Limits.decoded_gb
+
+    @property
+    def limits(self) -> Limits:
+        """The same as ``media.limits`` has it."""
+        return Limits(
+            pixels=self.max_pixels,
+            duration_s=self.max_duration,
+            frames=self.max_frames,
+            decoded_gb=self.max_decoded,
+        )
+
+
+COMMON, COMPUTE, GUARDS = Common(), Compute(), Guards()
 """All options as they are when left out."""
 
 
@@ -103,10 +134,10 @@ def run(app: App, words: Sequence[str]) -> int:
 
 def _carried_out(app: App, words: Sequence[str]) -> Outcome | None:
     command, bound, _ = app.parse_args(list(words), print_error=False, exit_on_error=False)
-    options = bound.arguments.get("options")
+    options, guards = (bound.arguments.get(name) for name in ("options", "guards"))
     # Whatever a library prints would spoil the one object.
     aside = redirect_stdout(sys.stderr) if options and options.json else nullcontext()
-    with aside:
+    with aside, limited((guards or GUARDS).limits):
         outcome = command(*bound.args, **bound.kwargs)
     return outcome if isinstance(outcome, Outcome) else None
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from difftalker.cli.common import COMPUTE, AtLeast1, Bars, Compute, List, Outcome
+from difftalker.cli.common import COMPUTE, GUARDS, AtLeast1, Bars, Compute, Guards, List, Outcome
 from difftalker.config import DEFAULT_CRF
 from difftalker.errors import UsageError
 
@@ -31,6 +31,7 @@ def dub(
     keep_journal: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     crf: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=51))] = DEFAULT_CRF,
     lossless: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    guards: Guards = GUARDS,
     options: Compute = COMPUTE,
 ) -> Outcome:
     """Give footage of the avatar's person new speech: the same video, a new mouth.
@@ -61,6 +62,7 @@ def dub(
         keep_journal: Leave the finished work beside the output, for a run with other landmarks.
         crf: Quality of the picture, 0 to 51; lower is better and larger.
         lossless: Keep every pixel (.mkv with FFV1 and PCM).
+        guards: Limits of what is read.
         options: Those that commands share.
     """
     from difftalker import results

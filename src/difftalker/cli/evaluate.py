@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from difftalker.cli.common import COMPUTE, AtLeast1, Bars, Compute, List, Outcome
+from difftalker.cli.common import COMPUTE, GUARDS, AtLeast1, Bars, Compute, Guards, List, Outcome
 
 
 def evaluate(
@@ -20,6 +20,7 @@ def evaluate(
     sampler: str | None = None,
     steps: AtLeast1 | None = None,
     alignments: Path | None = None,
+    guards: Guards = GUARDS,
     options: Compute = COMPUTE,
 ) -> Outcome:
     """Measure an avatar on footage it has not seen, dubbed with its own and with other speech.
@@ -41,6 +42,7 @@ def evaluate(
         steps: Steps of denoising; by default each avatar's own.
         alignments: A folder of GRID's word times (`CLIP.align`): with them the closing of the
             lips at p, b and m is measured.
+        guards: Limits of what is read.
         options: Those that commands share.
     """
     from difftalker.data.footage import find_footage

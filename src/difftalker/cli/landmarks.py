@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from difftalker.cli.common import COMPUTE, Bars, Compute, List, Outcome
+from difftalker.cli.common import COMPUTE, GUARDS, Bars, Compute, Guards, List, Outcome
 
 
 def landmarks(
@@ -20,6 +20,7 @@ def landmarks(
     preview: Path | None = None,
     face: str = "largest",
     edit: Annotated[tuple[str, ...], List] = (),
+    guards: Guards = GUARDS,
     options: Compute = COMPUTE,
 ) -> Outcome:
     """Write the landmarks that would drive the face, to look at and edit before painting.
@@ -37,6 +38,7 @@ def landmarks(
             they come in, those who come together from left to right), or a picture of the person.
         edit: Change the lower face: mouth=GAIN, jaw=GAIN, smooth=SECONDS or shift=SECONDS, all
             along or with @START-STOP in seconds: mouth=1.3@1.0-2.5. May be given several times.
+        guards: Limits of what is read.
         options: Those that commands share.
     """
     import time

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from difftalker.cli.common import COMMON, Bars, Common, List, Outcome
+from difftalker.cli.common import COMMON, GUARDS, Bars, Common, Guards, List, Outcome
 from difftalker.errors import UsageError
 
 
@@ -18,6 +18,7 @@ def prepare(
     features: str = "whisper-short",
     clips: Annotated[tuple[str, ...], List] = (),
     workers: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    guards: Guards = GUARDS,
     options: Common = COMMON,
 ) -> Outcome:
     """Make a dataset of footage: crops, landmarks and speech features, to train on.
@@ -33,6 +34,7 @@ def prepare(
         clips: Only this one of the videos, by its name without suffix; FILE.json:KEY for a list
             of names in a JSON file. May be given several times.
         workers: Files worked on at once; 0 for one a core.
+        guards: Limits of what is read.
         options: Those that commands share.
     """
     from difftalker.data.footage import find_footage

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from difftalker.cli.common import COMPUTE, Bars, Compute, List, Outcome
+from difftalker.cli.common import COMPUTE, GUARDS, Bars, Compute, Guards, List, Outcome
 from difftalker.errors import UsageError
 
 
@@ -25,6 +25,7 @@ def train(
     run: Path | None = None,
     name: str = "",
     source: str = "",
+    guards: Guards = GUARDS,
     options: Compute = COMPUTE,
 ) -> Outcome:
     """Train an avatar on footage of one person; run again it goes on where it was stopped.
@@ -44,6 +45,7 @@ def train(
         run: Where checkpoints, logs and sample sheets go; by default OUTPUT-run.
         name: What the avatar is called; by default as its folder.
         source: Corpus and licence of the footage, for the card.
+        guards: Limits of what is read.
         options: Those that commands share.
     """
     from difftalker.training import recipe

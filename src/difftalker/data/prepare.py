@@ -29,6 +29,7 @@ from difftalker.face.crop import CropTrack, Framing, cut, frame_face, frame_rate
 from difftalker.face.detect import FaceTrack, track
 from difftalker.hashing import sha256_of
 from difftalker.media.audio import stream_audio
+from difftalker.media.limits import Limits, current, limited
 from difftalker.media.video import read_frames
 
 VERSION = 1
@@ -95,7 +96,7 @@ def prepare(
     pool = ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"))
     try:
         jobs = {
-            pool.submit(_prepare_clip, video, name, dataset, config): video
+            pool.submit(_prepare_within, current(), video, name, dataset, config): video
             for name, video in names.items()
         }
         for done, job in enumerate(as_completed(jobs), 1):
@@ -162,8 +163,16 @@ def _names(videos: Sequence[Path]) -> dict[str, Path]:
     return names
 
 
+def _prepare_within(
+    limits: Limits, video: Path, name: str, dataset: Path, config: PrepareConfig
+) -> Clip:
+    """Cut one file under the limits that hold for the command; runs in a worker process."""
+    with limited(limits):
+        return _prepare_clip(video, name, dataset, config)
+
+
 def _prepare_clip(video: Path, name: str, dataset: Path, config: PrepareConfig) -> Clip:
-    """Cut one file, or return it as it was cut before; runs in a worker process."""
+    """Cut one file, or return it as it was cut before."""
     if not video.is_file():
         raise MediaError(f"{video} is missing", wanted="a video file")
     folder, digest = dataset / "clips" / name, sha256_of(video)

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.packet import Packet
 from numpy.typing import NDArray
 
-from difftalker.errors import MediaError
-from difftalker.media.container import (
-    MediaPath,
-    audio_track,
-    decode_audio,
-    duration_s,
-    first_picture_s,
-    not_media,
-    open_media,
-)
+from difftalker.media.container import MediaPath
+from difftalker.media.decoder import ask
 
 SAMPLE_RATE_HZ = 16_000
 """The rate of every sound that reaches a speech network, Hz."""
 
 FloatArray = NDArray[np.float32]
 
-_SYNC_TOLERANCE_S = Fraction(1, 1000)
-_MIX_OPTIONS = {"rematrix_maxval": "1.0"}
-"""Mix channels at weights that sum to 1; float sound is otherwise mixed up to 3.4 times louder."""
 _AAC_RATES_HZ = (
     7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000
 )  # fmt: skip
@@ -61,23 +48,8 @@ def probe_audio(path: MediaPath) -> AudioInfo:
 
     Raises MediaError where the file is missing, empty, no media or without sound track.
     """
-    with open_media(path) as container:
-        return _audio_info(path, container)
-
-
-def _audio_info(path: MediaPath, container: InputContainer) -> AudioInfo:
-    track = audio_track(container)
-    if track is None:
-        raise MediaError(f"{path} has no sound track", wanted="a file with sound")
-    if track.codec_context.sample_rate < 1 or track.codec_context.channels < 1:
-        raise not_media(path)
-    return AudioInfo(
-        path=Path(path),
-        rate_hz=track.codec_context.sample_rate,
-        channels=track.codec_context.channels,
-        duration_s=duration_s(container, track),
-        codec=track.codec_context.name,
-    )
+    (answer,) = ask("describe sound", path)
+    return AudioInfo(path=Path(path), **answer.facts)
 
 
 def read_audio(path: MediaPath, *, rate_hz: int = SAMPLE_RATE_HZ) -> FloatArray:
@@ -129,65 +101,8 @@ def sound_parts(path: MediaPath, *, rate_hz: int, layout: str) -> Iterator[Float
     ``layout`` is FFmpeg's name of the wanted channels ("mono", "stereo", "5.1"). Parts have any
     length. Timing and errors as in ``stream_audio``.
     """
-    empty = True
-    with open_media(path) as container:
-        frames = decode_audio(path, container)
-        for first in frames:  # once: the rest is taken within
-            early = _early_samples(path, first, rate_hz)
-            whole = _resampled(chain([first], frames), rate_hz, layout)
-            for part in _shifted(whole, early, rate_hz):
-                empty = False
-                yield part
-    if empty:
-        raise MediaError(f"the sound track of {path} holds no sound", wanted="at least one sample")
-
-
-def _early_samples(path: MediaPath, first: AudioFrame, rate_hz: int) -> int:
-    """How far the sound starts before the picture, samples; below zero where it starts after."""
-    picture_start_s = first_picture_s(path)
-    if picture_start_s is None or first.pts is None or first.time_base is None:
-        return 0
-    early_s = picture_start_s - first.pts * first.time_base
-    return round(early_s * rate_hz) if abs(early_s) > _SYNC_TOLERANCE_S else 0
-
-
-def _shifted(parts: Iterator[FloatArray], early: int, rate_hz: int) -> Iterator[FloatArray]:
-    """Cut ``early`` samples off the start, or precede it with ``-early`` of silence."""
-    for part in parts:
-        for start in range(0, -early, rate_hz):  # a second at a time: the gap may be long
-            yield np.zeros((part.shape[0], min(rate_hz, -early - start)), np.float32)
-        kept = part[:, max(early, 0) :]
-        early = max(early - part.shape[1], 0)
-        if kept.shape[1]:
-            yield kept
-
-
-def _resampled(frames: Iterator[AudioFrame], rate_hz: int, layout: str) -> Iterator[FloatArray]:
-    """Frames brought to one rate and layout, ``(channels, samples)``."""
-    resampler, source = None, None
-    for frame in frames:
-        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if resampler is None or kind != source:  # broadcasts change their sound on the way
-            yield from _drained(resampler)
-            resampler, source = _resampler(rate_hz, layout), kind
-        yield from _arrays(resampler.resample(frame))
-    yield from _drained(resampler)
-
-
-def _resampler(rate_hz: int, layout: str) -> AudioResampler:
-    return AudioResampler("fltp", layout, rate_hz, options=_MIX_OPTIONS)
-
-
-def _drained(resampler: AudioResampler | None) -> Iterator[FloatArray]:
-    """What a resampler still holds at the end of its input."""
-    return iter(()) if resampler is None else _arrays(resampler.resample(None))
-
-
-def _arrays(frames: Iterable[AudioFrame | None]) -> Iterator[FloatArray]:
-    for frame in frames:
-        if frame is not None:  # a resampler without work to do answers a flush with [None]
-            samples = np.nan_to_num(frame.to_ndarray()).astype(np.float32)
-            yield np.clip(samples, -1.0, 1.0)
+    for answer in ask("sound", path, rate_hz=rate_hz, layout=layout):
+        yield answer.data
 
 
 class SoundTrack:

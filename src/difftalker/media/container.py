@@ -7,7 +7,6 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, TypeAlias, TypeVar
@@ -29,7 +28,22 @@ MediaPath: TypeAlias = str | PathLike[str]
 """A media file on this machine."""
 
 _AnyFrame = TypeVar("_AnyFrame", VideoFrame, AudioFrame)
-_NOT_MEDIA_FORMATS = {"tty"}  # FFmpeg's "ANSI art" reader turns any .txt into a video
+
+_FORMATS = (
+    *("aac", "ac3", "aiff", "amr", "ape", "apng", "asf", "au", "av1", "avi", "caf", "dts", "dv"),
+    *("eac3", "flac", "flv", "gif", "h264", "hevc", "ivf", "m4v", "matroska", "mjpeg", "mov"),
+    *("mp3", "mpeg", "mpegts", "mpegvideo", "mxf", "nut", "obu", "ogg", "rm", "tta", "vc1", "voc"),
+    *("vvc", "w64", "wav", "webm", "wtv", "wv", "yuv4mpegpipe"),
+    *("bmp_pipe", "jpeg_pipe", "png_pipe", "tiff_pipe", "webp_pipe"),
+)
+"""FFmpeg's readers that are let at a file. None of them follows a name in a file to another file,
+as those of playlists do (hls, dash, concat, image2, sdp), or takes any text for a picture (tty)."""
+_READING = {
+    "format_whitelist": ",".join(_FORMATS),
+    "protocol_whitelist": "file",
+    "enable_drefs": "0",  # QuickTime's references to other files
+    "max_streams": "100",
+}
 
 
 @contextmanager
@@ -54,12 +68,14 @@ def _open(path: Path) -> InputContainer:
         raise MediaError(f"{path} is empty (0 bytes)", wanted="a video or sound file")
     try:
         # An absolute path cannot be mistaken for a protocol ("a:b.mp4").
-        container = av.open(str(path.resolve()), mode="r", metadata_errors="replace")
+        container = av.open(
+            str(path.resolve()), mode="r", container_options=_READING, metadata_errors="replace"
+        )
     except av.error.PermissionError as error:
         raise MediaError(f"{path} may not be read", fix="check its permissions") from error
     except (av.FFmpegError, ValueError) as error:
         raise not_media(path) from error
-    if container.format.name in _NOT_MEDIA_FORMATS or not container.streams:
+    if not container.streams:
         container.close()
         raise not_media(path)
     return container
@@ -144,21 +160,6 @@ def decode_video(path: MediaPath, container: InputContainer) -> Iterator[VideoFr
     if track is None:
         raise MediaError(f"{path} has no video track", wanted="a file with a moving picture")
     return _decode(path, container, track, VideoFrame)
-
-
-def first_picture_s(path: MediaPath) -> Fraction | None:
-    """The time of a file's first picture on the container's clock, seconds; None without one.
-
-    Decoded, not read from the headers: a recording cut out of a broadcast starts with packets
-    that no decoder can use.
-    """
-    with open_media(path) as container:
-        if video_track(container) is None:
-            return None
-        for frame in decode_video(path, container):
-            if frame.pts is not None and frame.time_base is not None:
-                return frame.pts * frame.time_base
-    return None
 
 
 def decode_audio(path: MediaPath, container: InputContainer) -> Iterator[AudioFrame]:

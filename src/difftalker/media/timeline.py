@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from difftalker.errors import UsageError
 from difftalker.media.container import MediaPath
+from difftalker.media.limits import check_frames, current
 from difftalker.media.video import Frame, Image, VideoInfo, read_backwards, read_frames
 
 Fit = Literal["trim", "pad", "loop", "pingpong"]
@@ -63,6 +64,7 @@ def fit(times_s: NDArray[np.float64], info: VideoInfo, mode: Fit, sound_s: float
 
     Raises:
         UsageError: there is no such way to fit.
+        MediaError: the output would have more frames than ``media.limits`` allows.
     """
     if mode not in get_args(Fit):
         raise UsageError(f"--fit {mode}", wanted=" or ".join(get_args(Fit)))
@@ -73,11 +75,15 @@ def fit(times_s: NDArray[np.float64], info: VideoInfo, mode: Fit, sound_s: float
     until = round(Fraction(sound_s) / info.time_base)
     if mode == "pad":
         held = max(0, -(-(until - int(lasts.sum())) // last))
+        check_frames("the output", held + len(source), info.width * info.height, current())
         source = np.r_[source, np.full(held, source[-1])]
         lasts = np.r_[lasts, np.full(held, last)]
     elif mode != "trim":
         turned = source[-2:0:-1] if mode == "pingpong" else source[:0]
-        source = _repeated(np.r_[source, turned], lasts, until)
+        cycle = np.r_[source, turned]
+        frames = -(-until * len(cycle) // int(lasts[cycle].sum()))
+        check_frames("the output", frames, info.width * info.height, current())
+        source = _repeated(cycle, lasts, until)
         lasts = lasts[source]
     starts = np.cumsum(lasts) - lasts
     return Timeline(source=source, ticks=starts, source_ticks=ticks, time_base=info.time_base)

@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Self
 
 import av
 import numpy as np
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.filter import Graph
-from av.sidedata.sidedata import SideData
 from av.video.codeccontext import VideoCodecContext
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
-from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from difftalker.config import DEFAULT_CRF
 from difftalker.errors import MediaError
 from difftalker.media.audio import SoundTrack, probe_audio
-from difftalker.media.container import (
-    MediaPath,
-    audio_track,
-    check_output,
-    decode_video,
-    duration_s,
-    open_media,
-    video_track,
-)
+from difftalker.media.colour import Colour, Hdr
+from difftalker.media.container import MediaPath, check_output
+from difftalker.media.decoder import ask
 
 logger = logging.getLogger(__name__)
-
-SMALLEST_SIDE_PX = 16
-LARGEST_SIDE_PX = 8192
 
 Image = NDArray[np.uint8]
 """A picture, ``(height, width, 3)`` RGB."""
@@ -52,25 +40,13 @@ AudioSource = MediaPath
 OUTPUT_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 LOSSLESS_SUFFIXES = (".mkv",)
 
-_FALLBACK_FPS = Fraction(25)
 _GROUP_FRAMES = 24  # held at once while a video is read backwards
 _ENCODER_THREADS = 4  # fixed: x264 and FFV1 write other bytes with another number
 _SAME_BYTES = {"x264-params": "cpu-independent=1"}
 """x264's AVX-512 code for macroblock-tree rate control reads memory that nothing has written: the
 same pictures came out as eleven different files in sixteen runs. Without it they are one."""
-_HD_ROWS_PX = 720  # untagged video is BT.709 from here on, BT.601 below
-_MISSING_TAIL_S = 0.5  # sound may well outlast the picture by a little
-_UNTAGGED = 2  # AVCOL_SPC_UNSPECIFIED
-_BT709 = 1  # the same code for colour space, primaries and transfer curve
-_LIMITED_RANGE = 1
-_BT709_SCALING = "out_color_matrix=bt709:out_range=tv:out_chroma_loc=left:"
-_SCALING = (
-    Interpolation.BICUBIC
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-    | Interpolation.ACCURATE_RND
-    | Interpolation.BITEXACT
-)
+
+_LIMITED_RANGE, _FULL_RANGE = 1, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +72,35 @@ class VideoInfo:
     """Width of a displayed pixel over its height; 1 but for some broadcast material."""
     comment: str
     """The container's comment, where this project states that a video is AI-generated."""
+    pixel_format: str = "yuv420p"
+    """As stored, by FFmpeg's name."""
+    colour: Colour = field(default_factory=Colour)
+    """What a dubbing's colours are to be stored as: those of the file, where it is not HDR."""
+    hdr: Hdr = ""
+    """The curve of high dynamic range, "pq" or "hlg", or empty."""
+    interlaced: bool = False
+    """Whether the first frame holds two fields, one of every second row, taken at two times."""
+
+    def warn(self) -> None:
+        """Say in the log what will look different."""
+        if self.interlaced:
+            logger.warning(
+                "%s is interlaced: its frames are dubbed as they are, and stored as whole pictures;"
+                " de-interlace it before for the best result",
+                self.path,
+            )
+        if self.hdr:
+            logger.warning(
+                "%s has high dynamic range (%s): the output has the range of BT.709",
+                self.path,
+                self.hdr.upper(),
+            )
+
+    def record(self) -> dict[str, object]:
+        """What a report tells of the footage, as JSON knows it."""
+        told = ("width", "height", "rotation_deg", "codec", "pixel_format", "hdr", "interlaced")
+        rates = {"frames_per_second": float(self.fps), "time_base": str(self.time_base)}
+        return {**{name: getattr(self, name) for name in told}, **rates}
 
 
 @dataclass(frozen=True)
@@ -110,55 +115,31 @@ class Frame:
     """Seconds since the first frame, which is also where ``media.audio`` starts the sound."""
 
 
-class _Orientation(NamedTuple):
-    """How stored pixels become displayed ones: first transposed, then flipped."""
-
-    transposed: bool = False
-    flip_columns: bool = False
-    flip_rows: bool = False
-    rotation_deg: int = 0
-
-    def apply(self, image: Image) -> Image:
-        if self.transposed:
-            image = image.transpose(1, 0, 2)
-        image = image[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1]
-        return np.ascontiguousarray(image)
-
-
 def probe_video(path: MediaPath) -> VideoInfo:
     """Describe a file's main video track; its first frame is decoded.
 
-    Raises MediaError where the file is missing, empty, no media, without video or frames, or
-    with frames of a size that cannot be handled.
+    Raises MediaError where the file is missing, empty, no media, without video or frames, beyond
+    the limits (``media.limits``), or with frames of a size that cannot be handled.
     """
-    with open_media(path) as container:
-        for frame in _decoded(path, container):
-            return _video_info(path, container, _orientation(frame))
-    raise _no_frames(path)
+    (answer,) = ask("describe", path)
+    facts = answer.facts
+    ratios = {key: Fraction(facts[key]) for key in ("fps", "time_base", "sample_aspect_ratio")}
+    colour = Colour(**facts["colour"])
+    return VideoInfo(**{**facts, **ratios, "colour": colour, "path": Path(path)})
 
 
 def read_frames(path: MediaPath) -> Iterator[Frame]:
     """Stream the frames of a file's main video track, upright, as 8-bit RGB.
 
     Timestamps are those of the file, variable frame rate included; where one is missing or
-    does not rise, the next by the average rate stands in. A file whose tail is cut off gives
-    the frames that decode, and a warning. Memory does not grow with the file.
+    does not rise, the next by the average rate stands in. High dynamic range is brought to BT.709
+    (``media.colour``). A file whose tail is cut off gives the frames that decode, and a warning.
+    Memory does not grow with the file.
 
     Raises MediaError as ``probe_video`` does.
     """
-    with open_media(path) as container:
-        clock: _Clock | None = None
-        for decoded in _decoded(path, container):
-            if clock is None:
-                orientation = _orientation(decoded)
-                info = _video_info(path, container, orientation)
-                clock = _Clock(info.fps, info.time_base)
-                to_rgb = _RgbConverter()
-            pts, time_s = clock.tick(decoded.pts)
-            yield Frame(orientation.apply(to_rgb(decoded)), pts, time_s)
-    if clock is None:
-        raise _no_frames(path)
-    clock.check_end(info)
+    for answer in ask("frames", path):
+        yield Frame(answer.data, answer.facts["pts"], answer.facts["time_s"])
 
 
 def read_backwards(path: MediaPath, pts: Sequence[int]) -> Iterator[Image]:
@@ -180,151 +161,14 @@ def read_backwards(path: MediaPath, pts: Sequence[int]) -> Iterator[Image]:
 
 def _entered(path: MediaPath, pts: list[int]) -> list[Image] | None:
     """The frames with these ``pts``, by a seek; None where that does not lead to them exactly."""
-    images: dict[int, Image] = {}
-    with open_media(path) as container:
-        track = video_track(container)
-        assert track is not None
-        size = track.codec_context.width, track.codec_context.height
-        to_rgb, wanted = _RgbConverter(size), set(pts)
-        try:
-            container.seek(pts[0], stream=track, backward=True)
-        except av.FFmpegError:
-            return None
-        for n, decoded in enumerate(_decoded(path, container)):
-            if decoded.pts is None or decoded.is_corrupt or (n == 0 and decoded.pts > pts[0]):
-                return None
-            if decoded.pts in wanted:
-                images[decoded.pts] = _orientation(decoded).apply(to_rgb(decoded))
-            if decoded.pts >= pts[-1]:
-                break
-    return [images[one] for one in pts] if len(images) == len(pts) else None
-
-
-def _decoded(path: MediaPath, container: InputContainer) -> Iterator[VideoFrame]:
-    frames = decode_video(path, container)
-    track = video_track(container)
-    if track is not None:
-        _check_size(path, track.codec_context.width, track.codec_context.height)
-    return frames
-
-
-def _check_size(path: MediaPath, width: int, height: int) -> None:
-    if width == height == 0:  # headers without a size: the decoder will tell that nothing is there
-        return
-    if min(width, height) < SMALLEST_SIDE_PX or max(width, height) > LARGEST_SIDE_PX:
-        raise MediaError(
-            f"the frames of {path} measure {width} x {height} pixels",
-            wanted=f"{SMALLEST_SIDE_PX} to {LARGEST_SIDE_PX} pixels on each side",
-        )
-
-
-def _no_frames(path: MediaPath) -> MediaError:
-    return MediaError(f"no frame of {path} could be decoded", wanted="a video with frames")
-
-
-def _orientation(frame: VideoFrame) -> _Orientation:
-    """Read the display matrix (a, b, u; c, d, v; x, y, w), rounded to right angles.
-
-    It sends the stored point (p, q) to (a p + c q + x, b p + d q + y), y pointing down.
-    """
-    side_data = frame.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
-        return _Orientation()
-    assert isinstance(side_data, SideData)
-    a, b, _, c, d = np.frombuffer(bytes(side_data), np.int32)[:5].tolist()
-    rotation_deg = round(math.atan2(b, a) / (math.pi / 2)) * 90 % 360
-    if abs(b) > abs(a):
-        return _Orientation(True, c < 0, b < 0, rotation_deg)
-    return _Orientation(False, a < 0, d < 0, rotation_deg)
-
-
-def _video_info(path: MediaPath, container: InputContainer, orientation: _Orientation) -> VideoInfo:
-    track = video_track(container)
-    assert track is not None
-    assert track.time_base is not None
-    width, height = track.codec_context.width, track.codec_context.height
-    aspect = track.sample_aspect_ratio or Fraction(1)
-    if orientation.transposed:
-        width, height, aspect = height, width, 1 / aspect
-    fps = track.average_rate or track.guessed_rate or _FALLBACK_FPS
-    seconds = duration_s(container, track)
-    return VideoInfo(
-        path=Path(path),
-        width=width,
-        height=height,
-        rotation_deg=orientation.rotation_deg,
-        fps=fps,
-        time_base=track.time_base,
-        frames_estimate=track.frames or (round(seconds * fps) if seconds else None),
-        duration_s=seconds,
-        codec=track.codec_context.name,
-        has_audio=audio_track(container) is not None,
-        sample_aspect_ratio=aspect,
-        comment=_comment(container),
-    )
-
-
-def _comment(container: InputContainer) -> str:
-    tags = {name.lower(): text for name, text in container.metadata.items()}
-    return tags.get("comment", "")
-
-
-class _Clock:
-    """Gives every frame a timestamp that rises."""
-
-    def __init__(self, fps: Fraction, time_base: Fraction) -> None:
-        self._time_base = time_base
-        self._step = max(1, round(1 / (fps * time_base)))
-        self._first: int | None = None
-        self._last = 0
-        self._frames = 0
-
-    def tick(self, pts: int | None) -> tuple[int, float]:
-        """The frame's ``pts`` and its seconds since the first frame."""
-        if self._first is None:
-            self._first = self._last = pts or 0
-        elif pts is None or pts <= self._last:
-            self._last += self._step if pts is None else 1
-        else:
-            self._last = pts
-        self._frames += 1
-        return self._last, float((self._last - self._first) * self._time_base)
-
-    def check_end(self, info: VideoInfo) -> None:
-        """Warn where the headers promise more than was there."""
-        if self._first is None or info.duration_s is None:
-            return
-        end_s = float((self._last + self._step - self._first) * self._time_base)
-        if info.duration_s - end_s > _MISSING_TAIL_S:
-            logger.warning("%s: frames end at %.1f s of %.1f s", info.path, end_s, info.duration_s)
-
-
-class _RgbConverter:
-    """Decoded frames of any pixel format to 8-bit RGB, all at the size of the first."""
-
-    def __init__(self, size: tuple[int, int] | None = None) -> None:
-        self._reformatter = VideoReformatter()
-        self._size = size
-
-    def __call__(self, frame: VideoFrame) -> Image:
-        width, height = self._size = self._size or (frame.width, frame.height)
-        is_untagged_hd = frame.colorspace == _UNTAGGED and frame.height >= _HD_ROWS_PX
-        rgb = self._reformatter.reformat(
-            frame,
-            width=width,
-            height=height,
-            format="rgb24",
-            src_colorspace=Colorspace.ITU709 if is_untagged_hd else None,
-            interpolation=_SCALING,
-            threads=1,
-        )
-        return np.asarray(rgb.to_ndarray(), np.uint8)
+    images = [answer.data for answer in ask("entered", path, pts=pts)]
+    return images or None
 
 
 class VideoWriter:
     """Writes frames and the sound of another file; complete at the end or not there at all.
 
-    H.264 (yuv420p, BT.709) and AAC, index first (``+faststart``); or, ``lossless``, FFV1 in
+    H.264 (yuv420p) and AAC, index first (``+faststart``); or, ``lossless``, FFV1 in
     RGB and PCM, in Matroska, where every pixel comes back as it was (Matroska rounds times to
     milliseconds). Timestamps are kept, variable frame rate included. The sound starts with the
     first frame and is cut where the last one ends, or ends earlier; it keeps its rate and
@@ -349,16 +193,17 @@ class VideoWriter:
         lossless: bool = False,
         comment: str = "",
         sample_aspect_ratio: Fraction = Fraction(1),
+        colour: Colour | None = None,
         scratch_folder: Path | None = None,
     ) -> None:
         """Check everything that can be checked before the work starts; writes nothing yet.
 
         ``width`` and ``height`` are those of the images to come, pixels; ``fps`` is the average
         rate, ``time_base`` the seconds in one unit of ``pts``. ``crf`` (0 to 51, lower is better)
-        and ``preset`` are x264's. ``comment`` is stored in the container. The file grows in
+        and ``preset`` are x264's. ``comment`` is stored in the container, and ``colour`` says how
+        colours are (BT.709 by default; lossless files hold RGB). The file grows in
         ``scratch_folder``, on the same disk, or else beside its final place. Raises MediaError
-        where
-        the output folder is missing or closed to writing, the suffix is none of
+        where the output folder is missing or closed to writing, the suffix is none of
         ``OUTPUT_SUFFIXES``, or ``audio`` has no sound track.
         """
         self._path = check_output(path, LOSSLESS_SUFFIXES if lossless else OUTPUT_SUFFIXES)
@@ -369,7 +214,7 @@ class VideoWriter:
         self._time_base = time_base
         self._audio = None if audio is None else probe_audio(audio)
         self._lossless, self._comment = lossless, comment
-        self._aspect = sample_aspect_ratio
+        self._aspect, self._colour = sample_aspect_ratio, colour or Colour()
         self._options = {} if lossless else {"crf": str(crf), "preset": preset, **_SAME_BYTES}
         self._first: int | None = None
         self._last = 0
@@ -395,7 +240,7 @@ class VideoWriter:
         if self._comment:
             self._container.metadata["comment"] = self._comment
         self._track = self._add_track()
-        self._from_rgb = _encoder_input(self._track.codec_context, self._time_base)
+        self._from_rgb = _encoder_input(self._track.codec_context, self._time_base, self._colour)
         self._sound = (
             SoundTrack(self._container, self._audio, self._lossless) if self._audio else None
         )
@@ -414,8 +259,10 @@ class VideoWriter:
             context.width += self._width % 2
             context.height += self._height % 2
             context.pix_fmt = "yuv420p"
-            context.color_range = _LIMITED_RANGE
-            context.colorspace = context.color_primaries = context.color_trc = _BT709
+            context.color_range = _FULL_RANGE if self._colour.full_range else _LIMITED_RANGE
+            context.colorspace = self._colour.matrix
+            context.color_primaries = self._colour.primaries
+            context.color_trc = self._colour.transfer
         return track
 
     def write(self, image: Image, pts: int) -> None:
@@ -491,14 +338,14 @@ class VideoWriter:
         )
 
 
-def _encoder_input(encoder: VideoCodecContext, time_base: Fraction) -> Graph:
+def _encoder_input(encoder: VideoCodecContext, time_base: Fraction, colour: Colour) -> Graph:
     """A filter from RGB to what the encoder takes.
 
     A filter and not ``VideoFrame.reformat``, which puts chroma samples between two pixels where
     H.264 expects them on the left one: colours would move by half a pixel.
     """
     assert encoder.pix_fmt is not None
-    yuv = "" if encoder.pix_fmt == "bgr0" else _BT709_SCALING
+    yuv = "" if encoder.pix_fmt == "bgr0" else f"{colour.scaling}:out_chroma_loc=left:"
     rgb = VideoFormat("rgb24", encoder.width, encoder.height)
     graph = Graph()
     graph.link_nodes(

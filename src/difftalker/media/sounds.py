@@ -1,0 +1,139 @@
+"""Reading sound, as a decoder does it.
+
+Callers use ``media.audio``, which has this done in a process of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from numpy.typing import NDArray
+
+from difftalker.errors import MediaError
+from difftalker.media.container import (
+    audio_track,
+    decode_audio,
+    duration_s,
+    not_media,
+    open_media,
+)
+from difftalker.media.decoder import Facts, Task
+from difftalker.media.limits import Limits, check_duration
+from difftalker.media.pictures import first_picture_s
+
+FloatArray = NDArray[np.float32]
+
+_SYNC_TOLERANCE_S = Fraction(1, 1000)
+_MIX_OPTIONS = {"rematrix_maxval": "1.0"}
+"""Mix channels at weights that sum to 1; float sound is otherwise mixed up to 3.4 times louder."""
+_PART_SAMPLES = 16_384
+_HIGHEST_RATE_HZ = 768_000
+
+
+def describe(path: Path, limits: Limits) -> Iterator[tuple[Facts, None]]:
+    """The fields of ``media.audio.AudioInfo`` but for its path."""
+    with open_media(path) as container:
+        track = audio_track(container)
+        if track is None:
+            raise MediaError(f"{path} has no sound track", wanted="a file with sound")
+        rate_hz, channels = track.codec_context.sample_rate, track.codec_context.channels
+        if not 0 < rate_hz <= _HIGHEST_RATE_HZ or channels < 1:
+            raise not_media(path)
+        facts = {
+            "rate_hz": rate_hz,
+            "channels": channels,
+            "duration_s": duration_s(container, track),
+            "codec": track.codec_context.name,
+        }
+    yield facts, None
+
+
+def parts(
+    path: Path, limits: Limits, rate_hz: int, layout: str
+) -> Iterator[tuple[Facts, FloatArray]]:
+    """The sound from the first picture on, ``(channels, samples)`` at a rate and in a layout."""
+    samples = 0
+    for part in _joined(_parts(path, limits, rate_hz, layout)):
+        samples += part.shape[1]
+        check_duration(path, samples / rate_hz, limits)
+        yield {}, part
+    if not samples:
+        raise MediaError(f"the sound track of {path} holds no sound", wanted="at least one sample")
+
+
+TASKS: dict[str, Task] = {"describe sound": describe, "sound": parts}
+
+
+def _joined(pieces: Iterable[FloatArray]) -> Iterator[FloatArray]:
+    """The same in fewer, larger parts."""
+    held: list[FloatArray] = []
+    for part in pieces:
+        held.append(part)
+        if sum(one.shape[1] for one in held) >= _PART_SAMPLES:
+            yield np.concatenate(held, axis=1)
+            held = []
+    if held:
+        yield np.concatenate(held, axis=1)
+
+
+def _parts(path: Path, limits: Limits, rate_hz: int, layout: str) -> Iterator[FloatArray]:
+    with open_media(path) as container:
+        decoded = decode_audio(path, container)
+        for first in decoded:  # once: the rest is taken within
+            early = _early_samples(path, limits, first, rate_hz)
+            whole = _resampled(chain([first], decoded), rate_hz, layout)
+            yield from _shifted(whole, early, rate_hz)
+
+
+def _early_samples(path: Path, limits: Limits, first: AudioFrame, rate_hz: int) -> int:
+    """How far the sound starts before the picture, samples; below zero where it starts after."""
+    picture_start_s = first_picture_s(path, limits)
+    if picture_start_s is None or first.pts is None or first.time_base is None:
+        return 0
+    early_s = picture_start_s - first.pts * first.time_base
+    return round(early_s * rate_hz) if abs(early_s) > _SYNC_TOLERANCE_S else 0
+
+
+def _shifted(pieces: Iterator[FloatArray], early: int, rate_hz: int) -> Iterator[FloatArray]:
+    """Cut ``early`` samples off the start, or precede it with ``-early`` of silence."""
+    for part in pieces:
+        for start in range(0, -early, rate_hz):  # a second at a time: the gap may be long
+            yield np.zeros((part.shape[0], min(rate_hz, -early - start)), np.float32)
+        kept = part[:, max(early, 0) :]
+        early = max(early - part.shape[1], 0)
+        if kept.shape[1]:
+            yield kept
+
+
+def _resampled(frames: Iterator[AudioFrame], rate_hz: int, layout: str) -> Iterator[FloatArray]:
+    """Frames brought to one rate and layout, ``(channels, samples)``."""
+    resampler, source = None, None
+    for frame in frames:
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if resampler is None or kind != source:  # broadcasts change their sound on the way
+            yield from _drained(resampler)
+            resampler, source = _resampler(rate_hz, layout), kind
+        yield from _arrays(resampler.resample(frame))
+    yield from _drained(resampler)
+
+
+def _resampler(rate_hz: int, layout: str) -> AudioResampler:
+    return AudioResampler("fltp", layout, rate_hz, options=_MIX_OPTIONS)
+
+
+def _drained(resampler: AudioResampler | None) -> Iterator[FloatArray]:
+    """What a resampler still holds at the end of its input."""
+    return iter(()) if resampler is None else _arrays(resampler.resample(None))
+
+
+def _arrays(frames: Iterable[AudioFrame | None]) -> Iterator[FloatArray]:
+    for frame in frames:
+        if frame is not None:  # a resampler without work to do answers a flush with [None]
+            samples = np.nan_to_num(frame.to_ndarray()).astype(np.float32)
+            yield np.clip(samples, -1.0, 1.0)
