@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from difftalker.config import ModelConfig, from_dict
 from difftalker.errors import AvatarError, UsageError
 from difftalker.hashing import sha256_of
+from difftalker.weights import load
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 PARTS = ("completion", "autoencoder", "synthesis")
 PACKAGED = Path(__file__).parent / "avatars"
+
+_MAX_CONFIG_BYTES = 1 << 20
+_MAX_NAME = 100
+_KEYS = {"format", "name", "model", "architecture", "facts", "files"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +48,20 @@ class AvatarFiles:
     """Corpus, consent, command, seeds, time, numbers."""
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
-        """Part to named tensors, in the type they were saved in."""
-        from safetensors.torch import load_file
+        """Part to named tensors, in the type they were saved in.
 
-        return {part: load_file(self.folder / f"{part}.safetensors") for part in PARTS}
+        Raises:
+            AvatarError: a file is no safetensors file.
+        """
+        try:
+            return {part: load(self.part(part)) for part in PARTS}
+        except (ValueError, OSError) as error:
+            found = f"the weights of the avatar {self.folder} cannot be read: {error}"
+            raise AvatarError(found, fix=_mend(self.folder)) from error
+
+    def part(self, name: str) -> Path:
+        """The file with one part's weights."""
+        return self.folder / f"{name}.safetensors"
 
 
 def packaged() -> list[str]:
@@ -66,6 +81,8 @@ def read(name_or_folder: str | Path) -> AvatarFiles:
         _check_file(folder, name, raw["files"])
     try:
         config = from_dict(ModelConfig, raw["model"], f"{folder.name}/config.json")
+        if config.base_model:
+            raise UsageError("it names a base model", wanted="all weights in its own folder")
     except UsageError as error:
         raise AvatarError(
             f"the avatar {folder} has a configuration that does not fit: {error}", fix=_mend(folder)
@@ -148,28 +165,41 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise AvatarError(f"{folder} is no avatar: config.json is missing", fix=_mend(folder))
+    _check_inside(folder, path)
     try:
-        raw = json.loads(path.read_text())
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise ValueError("it is too large")
+        raw = json.loads(path.read_text(encoding="utf-8"))
         found = raw["format"]
-        complete = all(
-            isinstance(raw[k], dict) for k in ("model", "architecture", "facts", "files")
-        )
-        complete = complete and isinstance(raw["name"], str)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise AvatarError(f"{path} is damaged", fix=_mend(folder)) from error
-    if found != FORMAT or not complete:
+    if type(found) is not int or found != FORMAT:
         raise AvatarError(
-            f"{path} has format {found}",
+            f"{path} has format {str(found)[:80]}",
             wanted=f"format {FORMAT}",
             fix="use the version of DiffTalker that made it",
         )
+    objects = all(isinstance(raw.get(key), dict) for key in _KEYS - {"format", "name"})
+    if set(raw) != _KEYS or not objects or not _is_name(raw["name"]):
+        raise AvatarError(f"{path} is damaged", wanted=", ".join(sorted(_KEYS)), fix=_mend(folder))
     return dict(raw)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _MAX_NAME and value.isprintable()
+
+
+def _check_inside(folder: Path, path: Path) -> None:
+    """Refuse a file of an avatar that is a link to somewhere else."""
+    if path.resolve().parent != folder.resolve():
+        raise AvatarError(f"the avatar's file {path} lies outside of its folder", fix=_mend(folder))
 
 
 def _check_file(folder: Path, name: str, hashes: Mapping[str, str]) -> None:
     path = folder / name
     if not path.is_file():
         raise AvatarError(f"the avatar {folder} lacks its file {name}", fix=_mend(folder))
+    _check_inside(folder, path)
     if sha256_of(path) != hashes.get(name):
         raise AvatarError(
             f"the avatar's file {path} is truncated or altered",

@@ -17,6 +17,9 @@ from difftalker.errors import UsageError
 DEFAULT_CRF = 14
 """x264's quality: here the structure of camera footage survives (SSIM 0.975; 0.966 at 18)."""
 
+MAX_SIZE_PX = 1024
+"""The largest crop: a picture of so many pixels a side takes 16,384 latents."""
+
 STAGES = ("landmarks", "autoencoder", "prior", "synthesis")
 
 MASKS = ("jaw", "mouth")
@@ -48,7 +51,9 @@ class CompletionConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        _positive(self, "feature_dim", "window", "width", "heads", "layers", "audio_dim")
+        _up_to(4096, self, "feature_dim", "width", "audio_dim")
+        _up_to(256, self, "window", "heads", "layers")
+        _check(0 <= self.neighbours <= 64, "neighbours", self.neighbours, "0 to 64")
         _check(self.width % self.heads == 0, "width", self.width, f"a multiple of {self.heads}")
         _check(0 <= self.dropout < 1, "dropout", self.dropout, "0 <= dropout < 1")
 
@@ -66,7 +71,9 @@ class AutoencoderConfig:
     attention: bool = False
 
     def __post_init__(self) -> None:
-        _positive(self, "layers", "patch", "latent_channels", "groups")
+        _up_to(64, self, "layers", "patch", "latent_channels")
+        _up_to(4096, self, "groups")
+        _channels(self.channels)
         down = self.patch * 2 ** (len(self.channels) - 1)
         _check(down == 8, "patch", self.patch, "8 pixels a latent: patch x 2^(levels - 1) = 8")
 
@@ -89,7 +96,17 @@ class PriorConfig:
     timesteps: int = 1000
 
     def __post_init__(self) -> None:
-        _positive(self, "layers", "groups", "head_dim", "context_dim", "timesteps")
+        _up_to(64, self, "layers")
+        _up_to(4096, self, "groups", "head_dim", "context_dim", "context_tokens")
+        _up_to(10_000, self, "timesteps")
+        _channels(self.channels)
+        levels = len(self.channels)
+        _check(
+            0 <= self.attention_levels <= levels,
+            "attention_levels",
+            self.attention_levels,
+            f"0 to {levels}",
+        )
         _check(
             self.prediction in ("epsilon", "v_prediction"),
             "prediction",
@@ -116,7 +133,8 @@ class SynthesisConfig:
     def __post_init__(self) -> None:
         _check(len(self.stem_channels) == 3, "stem_channels", self.stem_channels, "3 numbers")
         _check(self.guidance in GUIDANCES, "guidance", self.guidance, " or ".join(GUIDANCES))
-        _positive(self, "heads", "window")
+        _up_to(64, self, "heads", "window")
+        _channels(self.stem_channels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +146,7 @@ class SamplingConfig:
     steps: int = 6
 
     def __post_init__(self) -> None:
-        _positive(self, "steps")
+        _up_to(1000, self, "steps")
         _check(
             self.sampler in ("ddpm", "ddim", "dpm++"),
             "sampler",
@@ -157,8 +175,9 @@ class ModelConfig:
     (their configuration then stands in place of ``autoencoder`` and ``prior``)."""
 
     def __post_init__(self) -> None:
-        _check(self.size_px % 64 == 0, "size_px", self.size_px, "a multiple of 64")
         _check(self.mask in MASKS, "mask", self.mask, " or ".join(MASKS))
+        is_size = 64 <= self.size_px <= MAX_SIZE_PX and self.size_px % 64 == 0
+        _check(is_size, "size_px", self.size_px, f"a multiple of 64 up to {MAX_SIZE_PX}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -397,7 +416,9 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "the config
     known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
     if unknown := sorted(set(values) - set(known)):
-        raise UsageError(f"unknown key {unknown[0]!r} in {where}", wanted=", ".join(sorted(known)))
+        raise UsageError(
+            f"unknown key {unknown[0]!r:.80} in {where}", wanted=", ".join(sorted(known))
+        )
     try:
         return kind(**{k: _value(hints[k], v, f"{where}.{k}") for k, v in values.items()})
     except TypeError as error:
@@ -447,7 +468,7 @@ def _parsed(old: Any, text: str, key: str) -> Any:
 def _value(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise UsageError(f"{where} is {value!r}", wanted="an object")
+            raise UsageError(f"{where} is {value!r:.80}", wanted="an object")
         return from_dict(hint, value, where)  # type: ignore[arg-type]
     if isinstance(hint, types.GenericAlias) and hint.__origin__ is tuple:
         if isinstance(value, list | tuple) and all(type(v) is int for v in value):
@@ -456,14 +477,26 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     elif type(value) is hint:
         return value
-    raise UsageError(f"{where} is {value!r}", wanted=f"a value of type {hint}")
+    raise UsageError(f"{where} is {value!r:.80}", wanted=f"a value of type {hint}")
 
 
 def _check(ok: bool, name: str, found: object, wanted: str) -> None:
     if not ok:
-        raise UsageError(f"{name} is {found!r}", wanted=wanted)
+        raise UsageError(f"{name} is {found!r:.80}", wanted=wanted)
 
 
 def _positive(config: object, *names: str) -> None:
     for name in names:
         _check(getattr(config, name) > 0, name, getattr(config, name), "a positive number")
+
+
+def _up_to(highest: int, config: object, *names: str) -> None:
+    """Refuse what is not from 1 to ``highest``: a file's numbers decide what is allocated."""
+    for name in names:
+        value = getattr(config, name)
+        _check(0 < value <= highest, name, value, f"1 to {highest}")
+
+
+def _channels(channels: tuple[int, ...]) -> None:
+    fits = 0 < len(channels) <= 8 and all(0 < one <= 4096 for one in channels)
+    _check(fits, "channels", channels, "up to 8 numbers from 1 to 4096")

@@ -28,7 +28,7 @@ from difftalker import avatar as avatar_files
 from difftalker.config import DEFAULT_CRF, CompletionConfig, ModelConfig, SamplingConfig
 from difftalker.diffusion.region import box_mask
 from difftalker.diffusion.sampling import sample
-from difftalker.errors import MediaError, TrackError, UsageError
+from difftalker.errors import AvatarError, MediaError, TrackError, UsageError
 from difftalker.face.crop import Framing, blend_mask, cut, frame_face, paste
 from difftalker.face.detect import NOTHING, FaceTrack, track
 from difftalker.face.draw import landmark_maps
@@ -47,7 +47,8 @@ from difftalker.media.video import (
     read_frames,
 )
 from difftalker.models.autoencoder import paint_out, to_images, to_pixels
-from difftalker.models.networks import Networks, build
+from difftalker.models.networks import Networks
+from difftalker.models.trial import restore
 from difftalker.speech.encoder import SpeechEncoder, load_encoder
 from difftalker.speech.windows import WindowStream
 from difftalker.track import LandmarkTrack
@@ -462,7 +463,13 @@ class Avatar:
 
     def _speech_encoder(self, config: CompletionConfig) -> SpeechEncoder:
         if self._encoder is None:
-            self._encoder = load_encoder(config.features, device=self.device)
+            encoder = load_encoder(config.features, device=self.device)
+            if encoder.dim != config.feature_dim:
+                raise AvatarError(
+                    f"the avatar {self.name} hears features of {config.feature_dim} numbers",
+                    wanted=f"{encoder.dim}, as {config.features} has",
+                )
+            self._encoder = encoder
         return self._encoder
 
     def _autocast(self) -> torch.autocast:
@@ -671,8 +678,7 @@ def load(name_or_folder: str | Path, *, device: str = "cpu") -> Avatar:
         AvatarError: the folder or a file is missing, truncated or altered.
     """
     files = avatar_files.read(name_or_folder)
-    networks = build(files.config, files.architecture).load(files.weights())
-    return Avatar(files.name, files.config, networks, device, files.facts)
+    return Avatar(files.name, files.config, restore(files), device, files.facts)
 
 
 def generated_by(name: str) -> str:

@@ -141,7 +141,7 @@ class _Decoder:
             request=self._request,
             task=task,
             path=str(path),
-            folder=os.getcwd(),
+            folder=str(Path.cwd()),
             limits=asdict(current()),
             arguments=arguments,
         )
