@@ -296,13 +296,13 @@ def idle_ended() -> Iterator[None]:
 def the_decoder(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The process ids of the decoders that are started from now on."""
     pids: list[int] = []
-    started = subprocess.Popen.__init__
 
-    def noted(self: subprocess.Popen[bytes], *words: object, **options: object) -> None:
-        started(self, *words, **options)  # type: ignore[arg-type]
-        pids.append(self.pid)
+    class Noted(decoder._Decoder):
+        def __init__(self) -> None:
+            super().__init__()
+            pids.append(self._process.pid)
 
-    monkeypatch.setattr(subprocess.Popen, "__init__", noted)
+    monkeypatch.setattr(decoder, "_Decoder", Noted)
     return pids
 
 
