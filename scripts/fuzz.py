@@ -401,7 +401,7 @@ def work(pipe: Connection, seeds: Path, scratch: Path) -> None:
     decoder.PATIENCE_S = 5
     whole = cache(pipeline.load)  # the avatar that is not damaged is built once
     read = pipeline.load
-    pipeline.load = lambda name, **how: (  # type: ignore[assignment]
+    pipeline.load = lambda name, **how: (
         whole(name, **how) if str(name) == str(seeds / "avatar") else read(name, **how)
     )
     while True:

@@ -44,6 +44,7 @@ Image = NDArray[np.uint8]
 _FALLBACK_FPS = Fraction(25)
 _HIGHEST_FPS = 1000
 _HIGHEST_PTS = 1 << 53
+_TIMELESS_FORMATS = ("avi", "h264", "hevc", "m4v", "mpegvideo", "vc1", "vvc")
 _MISSING_TAIL_S = 0.5  # sound may well outlast the picture by a little
 _MATRIX_BYTES = 36
 _SCALING = (
@@ -71,9 +72,10 @@ def frames(path: Path, limits: Limits) -> Iterator[tuple[Facts, Image]]:
         for decoded in _decoded(path, container, limits):
             if clock is None:
                 orientation = _orientation(decoded)
-                clock = _Clock(path, _facts(path, container, decoded, limits), limits)
+                facts = _facts(path, container, decoded, limits)
+                clock = _Clock(path, facts, limits, by_order=_lacks_times(container))
                 to_rgb = _RgbConverter(decoded.width, decoded.height)
-            pts, time_s = clock.tick(decoded.pts)
+            pts, time_s = clock.tick(decoded)
             yield {"pts": pts, "time_s": time_s}, orientation.apply(to_rgb(decoded))
     if clock is None:
         raise _no_frames(path)
@@ -85,7 +87,7 @@ def entered(path: Path, limits: Limits, pts: list[int]) -> Iterator[tuple[Facts,
     images: dict[int, Image] = {}
     with open_media(path) as container:
         track = video_track(container)
-        if track is None:
+        if track is None or _lacks_times(container):
             return
         to_rgb, wanted = (
             _RgbConverter(track.codec_context.width, track.codec_context.height),
@@ -228,11 +230,25 @@ def _comment(container: InputContainer) -> str:
     return tags.get("comment", "")
 
 
+def _lacks_times(container: InputContainer) -> bool:
+    """Whether frames are stored without times, in an order that is not that of display.
+
+    What FFmpeg then calls their times is a guess from the order in which they are stored.
+    """
+    track = video_track(container)
+    has_b_frames = track is not None and track.codec_context.has_b_frames
+    return bool(has_b_frames) and container.format.name in _TIMELESS_FORMATS
+
+
 class _Clock:
     """Gives every frame a timestamp that rises."""
 
-    def __init__(self, path: Path, facts: dict[str, Any], limits: Limits) -> None:
+    def __init__(
+        self, path: Path, facts: dict[str, Any], limits: Limits, *, by_order: bool = False
+    ) -> None:
+        """``by_order`` is for frames without times: they follow each other as they are decoded."""
         self._path, self._limits = path, limits
+        self._by_order, self._shift = by_order, 0
         self._time_base, fps = Fraction(facts["time_base"]), Fraction(facts["fps"])
         self._promised_s: float | None = facts["duration_s"]
         self._pixels = facts["width"] * facts["height"]
@@ -241,8 +257,13 @@ class _Clock:
         self._last = 0
         self._frames = 0
 
-    def tick(self, pts: int | None) -> tuple[int, float]:
+    def tick(self, frame: VideoFrame) -> tuple[int, float]:
         """The frame's ``pts`` and its seconds since the first frame."""
+        pts = frame.pts
+        if self._by_order and self._first is None:
+            self._shift = (frame.pts or 0) - (frame.dts or 0)
+        elif self._by_order:
+            pts = None if frame.dts is None else frame.dts + self._shift
         if pts is not None and abs(pts) > _HIGHEST_PTS:
             raise MediaError(f"{self._path} has a frame at a time beyond all bounds")
         if self._first is None:

@@ -233,7 +233,11 @@ class VideoWriter:
         self._container: OutputContainer = av.open(
             str(self._scratch.absolute()),
             mode="w",
-            options={"movflags": "+faststart", "video_track_timescale": timescale}
+            options={
+                "movflags": "+faststart",
+                "video_track_timescale": timescale,
+                "movie_timescale": timescale,  # else a later start is rounded to milliseconds
+            }
             if is_mov
             else {"fflags": "+bitexact"},  # Matroska is else given random numbers
         )
