@@ -115,9 +115,9 @@ def save_report(result: DubResult, path: Path) -> None:
     dynamic range ("pq", "hlg" or empty). ``spans`` are runs of frames within one shot, in order and
     without gaps: ``start_frame`` and ``stop_frame`` (no more of it), ``start_s`` and ``stop_s``,
     ``driven``, ``reason`` ("face", "no face", "turned away", "covered" or "other person") and
-    ``after_cut``. ``people`` are those of the footage, in the order in which ``--face`` counts them,
-    and ``face`` says which one was driven; both are null where a track of landmarks said where the
-    face is.
+    ``after_cut``. ``people`` are those of the footage, in the order in which ``--face`` counts
+    them, and ``face`` says which one was driven; both are null where a track of landmarks said
+    where the face is.
 
     Raises:
         MediaError: the file cannot be written; nothing is left behind.
