@@ -106,7 +106,9 @@ def _run(networks: Networks, config: ModelConfig) -> None:
     side, window = config.size_px, config.completion.window
     with torch.device("meta"), torch.inference_mode():
         latents = networks.autoencoder.encode(torch.zeros(1, 3, side, side))
-        guidance = networks.synthesis.guide(torch.zeros(1, len(CHANNELS), side, side), latents)
+        hears = config.synthesis.guidance == "audio"
+        control = (window, config.completion.feature_dim) if hears else (len(CHANNELS), side, side)
+        guidance = networks.synthesis.guide(torch.zeros(1, *control), latents)
         made = networks.synthesis(latents, torch.zeros(1, dtype=torch.long), guidance)
         pixels = networks.autoencoder.decode(made)
         heard = torch.zeros(1, 2, window, config.completion.feature_dim)
