@@ -59,15 +59,20 @@ class ClipData:
             [mask_boxes(self.points_crop[s], self.times_s[s], size_px, mask) for s in shots]
         )
 
-    def windows(self, features: str, size: int) -> NDArray[np.float32]:
-        """(frames, size, dim): the features around each frame."""
+    def features(self, features: str) -> NDArray[np.float32]:
+        """(T, dim): speech features at 50 Hz."""
         path = self._folder / f"{features}.npy"
         if not path.is_file():
             raise UsageError(
                 f"the dataset holds no {features!r} features",
                 fix=f"run `difftalker prepare` again with --features {features}",
             )
-        return windows(np.load(path).astype(np.float32), self.times_s, size=size)
+        loaded: NDArray[np.float32] = np.load(path).astype(np.float32)
+        return loaded
+
+    def windows(self, features: str, size: int) -> NDArray[np.float32]:
+        """(frames, size, dim): the features around each frame."""
+        return windows(self.features(features), self.times_s, size=size)
 
 
 @dataclass(frozen=True)
