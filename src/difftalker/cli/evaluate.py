@@ -20,6 +20,9 @@ def evaluate(
     sampler: str | None = None,
     steps: AtLeast1 | None = None,
     alignments: Path | None = None,
+    sync: Path | None = None,
+    syncnet: Path | None = None,
+    alexnet: Path | None = None,
     guards: Guards = GUARDS,
     options: Compute = COMPUTE,
 ) -> Outcome:
@@ -42,6 +45,9 @@ def evaluate(
         steps: Steps of denoising; by default each avatar's own.
         alignments: A folder of GRID's word times (`CLIP.align`): with them the closing of the
             lips at p, b and m is measured.
+        sync: A sync expert made by `difftalker train-expert sync`; by default the packaged one.
+        syncnet: SyncNet's official weights, syncnet_v2.model, for LSE-C and LSE-D.
+        alexnet: AlexNet's weights as torchvision has them, for LPIPS in place of ST-LPIPS.
         guards: Limits of what is read.
         options: Those that commands share.
     """
@@ -55,7 +61,11 @@ def evaluate(
     videos = find_footage(footage, clips)
     use_threads(options.threads)
     device = pick_device(options.device)
-    judges = open_judges(JudgeOptions(device=device, alignments=alignments))
+    judges = open_judges(
+        JudgeOptions(
+            device=device, alignments=alignments, sync=sync, syncnet=syncnet, alexnet=alexnet
+        )
+    )
     speaker = load(avatar, device=device)
     others = {name: load(one, device=device) for name, one in named_paths(ablation).items()}
     programs = {name: Path(one) for name, one in named_paths(predictions).items()}

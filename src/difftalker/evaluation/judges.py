@@ -50,6 +50,12 @@ class JudgeOptions:
     """Where networks compute."""
     alignments: Path | None = None
     """A folder of GRID's word times, `CLIP.align`."""
+    sync: Path | None = None
+    """A sync expert made by `difftalker train-expert sync`, in place of the packaged one."""
+    syncnet: Path | None = None
+    """SyncNet's official weights."""
+    alexnet: Path | None = None
+    """AlexNet's weights, for LPIPS."""
 
 
 def _lips(options: JudgeOptions) -> Judge | None:
@@ -68,7 +74,33 @@ def _closure(options: JudgeOptions) -> Judge | None:
     return ClosureJudge(options.alignments)
 
 
-_OPENERS: tuple[Callable[[JudgeOptions], Judge | None], ...] = (_lips, _closure)
+def _sync(options: JudgeOptions) -> Judge | None:
+    from difftalker.evaluation.sync import SyncJudge
+
+    if options.sync is None and "sync" not in expert.packaged():
+        return None
+    return SyncJudge(options.sync or "", device=options.device)
+
+
+def _syncnet(options: JudgeOptions) -> Judge | None:
+    from difftalker.evaluation.sync import OfficialSyncJudge
+
+    return OfficialSyncJudge(options.syncnet, device=options.device) if options.syncnet else None
+
+
+def _perceptual(options: JudgeOptions) -> Judge | None:
+    from difftalker.evaluation.perceptual import PerceptualJudge
+
+    return PerceptualJudge(options.alexnet, device=options.device)
+
+
+_OPENERS: tuple[Callable[[JudgeOptions], Judge | None], ...] = (
+    _sync,
+    _syncnet,
+    _perceptual,
+    _lips,
+    _closure,
+)
 """Each gives a judge, or None where its files were not given or are not packaged."""
 
 
