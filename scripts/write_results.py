@@ -1,64 +1,275 @@
-"""Write docs/results.md from the report of an evaluation, never by hand.
+"""Write docs/results.md from the reports of evaluations, never by hand.
 
-difftalker evaluate grid-s1 GRID/s1 --clips GRID/protocol.json:test --report out/report
-python scripts/write_results.py out/report/report.json docs/results.md
+    difftalker evaluate grid-s1 GRID/s1 --clips GRID/protocol.json:test --report out/grid-s1
+    cp out/grid-s1/report.json docs/reports/grid-s1.json
+    python scripts/write_results.py
+
+Each report in docs/reports becomes a section, packaged avatars first; one with ablations has their
+table too. ``--card FOLDER`` puts the figures of the first report on an avatar's card.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from difftalker import avatar
+from difftalker import avatar, expert
+from difftalker.errors import DiffTalkerError, UsageError
+from difftalker.evaluation.measures import described
+from difftalker.evaluation.metrics import interval
+from difftalker.evaluation.schema import problems
+from difftalker.evaluation.table import failures, measured
 
-MEASURES = {
-    "landmark_error_crop": ("completion: landmark error, crop units", 4, None),
-    "landmark_error_frame": ("completion: landmark error, frame units", 4, 0.002),
-    "landmark_error_contour_crop": ("of it the lower contour, crop units", 4, None),
-    "landmark_error_mouth_crop": ("of it the mouth, crop units", 4, None),
-    "mouth_rise": ("rise of the mouth's error with the other audio", 2, None),
-    "ld_frame": ("LD on the output, all points, frame units", 4, 0.004),
-    "ld_lower_frame": ("LD on the output, lower points, frame units", 4, None),
-    "found": ("frames in which a face is found again", 3, None),
-    "open_corr": ("correlation of the mouth's opening with the speaker of the sound", 3, None),
-    "psnr_crop": ("PSNR, whole crop, dB", 2, 24.31),
-    "psnr_lower": ("PSNR, lower region, dB", 2, None),
-    "ssim_crop": ("SSIM, whole crop", 3, 0.94),
-    "ssim_lower": ("SSIM, lower region", 3, None),
-    "sharpness": ("sharpness, lower region, footage = 1", 2, None),
-    "flicker": ("flicker, lower region, footage = 1", 2, None),
-    "seam": ("seam at the mask's edge, footage = 1", 2, None),
-    "silence_leak": ("share of silence in which the mouth moves", 3, None),
+Report = Mapping[str, Any]
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+PAPER = {
+    "LSE-D": ("lse_d", ("7.83", "9.08", "6.98", "10.00", "6.82")),
+    "LSE-C": ("lse_c", ("7.81", "5.88", "9.25", "5.04", "9.01")),
+    "LD, frame units": ("ld_frame", ("-", "-", "-", "0.102", "0.004")),
+    "PSNR, dB": ("psnr_crop", ("-", "-", "-", "15.56", "24.31")),
+    "SSIM": ("ssim_crop", ("-", "-", "-", "0.67", "0.94")),
+    "landmark completion, frame units": ("landmark_error_frame", ("-", "-", "-", "-", "0.002")),
+    "the same without AM-Trans": ("landmark_error_frame", ("-", "-", "-", "-", "0.005")),
 }
-"""Measure: what it is, digits, and the paper's own number where it gives one."""
+"""Table 1 and Section 3.3: measure, and the paper's figures in the order of PAPER_COLUMNS."""
+PAPER_COLUMNS = (
+    *("Wav2Lip", "MakeItTalk", "DAE-Talker"),
+    *("DiffTalker without landmarks", "DiffTalker"),
+)
+WITHOUT_AM_TRANS = "no-am-trans"
+WITHOUT_LANDMARKS = "no-landmarks"
+"""Rows of the paper's own ablations, as scripts/ablations.py calls them."""
+
+ABLATED = (
+    *("landmark_error_frame", "landmark_error_mouth_crop", "ld_frame", "ld_lower_frame"),
+    *("open_corr", "sync_c", "sync_d", "lse_c", "lse_d", "word_error", "closure"),
+    *("psnr_lower", "ssim_lower", "perceptual", "sharpness", "silence_leak"),
+)
+"""What the table of ablations shows, where it was measured."""
+
+CAVEATS = (
+    "The paper's footage is one politician's addresses at 512 x 512 from another landmark detector,"
+    " and its test clips are unpublished; ours are 14 short sentences of GRID in a studio. The two"
+    " are no comparison, but a scale: what counts is the order of rows within one table.",
+    "PSNR and SSIM are of the whole crop, as nothing else can be meant by Table 1. Most of it is"
+    " footage that nobody changed: see the lower region, and `copied`, where PSNR is infinite"
+    " (exact).",
+    "LD of the paper is taken to be over all 68 points with x over the width and y over the height"
+    " of the frame. A face that fills more of the frame has larger errors in this unit.",
+    "LSE-C and LSE-D need SyncNet's official weights: without them the cell is empty."
+    " `sync_c` and `sync_d` are our own expert's, in the sections below, on another scale.",
+)
 
 
-def write_results(report: Mapping[str, Any]) -> str:
+def read_report(path: Path) -> dict[str, Any]:
+    """A report of the layout that this script knows.
+
+    Raises:
+        UsageError: it cannot be read, or is of another layout.
+    """
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is no report: {error}", wanted="a report.json") from error
+    if found := problems(report):
+        raise UsageError(
+            f"{path} has another layout: {found[0]}", fix="run `difftalker evaluate` again"
+        )
+    return report
+
+
+def write_results(reports: Sequence[Report]) -> str:
     """The page, Markdown."""
-    rows, person, settings = report["rows"], report["avatar"], report["settings"]
-    clips = report["clips"]
-    head = ["measure", *(name.replace("_", " ") for name in rows), "paper"]
     lines = [
         "# Results",
         "",
-        f"Avatar `{person['name']}` (preset `{person['preset']}`, {person['size_px']} x"
-        f" {person['size_px']}), sampler {settings['sampler']}, {settings['steps']} steps, seed"
-        f" {settings['seed']}; {len(clips)} clips that it was not trained on,"
-        f" {sum(clip.get('frames', 0) for clip in clips)} frames. Mean over clips with half the"
-        " 95 % interval. `docs/evaluation.md` defines rows and measures.",
+        "Written by `scripts/write_results.py` from the reports in `docs/reports/`, never by hand."
+        " Mean over clips with half the 95 % interval (bootstrap over clips). `docs/evaluation.md`"
+        " defines rows and measures.",
         "",
-        "| " + " | ".join(head) + " |",
-        "|---" * len(head) + "|",
+        "## Beside the paper",
+        "",
+        *_beside_the_paper(reports),
+        "",
+        *(f"- {text}" for text in CAVEATS),
     ]
-    lines += [_line(key, rows) for key in MEASURES]
-    lines += ["", *_machine(report), "", *_caveats()]
+    for report in reports:
+        lines += ["", f"## {_title(report)}", "", *_section(report)]
+    lines += ["", "## Experts", "", *_experts(reports)]
     return "\n".join(lines) + "\n"
 
 
-def card_section(report: Mapping[str, Any]) -> str:
+def _beside_the_paper(reports: Sequence[Report]) -> Iterator[str]:
+    ours = list(_our_columns(reports))
+    head = ["", *(f"{name} (paper)" for name in PAPER_COLUMNS), *(name for name, *_ in ours)]
+    yield _row(head)
+    yield "|---" * len(head) + "|"
+    for text, (key, theirs) in PAPER.items():
+        wants_ablation = text.endswith("without AM-Trans")
+        cells = [
+            _cell(report["rows"][row].get(key), described(key).digits)
+            if (row == WITHOUT_AM_TRANS) == wants_ablation
+            else ""
+            for _, report, row in ours
+        ]
+        yield _row([text, *theirs, *cells])
+
+
+def _our_columns(reports: Sequence[Report]) -> Iterator[tuple[str, Report, str]]:
+    """Columns of ours beside the paper's: (head, report, row)."""
+    for report in reports:
+        name = report["avatar"]["name"]
+        for row, text in (
+            ("own_audio", f"`{name}`"),
+            (WITHOUT_AM_TRANS, f"`{name}` without AM-Trans"),
+            (WITHOUT_LANDMARKS, f"`{name}` without landmarks"),
+            ("real", f"footage through the codec, with `{name}`"),
+        ):
+            if row in report["rows"]:
+                yield text, report, row
+
+
+def _title(report: Report) -> str:
+    return f"Avatar {report['avatar']['name']}"
+
+
+def _section(report: Report) -> list[str]:
+    """Everything about one report: its rows, its ablations, what failed, how fast it was."""
+    ours = {row: each for row, each in report["rows"].items() if row not in report["ablations"]}
+    lines = [_setting(report), "", *_table(ours)]
+    if report["ablations"]:
+        lines += ["", *_ablations(report)]
+    failed = [f"- {' '.join(filter(None, one[:2]))}: {one[2]}" for one in failures(report["clips"])]
+    if failed:
+        lines += ["", "What failed:", "", *failed]
+    return [*lines, "", *_machine(report)]
+
+
+def _setting(report: Report) -> str:
+    person, settings, clips = report["avatar"], report["settings"], report["clips"]
+    return (
+        f"Preset `{person['preset']}`, {person['size_px']} x {person['size_px']},"
+        f" features `{person['features']}`{_budget(person)}; sampler {settings['sampler']},"
+        f" {settings['steps']} steps, seed {settings['seed']}; {len(clips)} clips that it was not"
+        f" trained on, {sum(clip.get('frames', 0) for clip in clips)} frames."
+    )
+
+
+def _budget(person: Mapping[str, Any]) -> str:
+    stages = person["trained"]
+    if not stages:
+        return ""
+    steps = ", ".join(f"{stage} {facts['steps']}" for stage, facts in stages.items())
+    minutes = sum(facts["minutes"] for facts in stages.values())
+    clips = person["clips_train"]
+    return f", trained on {clips} clips ({steps} steps; {minutes:.0f} minutes)"
+
+
+def _table(rows: Mapping[str, Any]) -> Iterator[str]:
+    head = ["measure", "better", *(name.replace("_", " ") for name in rows), "paper"]
+    yield _row(head)
+    yield "|---" * len(head) + "|"
+    for key in measured(rows):
+        one = described(key)
+        cells = [_cell(figures.get(key), one.digits) for figures in rows.values()]
+        paper = "" if one.paper is None else f"{one.paper:g}"
+        yield _row([one.text, one.arrow, *cells, paper])
+
+
+def _ablations(report: Report) -> Iterator[str]:
+    """The ablations beside the avatar that they change, and how sure the differences are."""
+    names = ["own_audio", *report["ablations"]]
+    keys = [key for key in ABLATED if key in report["rows"]["own_audio"]]
+    yield "### Ablations"
+    yield ""
+    yield (
+        "Each dubs the same clips with their own sound, measured in the crops of"
+        f" `{report['avatar']['name']}` (the row `own_audio` above)."
+    )
+    yield ""
+    head = ["measure", "better", *(_code(name, report) for name in names)]
+    yield _row(head)
+    yield "|---" * len(head) + "|"
+    for key in keys:
+        one = described(key)
+        cells = [_cell(report["rows"][name].get(key), one.digits) for name in names]
+        yield _row([one.text, one.arrow, *cells])
+    yield ""
+    yield (
+        "Differences to it, clip by clip: mean and 95 % interval. In bold where the interval leaves"
+        " out zero. Clips are shared, so these are surer than the intervals above."
+    )
+    yield ""
+    yield _row(["measure", "better", *(f"`{name}`" for name in names[1:])])
+    yield "|---" * (len(names) + 1) + "|"
+    for key in keys:
+        one = described(key)
+        cells = [_difference(report, name, key, one.digits) for name in names[1:]]
+        yield _row([one.text, one.arrow, *cells])
+    yield ""
+    yield _row(["run", "preset", "crop", "features", "sampling", "clips", "steps of training"])
+    yield "|---" * 7 + "|"
+    for name in names:
+        person = report["avatar"] if name == "own_audio" else report["ablations"][name]
+        steps = ", ".join(f"{k} {v['steps']}" for k, v in person["trained"].items())
+        yield _row(
+            [
+                _code(name, report),
+                person["preset"],
+                str(person["size_px"]),
+                person["features"],
+                f"{person['sampler']} {person['steps']}",
+                str(person["clips_train"] or "-"),
+                steps or "-",
+            ]
+        )
+
+
+def _code(row: str, report: Report) -> str:
+    return f"`{report['avatar']['name'] if row == 'own_audio' else row}`"
+
+
+def _difference(report: Report, row: str, key: str, digits: int) -> str:
+    """How a row's clips differ from the same clips of the avatar itself."""
+    pairs = [
+        (clip["rows"].get(row, {}).get(key), clip["rows"].get("own_audio", {}).get(key))
+        for clip in report["clips"]
+        if "rows" in clip
+    ]
+    gaps = [a - b for a, b in pairs if a is not None and b is not None]
+    if len(gaps) < 2:
+        return "-"
+    found = interval(gaps, seed=report["settings"]["seed"])
+    text = f"{found.mean:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})"
+    return f"**{text}**" if found.low > 0 or found.high < 0 else text
+
+
+def _experts(reports: Sequence[Report]) -> Iterator[str]:
+    """How right the networks are that judge, on clips that they have not seen."""
+    yield (
+        "Networks of this project that judge dubbings or describe speech, and their figures on"
+        " clips held out from their training, by their own facts."
+    )
+    yield ""
+    yield _row(["expert", "trained on", "on clips held out", "sha256 of the weights"])
+    yield "|---" * 4 + "|"
+    for kind in expert.packaged():
+        files = expert.read(kind=kind)
+        figures = ", ".join(f"{k} {v:.4g}" for k, v in files.facts["unseen"].items())
+        yield _row([kind, files.facts["corpora"], figures, f"`{files.sha256[:12]}`"])
+    packaged = {expert.read(kind=kind).sha256 for kind in expert.packaged()}
+    for report in reports:
+        for name, facts in report["judges"].items():
+            if (found := facts.get("sha256")) and found not in packaged:
+                yield _row([name, "", f"in {_title(report)}", f"`{found[:12]}`"])
+
+
+def card_section(report: Report) -> str:
     """The figures of clips dubbed with their own sound, for the avatar's card, Markdown."""
     own = report["rows"]["own_audio"]
     lines = [
@@ -71,54 +282,67 @@ def card_section(report: Mapping[str, Any]) -> str:
         "| measure | value |",
         "|---|---|",
     ]
-    shown = {key: (text, digits) for key, (text, digits, _) in MEASURES.items() if key in own}
-    lines += [f"| {text} | {_cell(own[key], digits)} |" for key, (text, digits) in shown.items()]
-    lines += ["", *_machine(report)]
-    return "\n".join(lines)
+    for key in measured({"own_audio": own}):
+        lines.append(_row([described(key).text, _cell(own[key], described(key).digits)]))
+    return "\n".join([*lines, "", *_machine(report)])
 
 
-def _line(key: str, rows: Mapping[str, Any]) -> str:
-    text, digits, paper = MEASURES[key]
-    cells = [_cell(figures.get(key), digits) for figures in rows.values()]
-    return "| " + " | ".join([text, *cells, "" if paper is None else str(paper)]) + " |"
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _cell(estimate: Mapping[str, Any] | None, digits: int) -> str:
     if estimate is None or estimate["mean"] is None:
         return "exact" if estimate and "note" in estimate else "-"
-    half = "" if estimate["low"] is None else (estimate["high"] - estimate["low"]) / 2
-    return f"{estimate['mean']:.{digits}f}" + (f" ± {half:.{digits}f}" if half != "" else "")
+    if estimate["low"] is None:
+        return f"{estimate['mean']:.{digits}f}"
+    half = (estimate["high"] - estimate["low"]) / 2
+    return f"{estimate['mean']:.{digits}f} ± {half:.{digits}f}"
 
 
-def _machine(report: Mapping[str, Any]) -> list[str]:
+def _machine(report: Report) -> list[str]:
     speed, machine = report["speed"]["frames_per_second"], report["machine"]
+    peak = report["memory"]["peak_mb"]
+    if speed is None:
+        return []
     return [
         f"Speed of dubbing, from footage to finished file: {speed:.1f} frames a second on"
-        f" {machine['device']}, {machine['threads']} threads. Peak memory of the whole evaluation:"
-        f" {report['memory']['peak_mb']:.0f} MB."
+        f" {machine['device']}, {machine['threads']} threads."
+        + f" The whole evaluation took {report['speed']['evaluate_seconds'] / 60:.0f} minutes"
+        + (f" and {peak:.0f} MB of memory at its peak." if peak else ".")
     ]
 
 
-def _caveats() -> list[str]:
-    return [
-        "The paper's numbers are of other footage (one politician's addresses, 512 x 512), another"
-        " landmark detector and unpublished clips: a scale to read ours by, not a comparison."
-        " `real` is what the codec alone costs, `copied` what doing nothing scores.",
-    ]
+def stored_reports(folder: Path = DOCS / "reports") -> list[dict[str, Any]]:
+    """The reports of a folder by their names, those of packaged avatars first.
+
+    Raises:
+        UsageError: there is none, or one is of another layout.
+    """
+    reports = [read_report(path) for path in sorted(folder.glob("*.json"))]
+    if not reports:
+        raise UsageError(
+            f"{folder} has no reports", fix="copy the report.json of evaluations there"
+        )
+    return sorted(reports, key=lambda one: one["avatar"]["name"] not in avatar.packaged())
 
 
-def main() -> None:
-    """Read the report, write the page."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("report", type=Path)
-    parser.add_argument("output", type=Path, nargs="?")
+def main(words: Sequence[str] | None = None) -> None:
+    """Read the reports, write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--reports", type=Path, default=DOCS / "reports", help="a folder")
+    parser.add_argument("--output", type=Path, default=DOCS / "results.md")
     parser.add_argument("--card", type=Path, help="an avatar's folder")
-    options = parser.parse_args()
-    report = json.loads(options.report.read_text())
-    if options.output is not None:
-        options.output.write_text(write_results(report))
-    if options.card is not None:
-        avatar.extend_card(options.card, card_section(report))
+    options = parser.parse_args(words)
+    try:
+        reports = stored_reports(options.reports)
+        options.output.write_text(write_results(reports), encoding="utf-8")
+        if options.card is not None:
+            avatar.extend_card(options.card, card_section(reports[0]))
+    except DiffTalkerError as error:
+        parser.exit(error.exit_code, f"write_results: {error}\n")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import numpy as np
 
 from difftalker.evaluation.metrics import Floats
 
-WIDTH_PX = 460
-_LEFT, _RIGHT, _LINE, _HEAD = 120, 16, 22, 26
+WIDTH_PX = 430
+_LEFT, _RIGHT, _LINE, _HEAD = 120, 24, 22, 36
 _SERIES_HEIGHT = 150
 
 
@@ -38,7 +38,7 @@ def dots(title: str, rows: Mapping[str, Mapping[str, Any]], values: Mapping[str,
         body += [_text(x(value), bottom + 14, _number(value, digits), "tick")]
     for name, value in marks.items():
         body += [_line(x(value), _HEAD - 6, x(value), bottom, "mark")]
-        body += [_text(x(value), _HEAD - 1, name, "tick")]
+        body += [_text(x(value), _HEAD - 8, name, "tick")]
     for i, (row, one) in enumerate(shown.items()):
         y = _HEAD + _LINE * i + _LINE / 2
         body += [_text(_LEFT - 8, y + 4, row, "row")]
@@ -55,7 +55,7 @@ def series(title: str, times_s: Floats, lines: Mapping[str, Floats]) -> str:
     """Curves over seconds, (frames,) each, gaps where they are no numbers; a colour a line."""
     known = np.concatenate([line[np.isfinite(line)] for line in lines.values()] or [np.zeros(0)])
     low, high = _padded([0.0, *known.tolist()])
-    top, bottom, left = _HEAD + 14, _SERIES_HEIGHT - 20, 44
+    top, bottom, left = _HEAD + 8, _SERIES_HEIGHT - 20, 44
     end = float(times_s[-1]) or 1.0
 
     def at(time_s: float, value: float) -> str:
@@ -71,7 +71,7 @@ def series(title: str, times_s: Floats, lines: Mapping[str, Floats]) -> str:
         place = float(at(second, low).split(",")[0])
         body += [_text(place, bottom + 14, f"{second} s", "tick")]
     for i, (name, line) in enumerate(lines.items()):
-        body += [_text(left + 8 + 110 * i, _HEAD + 8, name, f"legend s{i}")]
+        body += [_text(left + 8 + 110 * i, _HEAD, name, f"legend s{i}")]
         for run in _runs(line):
             points = " ".join(at(float(times_s[j]), float(line[j])) for j in run)
             body += [f'<polyline class="s{i}" points="{points}"/>']

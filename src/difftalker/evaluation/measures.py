@@ -48,16 +48,14 @@ MEASURES = {
     "ld_frame": _measure("LD on the output, all points, frame units", "down", 4, 0.004),
     "ld_lower_frame": _measure("LD on the output, lower points, frame units", "down", 4),
     "found": _measure("frames in which a face is found again", "up", 3),
-    "open_corr": _measure(
-        "correlation of the mouth's opening with the speaker of the sound", "up", 3
-    ),
+    "open_corr": _measure("correlation of the mouth's opening with the speaker's", "up", 3),
     "sync_c": _measure("our sync expert's confidence", "real", 2),
     "sync_d": _measure("our sync expert's distance", "real", 2),
     "lse_c": _measure("LSE-C, SyncNet's confidence", "real", 2, 9.01),
     "lse_d": _measure("LSE-D, SyncNet's distance", "real", 2, 6.82),
     "word_error": _measure("word error of our lip reader", "down", 3),
     "closure": _measure("share of p, b, m at which the lips close", "real", 3),
-    "silence_leak": _measure("share of silence in which the mouth moves", "real", 3),
+    "silence_leak": _measure("share of silence in which the mouth moves", "down", 3),
     "psnr_crop": _measure("PSNR, whole crop, dB", "up", 2, 24.31),
     "psnr_face": _measure("PSNR, face, dB", "up", 2),
     "psnr_lower": _measure("PSNR, lower region, dB", "up", 2),
@@ -67,8 +65,8 @@ MEASURES = {
     "perceptual": _measure("perceptual distance", "down", 3),
     "sharpness": _measure("sharpness, lower region, footage = 1", "one", 2),
     "flicker": _measure("flicker, lower region, footage = 1", "one", 2),
-    "flicker_static": _measure("of it beside chin and mouth", "one", 2),
-    "flicker_moving": _measure("of it on chin and mouth", "one", 2),
+    "flicker_static": _measure("flicker beside chin and mouth, footage = 1", "one", 2),
+    "flicker_moving": _measure("flicker on chin and mouth, footage = 1", "one", 2),
     "seam": _measure("seam at the mask's edge, footage = 1", "one", 2),
 }
 """By name, in the order of tables."""

@@ -199,7 +199,7 @@ def _plots(report: Mapping[str, Any]) -> list[str]:
             continue
         one = MEASURES[key]
         values = {row: _clip_values(report, row, key) for row in rows}
-        title = f"{one.text}  {one.arrow}"
+        title = one.text if one.better == "one" else f"{one.text}  {one.arrow}"
         plots.append(charts.dots(title, rows, values, one.digits, _marks(key)))
     return plots
 
@@ -335,13 +335,14 @@ _PAGE = """<!DOCTYPE html>
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --pale: #4a7fb055; --strong: #2f6ea5; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto;
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1360px; margin: 2rem auto;
   padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid var(--line);
+th, td { padding: .2rem .55rem; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
-tr > th:first-child { text-align: left; font-weight: 500; }
+tr > th:first-child { text-align: left; font-weight: 500; position: sticky; left: 0;
+  background: Canvas; }
 small { opacity: .65; } .wide { overflow-x: auto; }
 dt { font-weight: 600; float: left; clear: left; min-width: 8.5rem; } dd { margin: 0 0 .3rem 9rem; }
 figure { margin: 1rem 0; } img, video { max-width: 100%; } figcaption { opacity: .8; }

@@ -137,6 +137,7 @@ class _Run:
         self.dubs: list[tuple[DubResult, float]] = []
         self.materials: list[Material] = []
         self.done = self.total = 0
+        self.began = time.monotonic()
 
     def measure(self, named: Mapping[str, Path]) -> None:
         """All rows of all clips."""
@@ -226,7 +227,7 @@ class _Run:
             },
             "rows": {row: self._summary(row) for row in self.rows},
             "clips": list(self.records.values()),
-            "speed": _speed(self.dubs),
+            "speed": {**_speed(self.dubs), "evaluate_seconds": time.monotonic() - self.began},
             "memory": {"peak_mb": peak_memory_mb()},
             "machine": _machine(studio.avatar.device),
         }

@@ -83,6 +83,7 @@ SCHEMA: dict[str, Any] = {
                     "frames": _COUNT,
                     "locate_seconds": _NUMBER,
                     "dub_seconds": _NUMBER,
+                    "evaluate_seconds": _NUMBER,
                 }
             ),
             "memory": _object({"peak_mb": _NUMBER}),
