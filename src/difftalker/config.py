@@ -309,21 +309,21 @@ def half() -> Config:
         ),
         training=TrainingConfig(
             landmarks=StageConfig(
-                steps=700,
+                steps=500,
                 batch=4,
                 learning_rate=8e-4,
                 ema=0.99,
                 autocast=False,
-                validate_every=350,
+                validate_every=250,
             ),
             autoencoder=StageConfig(
-                steps=700, batch=8, learning_rate=8e-4, ema=0.99, validate_every=350
+                steps=500, batch=8, learning_rate=8e-4, ema=0.99, validate_every=250
             ),
             prior=StageConfig(
-                steps=600, batch=16, learning_rate=8e-4, ema=0.99, validate_every=300
+                steps=500, batch=16, learning_rate=8e-4, ema=0.99, validate_every=250
             ),
             synthesis=StageConfig(
-                steps=700, batch=16, learning_rate=8e-4, ema=0.99, validate_every=350
+                steps=500, batch=16, learning_rate=8e-4, ema=0.99, validate_every=250
             ),
             latent_stride=3,
         ),
