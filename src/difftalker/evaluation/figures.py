@@ -57,8 +57,11 @@ class Material:
         return self.outputs[row].dub if row in self.outputs else None
 
 
-def faces(materials: Sequence[Material]) -> Image:
-    """Lower faces of the footage above those made for it; clips in the order of the report."""
+def faces(materials: Sequence[Material]) -> Image | None:
+    """Lower faces of the footage above those made for it; clips in the order of the report.
+
+    None where no clip has a row of ours.
+    """
     tiles: list[Image] = []
     for one in materials[:SHEET_CLIPS]:
         shown = next((row for row in SHEET_ROWS if row in one.outputs), None)
@@ -68,7 +71,7 @@ def faces(materials: Sequence[Material]) -> Image:
             row = _lower_faces(one.clip, video)
             cv2.putText(row[0], label, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255))
             tiles += row
-    return contact_sheet(tiles, SHEET_COLUMNS)
+    return contact_sheet(tiles, SHEET_COLUMNS) if tiles else None
 
 
 def _lower_faces(clip: Footage, video: Path) -> list[Image]:

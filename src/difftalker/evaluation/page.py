@@ -278,11 +278,18 @@ def _data(content: bytes, kind: str) -> str:
 
 def _sources(report: Mapping[str, Any]) -> str:
     items = [
-        f"<dt>{escape(name)}</dt><dd>{escape(', '.join(facts['measures']))}: "
-        f"{escape('; '.join(f'{k} {v}' for k, v in facts.items() if k != 'measures'))}</dd>"
+        f"<dt>{escape(name)}</dt><dd>{escape(', '.join(facts['measures']))}."
+        f" {escape('; '.join(_fact(k, v) for k, v in facts.items() if k != 'measures'))}</dd>"
         for name, facts in report["judges"].items()
     ]
     return f"<h2>Judges</h2><dl>{''.join(items)}</dl>" if items else ""
+
+
+def _fact(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        inner = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
+        return f"{name}: {', '.join(inner)}"
+    return f"{name} {value}"
 
 
 def _failures(report: Mapping[str, Any]) -> str:
