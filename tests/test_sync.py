@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -412,6 +413,19 @@ def test_the_packaged_expert_tells_real_speech_from_shifted_and_from_other(
         assert own.keys() == set(judge.measures)
         assert own["sync_c"] > others["sync_c"] + 0.05
         assert own["sync_d"] < others["sync_d"] - 0.05
+
+
+def test_a_soft_dark_mouth_is_not_taken_for_a_late_one(
+    clips: list[Footage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, clip = SyncJudge(), clips[0]
+    output = Output(video=clip.path, audio=clip.path, voice=clip)
+    clear = judge.judge(clip, output, clip.located.track)
+    crops = [cv2.GaussianBlur(crop, (0, 0), 3) // 2 for crop in clip.crops()]
+    monkeypatch.setattr(Footage, "crops", lambda self, video=None: crops)
+    soft = judge.judge(clip, output, clip.located.track)
+    assert soft["sync_c"] == pytest.approx(clear["sync_c"], rel=0.1)
+    assert soft["sync_d"] == pytest.approx(clear["sync_d"], rel=0.05)
 
 
 def test_lse_is_measured_on_a_clip_of_75_frames(clips: list[Footage], weights: Path) -> None:
