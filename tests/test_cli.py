@@ -187,6 +187,8 @@ def process(*words: str | Path, code: str = "", **options: Any) -> Ran:
          ["huge", "tiny"]),
         (["train", "v.mp4", "--output", "a", "--consent", "c", "--completion", "x"],
          ["'x'", "paper"]),
+        (["train", "v.mp4", "--output", "a", "--consent", "c", "--features", "x"],
+         ["'x'", "characters"]),
         (["train", "v.mp4", "--output", "a", "--stage", "mouth"], ["mouth", "landmarks"]),
         (["train", "v.mp4", "--output", "a"], ["--consent"]),
         (["train", "v.mp4", "--output", "a", "--consent", "c", "--set", "seed"],

@@ -516,7 +516,7 @@ def test_a_damaged_clip_is_named(tmp_path: Path) -> None:
 
 def test_features_that_were_not_prepared_are_named(dataset: Path) -> None:
     clip = load_dataset(dataset, validation_clips=1).train[0]
-    with pytest.raises(UsageError, match=r"no 'whisper' features.*--features whisper"):
+    with pytest.raises(UsageError, match=r"no 'whisper' features.*--features whisper-padded"):
         clip.windows("whisper", 16)
 
 

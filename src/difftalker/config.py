@@ -26,6 +26,16 @@ MASKS = ("jaw", "mouth")
 """What is made anew: the lower face with its jaw line, or the mouth alone."""
 GUIDANCES = ("landmarks", "audio")
 """What tells the synthesis of the mouth."""
+FEATURE_DIMS = {"whisper-short": 384, "whisper": 384, "characters": 29, "mel": 80}
+"""Width of each kind of speech features, by the names of ``speech.encoder.ENCODERS``."""
+FEATURE_OPTIONS = {
+    "whisper": "whisper-short",
+    "whisper-short": "whisper-short",
+    "whisper-padded": "whisper",
+    "characters": "characters",
+    "mel": "mel",
+}
+"""What ``--features`` may say: Whisper's own windows are for comparison, so its name is longer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,6 +412,29 @@ def preset(name: str, *, completion: str = "default") -> Config:
     config = PRESETS[name]()
     chosen = COMPLETIONS[completion](config.model.completion)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, completion=chosen))
+
+
+def with_features(config: Config, features: str, dim: int) -> Config:
+    """The configuration with completion on other speech features, ``dim`` wide."""
+    completion = dataclasses.replace(config.model.completion, features=features, feature_dim=dim)
+    return dataclasses.replace(
+        config, model=dataclasses.replace(config.model, completion=completion)
+    )
+
+
+def check_features(config: CompletionConfig) -> None:
+    """Refuse features that have not the width that the networks are made for.
+
+    Raises:
+        UsageError: they have not.
+    """
+    dim = FEATURE_DIMS.get(config.features, config.feature_dim)
+    if dim != config.feature_dim:
+        raise UsageError(
+            f"model.completion.feature_dim is {config.feature_dim}",
+            wanted=f"{dim} for {config.features} features",
+            fix="choose speech features with --features, which sets both",
+        )
 
 
 C = TypeVar("C")

@@ -8,14 +8,13 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from difftalker.cli.common import COMMON, GUARDS, Bars, Common, Guards, List, Outcome
-from difftalker.errors import UsageError
 
 
 def prepare(
     *video: Path,
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     size: Annotated[int, Parameter(validator=validators.Number(gte=64, lte=1024))] = 256,
-    features: str = "whisper-short",
+    features: str = "whisper",
     clips: Annotated[tuple[str, ...], List] = (),
     workers: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
     guards: Guards = GUARDS,
@@ -30,7 +29,9 @@ def prepare(
         video: Video files, or folders of them.
         output: The dataset's folder.
         size: Side of the square crops, pixels; what the preset to train asks for.
-        features: Speech features, separated by commas: whisper-short, whisper, mel.
+        features: Speech features, separated by commas: whisper (over short windows), characters,
+            mel, deepspeech (a model file that DIFFTALKER_DEEPSPEECH names), or whisper-padded
+            (over Whisper's own windows of 30 s).
         clips: Only this one of the videos, by its name without suffix; FILE.json:KEY for a list
             of names in a JSON file. May be given several times.
         workers: Files worked on at once; 0 for one a core.
@@ -40,11 +41,10 @@ def prepare(
     from difftalker.data.footage import find_footage
     from difftalker.data.prepare import PrepareConfig
     from difftalker.data.prepare import prepare as make_dataset
-    from difftalker.speech.encoder import ENCODERS
+    from difftalker.speech.encoder import features_called
 
-    config = PrepareConfig(size_px=size, features=tuple(features.split(",")))
-    if unknown := [kind for kind in config.features if kind not in ENCODERS]:
-        raise UsageError(f"no features are called {unknown[0]!r}", wanted=" or ".join(ENCODERS))
+    kinds = tuple(map(features_called, features.split(",")))
+    config = PrepareConfig(size_px=size, features=kinds)
     videos = find_footage(video, clips)
     with Bars("clip") as bars:
         manifest = make_dataset(videos, output, config, workers=workers, progress=bars.clip)

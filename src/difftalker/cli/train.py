@@ -19,6 +19,7 @@ def train(
     consent: str = "",
     preset: str = "tiny",
     completion: str = "default",
+    features: str = "",
     stage: Annotated[tuple[str, ...], List] = (),
     settings: Annotated[tuple[str, ...], Parameter(name="--set"), List] = (),
     clips: Annotated[tuple[str, ...], List] = (),
@@ -36,6 +37,9 @@ def train(
         consent: Who agreed to this avatar, and how; it stands on the avatar's card.
         preset: Sizes of the networks: debug, half, tiny, base or sd15.
         completion: How speech moves the landmarks: default, or paper.
+        features: Speech features that it moves them by: whisper, characters (29 posteriors, as in
+            the paper), mel, or deepspeech (a model file that DIFFTALKER_DEEPSPEECH names); by
+            default the preset's.
         stage: Train this stage alone: landmarks, autoencoder, prior or synthesis. May be given
             several times; the avatar is written once all are finished.
         settings: KEY=VALUE, one setting of the preset, such as training.prior.steps=200. May be
@@ -57,6 +61,7 @@ def train(
             consent=consent,
             preset=preset,
             completion=completion,
+            features=features,
             settings=dict(map(_setting, settings)),
             stages=stage,
             clips=clips,

@@ -20,6 +20,7 @@ def train_expert(
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     run: Path | None = None,
     alignments: Path | None = None,
+    speech: Path | None = None,
     validation_clips: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 12,
     steps: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
     options: Compute = COMPUTE,
@@ -33,6 +34,8 @@ def train_expert(
         output: The expert's folder.
         run: Where checkpoints and logs go; by default OUTPUT-run.
         alignments: A folder of GRID's word times.
+        speech: A folder of further speech with its text, as scripts/make_training_speech.py makes;
+            characters alone learn from it.
         validation_clips: So many clips are held out, and the expert is measured on them.
         steps: Steps of training; 0 for the kind's own number.
         options: Those that commands share.
@@ -45,6 +48,7 @@ def train_expert(
         output,
         run=run,
         alignments=alignments,
+        speech=speech,
         validation_clips=validation_clips,
         steps=steps,
         command=shlex.join(["difftalker", *sys.argv[1:]]),

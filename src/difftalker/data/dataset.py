@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from difftalker.config import FEATURE_OPTIONS
 from difftalker.data.prepare import load_manifest
 from difftalker.errors import MediaError, UsageError
 from difftalker.face.crop import mask_boxes
@@ -65,7 +66,7 @@ class ClipData:
         if not path.is_file():
             raise UsageError(
                 f"the dataset holds no {features!r} features",
-                fix=f"run `difftalker prepare` again with --features {features}",
+                fix=f"run `difftalker prepare` again with --features {_option(features)}",
             )
         loaded: NDArray[np.float32] = np.load(path).astype(np.float32)
         return loaded
@@ -73,6 +74,13 @@ class ClipData:
     def windows(self, features: str, size: int) -> NDArray[np.float32]:
         """(frames, size, dim): the features around each frame."""
         return windows(self.features(features), self.times_s, size=size)
+
+
+def _option(features: str) -> str:
+    """What ``--features`` calls them."""
+    if features.startswith("deepspeech-"):
+        return "deepspeech"
+    return {kind: option for option, kind in FEATURE_OPTIONS.items()}.get(features, features)
 
 
 @dataclass(frozen=True)

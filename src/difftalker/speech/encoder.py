@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difftalker import assets
+from difftalker.config import FEATURE_OPTIONS
 from difftalker.errors import MediaError, UsageError
 from difftalker.speech.whisper import (
     FEATURE_SAMPLES,
@@ -140,7 +141,7 @@ def _fade(config: WindowConfig) -> Floats:
     return weights[:, None]
 
 
-class _WindowedEncoder(abc.ABC):
+class WindowedEncoder(abc.ABC):
     """Streams any length through a function of windows."""
 
     name: str
@@ -181,7 +182,7 @@ class _WindowedEncoder(abc.ABC):
         return chunk
 
 
-class WhisperEncoder(_WindowedEncoder):
+class WhisperEncoder(WindowedEncoder):
     """The encoder of Whisper tiny.en: what is said, little of who says it."""
 
     name = "whisper"
@@ -218,7 +219,7 @@ class ShortWhisperEncoder(WhisperEncoder):
         super().__init__(device, config=config)
 
 
-class LogMelEncoder(_WindowedEncoder):
+class LogMelEncoder(WindowedEncoder):
     """Whisper's log-mels, averaged in pairs to 50 Hz: needs no weights."""
 
     name = "mel"
@@ -229,20 +230,51 @@ class LogMelEncoder(_WindowedEncoder):
         return mel.reshape(MELS, -1, 2).mean(2).T
 
 
+def _characters(device: str | torch.device) -> SpeechEncoder:
+    from difftalker.speech.characters import CharactersEncoder  # it builds upon this module
+
+    return CharactersEncoder(device)
+
+
 ENCODERS: dict[str, Callable[[str | torch.device], SpeechEncoder]] = {
     "whisper": WhisperEncoder,
     "whisper-short": ShortWhisperEncoder,
+    "characters": _characters,
     "mel": LogMelEncoder,
 }
 
 
+def features_called(option: str) -> str:
+    """The encoder's name for what ``--features`` says: ``whisper`` means ``whisper-short``.
+
+    ``deepspeech`` means the model file that :data:`difftalker.speech.deepspeech.VARIABLE` names,
+    and becomes a name with its hash.
+
+    Raises:
+        UsageError: no features are called so.
+        AssetError: no DeepSpeech model is named, or its file cannot be read.
+    """
+    if option == "deepspeech":
+        from difftalker.speech import deepspeech
+
+        return deepspeech.features_of(deepspeech.model_file())
+    if option not in FEATURE_OPTIONS:
+        wanted = " or ".join([*FEATURE_OPTIONS, "deepspeech"])
+        raise UsageError(f"no features are called {option!r}", wanted=wanted)
+    return FEATURE_OPTIONS[option]
+
+
 def load_encoder(name: str, *, device: str | torch.device = "cpu") -> SpeechEncoder:
-    """The encoder called ``name``.
+    """The encoder called ``name``: one of the table's, or ``deepspeech-`` and its file's hash.
 
     Raises:
         UsageError: no encoder has that name.
         AssetError: its weights cannot be had.
     """
+    if name.startswith("deepspeech-"):
+        from difftalker.speech.deepspeech import load_named
+
+        return load_named(name, device)
     if name not in ENCODERS:
         raise UsageError(f"no speech encoder is called {name!r}", wanted=" or ".join(ENCODERS))
     return ENCODERS[name](device)

@@ -30,6 +30,8 @@ class ExpertOptions:
     """Checkpoints, logs and whatever is computed once."""
     alignments: Path | None = None
     """A folder of GRID's word times (`.align`)."""
+    speech: Path | None = None
+    """A folder of further speech with its text (:mod:`difftalker.data.speech`)."""
     seed: int = 0
     device: str = "cpu"
 
@@ -59,6 +61,7 @@ def train_expert(
     *,
     run: Path | None = None,
     alignments: Path | None = None,
+    speech: Path | None = None,
     validation_clips: int = 12,
     steps: int = 0,
     command: str = "difftalker.train_expert",
@@ -86,6 +89,7 @@ def train_expert(
     options = ExpertOptions(
         run=run or output.with_name(f"{output.name}-run"),
         alignments=alignments,
+        speech=speech,
         seed=seed,
         device=pick_device(device),
     )

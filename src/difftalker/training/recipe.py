@@ -14,6 +14,7 @@ from difftalker.data.footage import find_footage
 from difftalker.data.prepare import Manifest, PrepareConfig, load_manifest, prepare
 from difftalker.errors import AvatarError, UsageError
 from difftalker.machine import pick_device
+from difftalker.speech.encoder import features_called, load_encoder
 from difftalker.training.run import Run, TrainOptions, save_avatar
 from difftalker.training.trainer import Log
 
@@ -46,6 +47,7 @@ def train(
     consent: str = "",
     preset: str = "tiny",
     completion: str = "default",
+    features: str = "",
     settings: Mapping[str, str] | None = None,
     stages: Sequence[str] = STAGES,
     clips: Sequence[str] = (),
@@ -60,12 +62,13 @@ def train(
 ) -> Trained:
     """Train an avatar on video files, folders of them, or one dataset made by ``prepare``.
 
-    ``consent`` says who agreed to what; only some ``stages`` can be trained without. ``settings``
-    replace single values of the preset (``{"training.prior.steps": "200"}``), ``clips`` picks some
-    of the footage (:func:`difftalker.data.footage.find_footage`). All intermediate work goes to
-    the folder ``run``, by default ``OUTPUT-run``; a call that was stopped goes on from there. The
-    avatar is written to ``output`` once every stage is finished; its card repeats ``name``,
-    ``source`` (corpus and licence) and ``command``.
+    ``consent`` says who agreed to what; only some ``stages`` can be trained without. ``features``
+    replace the preset's speech features (:data:`difftalker.config.FEATURE_OPTIONS`), ``settings``
+    single values of it (``{"training.prior.steps": "200"}``). ``clips`` picks some of the footage
+    (:func:`difftalker.data.footage.find_footage`). All intermediate work goes to the folder
+    ``run``, by default ``OUTPUT-run``; a call that was stopped goes on from there. The avatar is
+    written to ``output`` once every stage is finished; its card repeats ``name``, ``source``
+    (corpus and licence) and ``command``.
 
     Raises:
         UsageError: a setting is unknown or wrong, or consent is missing.
@@ -74,7 +77,12 @@ def train(
         TrainingError: a loss is not finite, or the run was begun with other settings.
     """
     output, chosen = Path(output), configs.preset(preset, completion=completion)
+    if features:
+        kind = features_called(features)
+        dim = configs.FEATURE_DIMS.get(kind) or load_encoder(kind).dim
+        chosen = configs.with_features(chosen, kind, dim)
     chosen = configs.override(chosen, settings or {})
+    configs.check_features(chosen.model.completion)
     wanted = _checked_stages(stages)
     _check_consent(consent, wanted)
     _check_avatar_folder(output)
