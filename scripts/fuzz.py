@@ -136,7 +136,7 @@ def make_media(path: Path, picture: tuple[str, str] | None, sound: str) -> None:
     with av.open(str(path), "w") as out:
         tracks: list[Any] = []
         if picture is not None:
-            video: Any = out.add_stream(picture[0], rate=FPS, options=groups(picture[0]))
+            video: Any = out.add_stream(picture[0], rate=FPS, options=settings(picture[0]))
             video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, picture[1]
             tracks.append(video)
         heard: Any = out.add_stream(sound, rate=rate_hz, layout="mono")
@@ -155,8 +155,10 @@ def make_media(path: Path, picture: tuple[str, str] | None, sound: str) -> None:
             out.mux(one.encode(None))
 
 
-def groups(codec: str) -> dict[str, str]:
+def settings(codec: str) -> dict[str, str]:
     """Options for key frames on the way and frames that lean on later ones, where there are any."""
+    if codec == "libx265":
+        return {"x265-params": "log-level=none"}
     has_b_frames = codec in ("libx264", "mpeg4", "mpeg2video", "mpeg1video")
     return {"g": "4", "bf": "1"} if has_b_frames else {}
 
@@ -290,7 +292,7 @@ def damage_avatar(folder: Path, chance: random.Random) -> None:
             )
             chosen.write_bytes(b"".join(parts))
     if chance.random() < 0.9:
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, OSError):
             raw = json.loads(config.read_text())
             for name in raw["files"]:
                 raw["files"][name] = sha256_of(folder / name)
@@ -404,8 +406,7 @@ def work(pipe: Connection, seeds: Path, scratch: Path) -> None:
     pipeline.load = lambda name, **how: (
         whole(name, **how) if str(name) == str(seeds / "avatar") else read(name, **how)
     )
-    while True:
-        case: Case = pipe.recv()
+    while (case := pipe.recv()) is not None:
         folder = Path(tempfile.mkdtemp(dir=scratch, prefix=f"{case.number}-"))
         pipe.send(tried(case, seeds, folder))
 
@@ -414,9 +415,9 @@ def tried(case: Case, seeds: Path, folder: Path) -> tuple[str, str]:
     """What came of a case: a word and what was told."""
     from difftalker import cli
 
-    words, output = prepared(case, seeds, folder), folder / "out.mkv"
-    told, printed = io.StringIO(), io.StringIO()
+    output, told, printed = folder / "out.mkv", io.StringIO(), io.StringIO()
     try:
+        words = prepared(case, seeds, folder)
         with contextlib.redirect_stderr(told), contextlib.redirect_stdout(printed):
             code = cli.main(["dub", *words, "--output", str(output)])
     except BaseException as error:
@@ -461,7 +462,7 @@ class Worker:
         """What came of a case; after a crash or a hang the worker is of no more use."""
         self._pipe.send(case)
         if not self._pipe.poll(limit_s):
-            self.end()
+            self._process.kill()
             return "hang", f"longer than {limit_s:g} s"
         try:
             word, text = self._pipe.recv()
@@ -471,7 +472,10 @@ class Worker:
         return str(word), str(text)
 
     def end(self) -> None:
-        """End the process."""
+        """End the process, in peace where that goes."""
+        with contextlib.suppress(OSError):
+            self._pipe.send(None)
+        self._process.join(5)
         self._process.kill()
         self._process.join()
 

@@ -135,6 +135,8 @@ def make(row: Row, path: Path, frames: int) -> None:
     with av.open(str(path), "w") as out:
         rate = RATES.get(row.rate, Fraction(25))
         options = {"bf": str(row.b_frames), "g": "12"} if row.b_frames else {}
+        if row.codec == "libx265":
+            options["x265-params"] = "log-level=none"
         if row.interlaced:
             options["x264-params"] = "tff=1"
         track: Any = out.add_stream(row.codec, rate=rate, options=options)

@@ -373,3 +373,45 @@ def test_a_decoder_ends_with_its_parent(footage: Path) -> None:
         time.sleep(0.05)
     else:
         assert not Path(f"/proc/{children[0]}").exists()
+
+
+# Sound that is not all there
+
+
+def write_pieces(path: Path, codec: str, pieces: list[tuple[float, float, float]]) -> Path:
+    """Write a sound of (start_s, length_s, level) pieces, each a steady tone."""
+    rate_hz = 48_000
+    with av.open(str(path), "w") as out:
+        track = out.add_stream(codec, rate=rate_hz, layout="stereo")
+        for start_s, length_s, level in pieces:
+            for at in range(0, round(length_s * rate_hz), 960):
+                phase = np.arange(at, at + 960) * 2 * np.pi * 500 / rate_hz
+                tone = np.repeat((level * np.sin(phase)).astype(np.float32), 2)[None]
+                frame = av.AudioFrame.from_ndarray(tone, format="flt", layout="stereo")
+                frame.sample_rate = rate_hz
+                frame.pts = round(start_s * rate_hz) + at
+                frame.time_base = Fraction(1, rate_hz)
+                out.mux(track.encode(frame))
+        out.mux(track.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "pcm_s16le"), ("a.nut", "pcm_u8")])
+def test_lost_sound_does_not_move_what_follows(tmp_path: Path, name: str, codec: str) -> None:
+    path = write_pieces(tmp_path / name, codec, [(0, 0.5, 0.2), (2.0, 0.5, 0.8), (2.9, 0.2, 0.4)])
+    sound = np.abs(read_audio(path))
+    assert len(sound) == pytest.approx(3.1 * 16_000, abs=320)
+    for start_s, stop_s, level in [(0, 0.5, 0.2), (2.0, 2.5, 0.8), (2.9, 3.1, 0.4)]:
+        inside = sound[round(start_s * 16_000) + 160 : round(stop_s * 16_000) - 160]
+        assert np.max(inside) == pytest.approx(level, abs=0.03)
+        assert np.mean(inside) > level / 2
+    for start_s, stop_s in [(0.5, 2.0), (2.5, 2.9)]:
+        assert np.max(sound[round(start_s * 16_000) + 160 : round(stop_s * 16_000) - 160]) < 0.02
+
+
+def test_sound_from_a_clock_that_runs_fast_stays_in_step(tmp_path: Path) -> None:
+    """Every 20 ms of sound are said to last 21: after 4 s they are a fifth of a second behind."""
+    pieces = [(0.021 * i, 0.02, 0.9 if i == 190 else 0.1) for i in range(200)]
+    sound = np.abs(read_audio(write_pieces(tmp_path / "a.mkv", "pcm_s16le", pieces)))
+    loud_s = np.flatnonzero(sound > 0.5)[0] / 16_000
+    assert loud_s == pytest.approx(190 * 0.021, abs=0.025)

@@ -133,18 +133,23 @@ def not_media(path: MediaPath) -> MediaError:
 
 
 def video_track(container: InputContainer) -> VideoStream | None:
-    """The main video track; a cover picture is none."""
+    """The main video track; a cover picture is none, nor is one that FFmpeg cannot decode."""
     track = container.streams.best("video")
-    if not isinstance(track, VideoStream):
+    if not isinstance(track, VideoStream) or not has_decoder(track):
         return None
     is_cover = bool(track.disposition & av.stream.Disposition.attached_pic)
     return None if is_cover else track
 
 
 def audio_track(container: InputContainer) -> AudioStream | None:
-    """The main sound track."""
+    """The main sound track; one that FFmpeg cannot decode is none."""
     track = container.streams.best("audio")
-    return track if isinstance(track, AudioStream) else None
+    return track if isinstance(track, AudioStream) and has_decoder(track) else None
+
+
+def has_decoder(track: Stream) -> bool:
+    """Whether FFmpeg knows how to decode a track."""
+    return getattr(track, "codec_context", None) is not None
 
 
 def duration_s(container: InputContainer, track: Stream) -> float | None:
@@ -158,7 +163,9 @@ def decode_video(path: MediaPath, container: InputContainer) -> Iterator[VideoFr
     """Decoded frames of the main video track, in order of display."""
     track = video_track(container)
     if track is None:
-        raise MediaError(f"{path} has no video track", wanted="a file with a moving picture")
+        raise MediaError(
+            f"{path} has no video track", wanted="a moving picture that FFmpeg decodes"
+        )
     return _decode(path, container, track, VideoFrame)
 
 

@@ -30,6 +30,8 @@ from difftalker.media.pictures import first_picture_s
 FloatArray = NDArray[np.float32]
 
 _SYNC_TOLERANCE_S = Fraction(1, 1000)
+_GAP_S = Fraction(1, 50)  # containers round times, to milliseconds or worse
+_LARGEST_STEP_BACK_S = 1  # farther back, a new recording begins rather than the same one again
 _MIX_OPTIONS = {"rematrix_maxval": "1.0"}
 """Mix channels at weights that sum to 1; float sound is otherwise mixed up to 3.4 times louder."""
 _PART_SAMPLES = 16_384
@@ -87,7 +89,7 @@ def _parts(path: Path, limits: Limits, rate_hz: int, layout: str) -> Iterator[Fl
         decoded = decode_audio(path, container)
         for first in decoded:  # once: the rest is taken within
             early = _early_samples(path, limits, first, rate_hz)
-            whole = _resampled(chain([first], decoded), rate_hz, layout)
+            whole = _resampled(_without_gaps(chain([first], decoded)), rate_hz, layout)
             yield from _shifted(whole, early, rate_hz)
 
 
@@ -98,6 +100,40 @@ def _early_samples(path: Path, limits: Limits, first: AudioFrame, rate_hz: int) 
         return 0
     early_s = picture_start_s - first.pts * first.time_base
     return round(early_s * rate_hz) if abs(early_s) > _SYNC_TOLERANCE_S else 0
+
+
+def _without_gaps(frames: Iterable[AudioFrame]) -> Iterator[AudioFrame]:
+    """The same, silence in place of what is missing, and without what comes too early.
+
+    Recordings lose sound, and sound cards run fast or slow: the times of the frames, not the number
+    of samples, say where a sound belongs.
+    """
+    due_s: Fraction | None = None
+    for frame in frames:
+        if frame.pts is not None and frame.time_base is not None and frame.sample_rate > 0:
+            gap_s = frame.pts * frame.time_base - (due_s or frame.pts * frame.time_base)
+            lasts_s = Fraction(frame.samples, frame.sample_rate)
+            if -_LARGEST_STEP_BACK_S < gap_s <= -max(lasts_s, _GAP_S):
+                continue
+            if gap_s >= _GAP_S:
+                yield from _silence(frame, round(gap_s * frame.sample_rate))
+            if due_s is None or abs(gap_s) >= _GAP_S:
+                due_s = frame.pts * frame.time_base
+        if due_s is not None:
+            due_s += Fraction(frame.samples, frame.sample_rate)
+        yield frame
+
+
+def _silence(like: AudioFrame, samples: int) -> Iterator[AudioFrame]:
+    """Silent frames of the kind of another, a second at a time."""
+    for start in range(0, samples, like.sample_rate):
+        count = min(like.sample_rate, samples - start)
+        silent = AudioFrame(format=like.format.name, layout=like.layout.name, samples=count)
+        silent.sample_rate, silent.time_base = like.sample_rate, like.time_base
+        for plane in silent.planes:
+            level = 0x80 if like.format.name.startswith("u8") else 0
+            plane.update(bytes([level]) * plane.buffer_size)
+        yield silent
 
 
 def _shifted(pieces: Iterator[FloatArray], early: int, rate_hz: int) -> Iterator[FloatArray]:

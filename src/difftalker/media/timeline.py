@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from difftalker.errors import UsageError
 from difftalker.media.container import MediaPath
-from difftalker.media.limits import check_frames, current
+from difftalker.media.limits import check_duration, check_frames, current
 from difftalker.media.video import Frame, Image, VideoInfo, read_backwards, read_frames
 
 Fit = Literal["trim", "pad", "loop", "pingpong"]
@@ -68,6 +68,7 @@ def fit(times_s: NDArray[np.float64], info: VideoInfo, mode: Fit, sound_s: float
     """
     if mode not in get_args(Fit):
         raise UsageError(f"--fit {mode}", wanted=" or ".join(get_args(Fit)))
+    check_duration("the footage", float(times_s[-1]), current())
     ticks = np.rint(times_s / float(info.time_base)).astype(np.int64)
     last = max(1, round(1 / (info.fps * info.time_base)))
     lasts = np.r_[np.diff(ticks), last]
