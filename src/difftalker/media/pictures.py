@@ -199,8 +199,9 @@ def _facts(
     fps = _rate(track.average_rate) or _rate(track.guessed_rate) or _FALLBACK_FPS
     seconds = duration_s(container, track)
     count = track.frames or (round(seconds * fps) if seconds else None)
-    check_duration(path, seconds or 0, limits)
-    check_frames(path, count or 0, width * height, limits)
+    starts_s = max(0, container.start_time or 0) / av.time_base  # Matroska counts from zero on
+    check_duration(path, (seconds or 0) - starts_s, limits)
+    check_frames(path, track.frames, width * height, limits)
     return {
         "width": width,
         "height": height,
