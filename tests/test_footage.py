@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.audio.stream import AudioStream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -383,6 +384,7 @@ def write_pieces(path: Path, codec: str, pieces: list[tuple[float, float, float]
     rate_hz = 48_000
     with av.open(str(path), "w") as out:
         track = out.add_stream(codec, rate=rate_hz, layout="stereo")
+        assert isinstance(track, AudioStream)
         for start_s, length_s, level in pieces:
             for at in range(0, round(length_s * rate_hz), 960):
                 phase = np.arange(at, at + 960) * 2 * np.pi * 500 / rate_hz
