@@ -110,14 +110,20 @@ def _beside_the_paper(reports: Sequence[Report]) -> Iterator[str]:
     yield _row(head)
     yield "|---" * len(head) + "|"
     for text, (key, theirs) in PAPER.items():
-        wants_ablation = text.endswith("without AM-Trans")
         cells = [
-            _cell(report["rows"][row].get(key), described(key).digits)
-            if (row == WITHOUT_AM_TRANS) == wants_ablation
-            else ""
+            _cell(report["rows"][row].get(key), described(key).digits) if _says(text, row) else ""
             for _, report, row in ours
         ]
         yield _row([text, *theirs, *cells])
+
+
+def _says(line: str, row: str) -> bool:
+    """Whether a row of ours has something to say in a line of the paper's figures."""
+    if line == "the same without AM-Trans":
+        return row == WITHOUT_AM_TRANS
+    if line.startswith("landmark completion"):
+        return row not in (WITHOUT_AM_TRANS, WITHOUT_LANDMARKS)
+    return True
 
 
 def _our_columns(reports: Sequence[Report]) -> Iterator[tuple[str, Report, str]]:
@@ -190,6 +196,12 @@ def _ablations(report: Report) -> Iterator[str]:
     yield (
         "Each dubs the same clips with their own sound, measured in the crops of"
         f" `{report['avatar']['name']}` (the row `own_audio` above)."
+        + (
+            f" `{WITHOUT_LANDMARKS}` completes landmarks as that avatar does, but paints without"
+            " them: its errors of completion say nothing of its pictures."
+            if WITHOUT_LANDMARKS in report["ablations"]
+            else ""
+        )
     )
     yield ""
     head = ["measure", "better", *(_code(name, report) for name in names)]

@@ -6,6 +6,7 @@ import base64
 import copy
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from html.parser import HTMLParser
@@ -28,6 +29,8 @@ from difftalker.evaluation.predictions import conform, nearest_frames
 from difftalker.evaluation.report import evaluate, failures
 from difftalker.evaluation.rows import named_paths
 from difftalker.evaluation.schema import SCHEMA, problems
+from difftalker.evaluation.scoring import Figures, Footage, Output
+from difftalker.face.detect import FaceTrack
 from difftalker.media.video import probe_video, read_frames
 from difftalker.models.networks import build
 from difftalker.pipeline import Avatar, locate
@@ -90,6 +93,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("report")
 
 
+class Counter:
+    """A judge that counts crops."""
+
+    name = "counter"
+    measures = ("counted",)
+    facts: Mapping[str, Any] = {"sha256": "f0" * 32, "unseen": {"told": 0.97531}}
+
+    def judge(self, clip: Footage, output: Output, made: FaceTrack) -> Figures:
+        return {"counted": float(sum(1 for _ in clip.crops(output.video)))}
+
+
 @pytest.fixture(scope="module")
 def report(
     clips: list[Path], programs: dict[str, Path], larger: Avatar, folder: Path
@@ -101,6 +115,7 @@ def report(
         rows=("own_audio", "other_audio", "real"),
         ablations={"other-size": larger},
         predictions=programs,
+        judges=[Counter()],
         steps=1,
     )
 
@@ -262,6 +277,7 @@ def test_the_page_says_what_the_report_says(report: dict[str, Any], folder: Path
     assert clip_rows(report, "other")["fast"]["error"] in reader.text
     assert report["clips"][0]["notes"]["fast"] in reader.text
     assert "prior 7" in reader.text
+    assert f"counted. sha256 {'f0' * 32}; unseen: told 0.9753" in reader.text
 
 
 def test_the_page_plays_footage_beside_what_was_made(

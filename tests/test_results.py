@@ -104,6 +104,7 @@ def test_ours_stand_beside_the_papers(report: dict[str, Any]) -> None:
     assert completion["`reference` without AM-Trans"] == ""
     assert without["DiffTalker (paper)"] == "0.005"
     assert without["`reference` without AM-Trans"] == "0.0050 ± 0.0000"
+    assert completion["`reference` without landmarks"] == ""
     assert dict(zip(head, cells(page, "LSE-C"), strict=True))["Wav2Lip (paper)"] == "7.81"
 
 
