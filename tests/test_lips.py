@@ -304,3 +304,15 @@ def test_every_place_of_the_grammar_can_be_right_or_wrong() -> None:
     pairs = list(product(*(slot[:2] for slot in GRAMMAR)))
     counts = {round(6 * word_error(pair, pairs[0])) for pair in pairs}
     assert counts == set(range(7))
+
+
+def test_the_packaged_reader_opens_and_is_light() -> None:
+    if "lips" not in expert.packaged():
+        pytest.skip("no packaged lip reader in this checkout")
+    judge = LipJudge()
+    unseen = judge.facts["unseen"]
+    weights = expert.PACKAGED / "lips" / "model.safetensors"
+    assert weights.stat().st_size < 4_000_000
+    assert unseen["word_error"] == pytest.approx(
+        np.mean([unseen[f"word_error_{slot}"] for slot in SLOTS])
+    )

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from difftalker import expert
 from difftalker.config import from_dict
-from difftalker.evaluation.scoring import Figures, Footage, Output
+from difftalker.evaluation.scoring import Crops, Figures, Footage, Output
 from difftalker.face.detect import FaceTrack
 from difftalker.face.mouth import lip_points, mouth_views
 from difftalker.models.lip_reader import LipReader, LipReaderConfig, read
 from difftalker.speech.grid import GRAMMAR, read_alignment, sentence_of_name
 
+SIZE_PX = 256
+"""Of the crops that mouths are cut from, as in training."""
 SEEN_AT_LEAST = 0.5
 """Share of the frames that have to show a face, for a mouth to be read."""
 
@@ -55,9 +57,11 @@ class LipJudge:
 
     def words(self, clip: Footage, output: Output, made: FaceTrack) -> tuple[str, ...]:
         """What the mouth says, six words."""
-        points = filled(made.points_px)
-        in_crop = clip.located.framing.crop.to_crop(points)
-        views = mouth_views(clip.crops(output.video), in_crop * clip.size_px)
+        in_crop = clip.located.framing.crop.to_crop(filled(made.points_px))
+        # The reader's own size: what an avatar sees must not decide how sharply it is read.
+        own = Crops(output.video, clip.located, SIZE_PX)
+        crops = clip.crops(output.video) if clip.size_px == SIZE_PX else own
+        views = mouth_views(crops, in_crop * SIZE_PX)
         chances = read(self._net, views, lip_points(in_crop))
         return tuple(slot[int(p.argmax())] for slot, p in zip(GRAMMAR, chances, strict=True))
 

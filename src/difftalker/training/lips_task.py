@@ -35,7 +35,7 @@ from difftalker.training.experts import ExpertJob, ExpertOptions
 ABOUT = """Reads the words of a GRID sentence from pictures of the mouth and its landmarks; it hears
 nothing. Reading is choosing one word for each of the six places of GRID's grammar."""
 STAGE = StageConfig(
-    steps=1000, batch=16, learning_rate=1.5e-3, ema=0.99, weight_decay=0.05, validate_every=100,
+    steps=900, batch=16, learning_rate=1.5e-3, ema=0.99, weight_decay=0.05, validate_every=100,
     checkpoint_every=50,
 )  # fmt: skip
 
