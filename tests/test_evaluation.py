@@ -323,7 +323,9 @@ class Brightness:
 
     name: str = "brightness"
     measures: tuple[str, ...] = ("bright", "loud")
-    facts: Mapping[str, Any] = field(default_factory=lambda: {"sha256": "0" * 64})
+    facts: Mapping[str, Any] = field(
+        default_factory=lambda: {"sha256": "0" * 64, "unseen": {"told": math.nan}, "of": (1, "a")}
+    )
     refuses: str = "second"
 
     def judge(self, clip: Footage, output: Output, made: FaceTrack) -> Figures:
@@ -338,7 +340,8 @@ def test_a_judge_adds_its_measures_and_says_why_it_could_not(
 ) -> None:
     videos = [clips[0], clips[2]]
     report = evaluate(avatar, videos, tmp_path, rows=("real", "copied"), judges=[Brightness()])
-    assert report["judges"] == {"brightness": {"measures": ["bright", "loud"], "sha256": "0" * 64}}
+    facts = {"sha256": "0" * 64, "unseen": {"told": None}, "of": [1, "a"]}
+    assert report["judges"] == {"brightness": {"measures": ["bright", "loud"], **facts}}
     bright = report["rows"]["real"]["bright"]
     crops = [
         cut(frame.image, locate(clips[0], 64).framing.crop, i, 64).mean()

@@ -222,7 +222,7 @@ class _Run:
             "ablations": {name: _avatar_facts(one) for name, one in ablations.items()},
             "programs": {name: {"folder": one.resolve().name} for name, one in predictions.items()},
             "judges": {
-                judge.name: {"measures": list(judge.measures), **judge.facts}
+                judge.name: {"measures": list(judge.measures), **_plain(judge.facts)}
                 for judge in self.judges
             },
             "rows": {row: self._summary(row) for row in self.rows},
@@ -276,6 +276,17 @@ def _described(estimate: metrics.Estimate, values: Sequence[float]) -> dict[str,
     if infinite := sum(map(math.isinf, values)):
         described["note"] = f"infinite for {infinite} clips, left out: equal to the footage"
     return described
+
+
+def _plain(value: Any) -> Any:
+    """What a judge tells of itself, as JSON knows it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return _number(float(value))
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def _number(value: float) -> float | None:
