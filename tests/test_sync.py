@@ -46,7 +46,12 @@ from difftalker.models.sync_net import (
     told_from_shifted,
     whole_windows,
 )
-from difftalker.models.syncnet_v2 import SyncNetV2, load_syncnet, padded_offset_distances
+from difftalker.models.syncnet_v2 import (
+    CHUNK_WINDOWS,
+    SyncNetV2,
+    load_syncnet,
+    padded_offset_distances,
+)
 from difftalker.pipeline import locate
 from difftalker.speech.mfcc import mel_triangles, mfcc
 from difftalker.training.experts import train_expert
@@ -321,31 +326,39 @@ def test_what_is_no_state_of_tensors_is_refused(tmp_path: Path) -> None:
         load_syncnet(tmp_path / "absent.model")
 
 
+def random_faces(frames: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (frames, 224, 224, 3), dtype=np.uint8)
+
+
 def test_runs_of_frames_give_each_windows_own_embedding(weights: Path) -> None:
-    net = load_syncnet(weights)
-    faces = torch.randint(0, 256, (7, 224, 224, 3), generator=torch.Generator().manual_seed(0))
+    """Across the end of a chunk too."""
+    net, faces = load_syncnet(weights), random_faces(CHUNK_WINDOWS + 6)
     with torch.no_grad():
-        run, one = net.picture(faces), net.picture(faces[2:])
-    assert run.shape == (3, 1024)
-    torch.testing.assert_close(run[2:], one, rtol=1e-3, atol=1e-4)
+        run, ones = net.picture(iter(faces)), [net.picture(faces[i : i + 5]) for i in (0, 7, 9)]
+        # The window as the published code hands it to the layers: BGR, (1, 3, 5, 224, 224).
+        window = torch.from_numpy(faces[7:12, ..., [2, 1, 0]]).permute(3, 0, 1, 2)[None].float()
+        first = net.netfclip(net.netcnnlip(window).flatten(1))
+    assert run.shape == (CHUNK_WINDOWS + 2, 1024)
+    torch.testing.assert_close(run[[0, 7, 9]], torch.cat(ones), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(run[7:8], first, rtol=1e-3, atol=1e-4)
+    assert net.picture(faces[:4]).shape == (0, 1024)
 
 
 def test_windows_of_the_published_evaluation(weights: Path) -> None:
     """Of 8 frames it takes the windows 0, 1 and 2; the last that would fit is left out."""
-    judge = OfficialSyncJudge(weights)
-    rng = np.random.default_rng(0)
-    faces = rng.integers(0, 256, (8, 224, 224, 3), dtype=np.uint8)
-    samples = (0.1 * rng.standard_normal(8 * 640)).astype(np.float32)
+    judge, faces = OfficialSyncJudge(weights), random_faces(8)
+    samples = np.random.default_rng(1).normal(0, 0.1, 8 * 640).astype(np.float32)
     found = judge.distances(faces, samples)
     net, cepstra = load_syncnet(weights), mfcc(np.round(samples * 32768))
     with torch.no_grad():
-        bgr = torch.from_numpy(faces[..., [2, 1, 0]])
-        picture = torch.cat([net.picture(bgr[i : i + 5]) for i in range(3)])
+        picture = net.picture(faces)[:3]
         heard = np.stack([cepstra[4 * i : 4 * i + 20] for i in range(3)])
-        sound = net.sound(torch.from_numpy(heard).float())
+        sound = net.netcnnaud(torch.from_numpy(heard).mT[:, None].float())  # (3, 1, 13, 20)
+        sound = net.netfcaud(sound.flatten(1))
     expected = padded_offset_distances(picture, sound, reach=15)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     assert judge.distances(faces[:5], samples).isnan().all()
+    assert judge.distances(faces, samples[: 5 * 640]).isnan().all()
 
 
 def test_boxes_go_from_the_hairline_to_the_chin_and_over_gaps() -> None:

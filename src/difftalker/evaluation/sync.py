@@ -6,7 +6,8 @@ Both look at windows of 5 frames at 25 Hz and the sound of the same 0.2 s, move 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,30 +129,34 @@ class OfficialSyncJudge:
         """The figures of one video; see ``judges.Judge``. Not numbers without face or sound."""
         if not made.found.any() or _is_silent(output.audio):
             return {}
-        boxes = smooth_boxes(face_boxes(made.points_px))
-        frames = zip(read_frames(output.video), boxes, strict=True)
-        faces = np.stack([face_crop(frame.image, box) for frame, box in frames])
-        shown = faces[frames_at_rate(made.times_s)]
-        score = read_score(self.distances(shown, read_audio(output.audio)))
+        faces = _faces(output.video, made)
+        score = read_score(self.distances(faces, read_audio(output.audio)))
         return {"lse_c": score.confidence, "lse_d": score.distance}
 
-    def distances(self, faces: NDArray[np.uint8], samples: NDArray[np.float32]) -> Tensor:
-        """Mean distance at each offset, (31,), of faces (F, 224, 224, 3), RGB at 25 Hz, and sound.
+    def distances(self, faces: Iterable[NDArray[np.uint8]], samples: NDArray[np.float32]) -> Tensor:
+        """Mean distance at each offset, (31,), of faces (224, 224, 3), RGB at 25 Hz, and sound.
 
         ``samples`` (n,) are 16 kHz mono from -1 to 1. The published evaluation leaves out the last
         window that would fit. Not numbers below six frames.
         """
-        count = min(len(faces), len(samples) // FRAME_SAMPLES) - WINDOW_FRAMES
-        if count < 1:
-            return torch.full((2 * REACH_FRAMES + 1,), torch.nan)
-        cepstra = mfcc(np.clip(np.round(samples * 2.0**15), -(2**15), 2**15 - 1))
-        places = np.arange(count)[:, None] * CEPSTRA_A_FRAME + np.arange(WINDOW_CEPSTRA)
-        seen = torch.from_numpy(faces[: count + WINDOW_FRAMES - 1, ..., ::-1].copy())
-        heard = torch.from_numpy(cepstra[places]).float()
         with torch.inference_mode():
-            picture = self._net.picture(seen.to(self._device)).cpu()
+            picture = self._net.picture(faces)
+            count = min(len(picture) - 1, len(samples) // FRAME_SAMPLES - WINDOW_FRAMES)
+            if count < 1:
+                return torch.full((2 * REACH_FRAMES + 1,), torch.nan)
+            cepstra = mfcc(np.clip(np.round(samples * 2.0**15), -(2**15), 2**15 - 1))
+            places = np.arange(count)[:, None] * CEPSTRA_A_FRAME + np.arange(WINDOW_CEPSTRA)
+            heard = torch.from_numpy(cepstra[places]).float()
             sound = self._net.sound(heard.to(self._device)).cpu()
-        return padded_offset_distances(picture, sound, reach=REACH_FRAMES)
+        return padded_offset_distances(picture[:count], sound, reach=REACH_FRAMES)
+
+
+def _faces(video: Path, made: FaceTrack) -> Iterator[NDArray[np.uint8]]:
+    """The faces of a video at 25 Hz, as the pipeline cuts them; none is kept."""
+    boxes = smooth_boxes(face_boxes(made.points_px))
+    times = np.bincount(frames_at_rate(made.times_s), minlength=len(boxes))
+    for frame, box, shown in zip(read_frames(video), boxes, times, strict=True):
+        yield from itertools.repeat(face_crop(frame.image, box), int(shown))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,13 @@ shipped. Shape letters: F frames, N windows.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from pickle import UnpicklingError
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
@@ -57,17 +60,28 @@ class SyncNetV2(nn.Module):
         self.netfcaud = _projection()
         self.netfclip = _projection()
 
-    def picture(self, faces: Tensor) -> Tensor:
-        """Faces (F, 224, 224, 3), BGR, 0 to 255, at 25 Hz -> (F - 4, 1024).
+    def picture(self, faces: Iterable[NDArray[np.uint8]]) -> Tensor:
+        """Faces (224, 224, 3), RGB, F of them at 25 Hz -> (F - 4, 1024), one by one to any length.
 
         Only the first layer spans frames, so that a run of them gives each window's own result.
         """
-        embedded = []
-        for start in range(0, len(faces) - WINDOW_FRAMES + 1, CHUNK_WINDOWS):
-            run = faces[start : start + CHUNK_WINDOWS + WINDOW_FRAMES - 1]
-            seen = self.netcnnlip(run.permute(3, 0, 1, 2)[None].float())
-            embedded.append(self.netfclip(seen[0, :, :, 0, 0].T))
+        embedded, held = [torch.zeros(0, DIM)], []
+        for face in faces:
+            held.append(torch.from_numpy(face[..., ::-1].copy()))  # the network knows BGR
+            if len(held) == CHUNK_WINDOWS + WINDOW_FRAMES - 1:
+                embedded.append(self._embedded(held))
+                held = held[CHUNK_WINDOWS:]
+        if len(held) >= WINDOW_FRAMES:
+            embedded.append(self._embedded(held))
         return torch.cat(embedded)
+
+    def _embedded(self, faces: list[Tensor]) -> Tensor:
+        """Faces (224, 224, 3) in a row -> (windows, 1024) on the CPU."""
+        weight = self.netfclip[0].weight
+        run = torch.stack(faces).permute(3, 0, 1, 2)[None].to(weight.device).float()
+        seen = self.netcnnlip(run)
+        embedded: Tensor = self.netfclip(seen[0, :, :, 0, 0].T)
+        return embedded.cpu()
 
     def sound(self, cepstra: Tensor) -> Tensor:
         """Windows (N, 20, 13) of cepstra at 100 Hz -> (N, 1024)."""
