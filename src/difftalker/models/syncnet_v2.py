@@ -77,8 +77,8 @@ class SyncNetV2(nn.Module):
 
     def _embedded(self, faces: list[Tensor]) -> Tensor:
         """Faces (224, 224, 3) in a row -> (windows, 1024) on the CPU."""
-        weight = self.netfclip[0].weight
-        run = torch.stack(faces).permute(3, 0, 1, 2)[None].to(weight.device).float()
+        device = next(self.parameters()).device
+        run = torch.stack(faces).permute(3, 0, 1, 2)[None].to(device).float()
         seen = self.netcnnlip(run)
         embedded: Tensor = self.netfclip(seen[0, :, :, 0, 0].T)
         return embedded.cpu()
