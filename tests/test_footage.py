@@ -28,6 +28,8 @@ from difftalker.media.colour import SDR_WHITE_NITS, Colour, to_sdr
 from difftalker.media.limits import Limits, limited
 from difftalker.media.timeline import fit
 from difftalker.media.video import Image, VideoWriter, probe_video, read_frames
+from difftalker.results import save_report
+from synthetic import debug_avatar, located, pictures, still_track, without, write_tone
 
 TIME_BASE = Fraction(1, 25)
 
@@ -164,6 +166,40 @@ def test_interlaced_footage_is_flagged(
     info.warn()
     assert ("is interlaced" in caplog.text) == interlaced
     json.dumps(info.record())
+
+
+def test_rotated_and_interlaced_footage_is_dubbed_upright_and_reported(tmp_path: Path) -> None:
+    images = [np.ascontiguousarray(image[:64]) for image in pictures(12)]
+    video, report = tmp_path / "a.mp4", tmp_path / "report.json"
+    with av.open(str(video), "w") as out:
+        track = out.add_stream("libx264", rate=25, options={"x264-params": "tff=1", "crf": "4"})
+        assert isinstance(track, VideoStream)
+        track.height, track.width, _ = images[0].shape
+        track.pix_fmt = "yuv420p"
+        track.set_display_matrix([0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30])
+        for number, image in enumerate(images):
+            frame = VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = number + 5, TIME_BASE
+            out.mux(track.encode(frame))
+        out.mux(track.encode(None))
+    footage = located(video, without(still_track(12), [slice(0, 12, 2)]))
+    job = debug_avatar().dub(video, write_tone(tmp_path / "a.wav", 1), located=footage)
+    result = job.save(tmp_path / "out.mp4")
+    info = probe_video(result.output)
+    assert (info.width, info.height, info.rotation_deg) == (64, 96, 0)
+    with av.open(str(result.output)) as container:
+        frames = list(container.decode(video=0))
+    assert [frame.pts * frame.time_base for frame in frames] == [
+        (number + 5) * TIME_BASE for number in range(12)
+    ]
+    for number in range(0, 12, 2):
+        shown = frames[number].to_ndarray(format="rgb24").astype(float)
+        upright, upside_down = np.rot90(images[number], -1), np.rot90(images[number], 1)
+        assert np.mean(np.abs(shown - upright)) < 6, "but for two encodings"
+        assert np.mean(np.abs(shown - upside_down)) > 20
+    save_report(result, report)
+    told = json.loads(report.read_text())["footage"]
+    assert (told["interlaced"], told["rotation_deg"], told["hdr"]) == (True, 90, "")
 
 
 # Limits

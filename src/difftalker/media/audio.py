@@ -122,7 +122,7 @@ class SoundTrack:
 
     def packets(self, start_s: Fraction, until_s: Fraction) -> Iterator[Packet[AudioStream]]:
         """Encode from where the last call ended up to ``until_s``, or the end of the sound."""
-        wanted = round((until_s - start_s) * self._rate_hz)
+        wanted = self.samples_until(start_s, until_s, self._rate_hz)
         while self._done_samples < wanted:
             if not self._rest.shape[1]:
                 part = next(self._parts, None)
@@ -133,6 +133,11 @@ class SoundTrack:
             head, self._rest = self._rest[:, :count], self._rest[:, count:]
             yield from self._track.encode(self._frame(head, start_s))
             self._done_samples += head.shape[1]
+
+    @staticmethod
+    def samples_until(start_s: Fraction, until_s: Fraction, rate_hz: int) -> int:
+        """How many samples belong to a time; exact fractions, so that errors cannot add up."""
+        return round((until_s - start_s) * rate_hz)
 
     def _frame(self, samples: FloatArray, start_s: Fraction) -> AudioFrame:
         packed = np.ascontiguousarray(samples.T).reshape(1, -1)
