@@ -30,7 +30,7 @@ from difftalker.diffusion.region import box_mask
 from difftalker.diffusion.sampling import sample
 from difftalker.errors import AvatarError, MediaError, TrackError, UsageError
 from difftalker.face.crop import Framing, blend_mask, cut, frame_face, paste
-from difftalker.face.detect import NOTHING, FaceTrack, track
+from difftalker.face.detect import FaceTrack, track
 from difftalker.face.draw import landmark_maps
 from difftalker.face.landmarks import UPPER
 from difftalker.face.people import Choice
@@ -312,7 +312,7 @@ class Avatar:
         return LandmarkTrack(
             times_s=located.track.times_s,
             points_crop=points_crop,
-            found=framing.found & (located.track.why == NOTHING),
+            found=located.track.usable,
             cut=np.isin(np.arange(len(located)), located.track.cuts),
             centre_px=framing.crop.centre_px,
             side_px=framing.crop.side_px,

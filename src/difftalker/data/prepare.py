@@ -220,11 +220,11 @@ def _build(video: Path, folder: Path, config: PrepareConfig) -> dict[str, Any]:
     for kind in config.features:
         _save_features(video, kind, folder)
     fps = frame_rate(face.times_s)
-    return {"frames": len(face), "found": int(face.found.sum()), "fps": round(fps, 4)}
+    return {"frames": len(face), "found": int(face.usable.sum()), "fps": round(fps, 4)}
 
 
 def _check_usable(face: FaceTrack, crop: CropTrack, video: Path) -> None:
-    found = face.found
+    found = face.usable
     if found.sum() < MIN_FRAMES or found.mean() < MIN_FOUND:
         raise FaceError(
             f"{video.name} shows a face in {found.sum()} of {len(found)} frames",
@@ -256,7 +256,7 @@ def _write_track(path: Path, face: FaceTrack, framing: Framing) -> None:
         centre_px=framing.crop.centre_px,
         side_px=framing.crop.side_px,
         times_s=face.times_s,
-        found=face.found,
+        found=face.usable,
         cuts=face.cuts,
     )
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from difftalker.face.landmarks import EYES, JAW, NOSE_BASE
 
-MEAN_UNUSUAL = 1.3
+MEAN_UNUSUAL = 1.15
 """A face is covered where its cells differ by so many times what is usual, in the mean ..."""
-MANY_UNUSUAL = 1.6
+MANY_UNUSUAL = 1.35
 """... or where 3 of 10 cells do so by this much."""
 UNCOVERED = 0.75
 """It is uncovered again below this share of both."""
@@ -25,34 +25,50 @@ _STEADY = np.array([5.0, 2.5, 2.5], np.float32)
 """Differences of L*, a* and b* that are nothing, whatever is usual."""
 _FEW_FRAMES = 12
 _LARGE_SHARE = 0.25
-_TURN = 0.25
-"""A turn or nod by so much allows for twice the difference: light falls on it otherwise."""
+_STILL_POSE, _POSE = 0.1, 0.5
+"""Light falls otherwise on a head that turns or nods: beyond the first, every second of it (see
+``_pose_change``) allows for once the difference more."""
+LIGHT = 2.5
+"""Light changes between shots: against all of them a face has to differ so much more."""
 
 
 def find_covered(
-    lower: NDArray[np.int8], points_px: NDArray[np.float32], times_s: NDArray[np.float64]
+    lower: NDArray[np.int8],
+    points_px: NDArray[np.float32],
+    times_s: NDArray[np.float64],
+    shot: NDArray[np.integer],
 ) -> NDArray[np.bool_]:
-    """Which frames of one person in one shot show something before the lower face, (n,).
+    """Which frames of one person show something before the lower face, (n,).
 
     ``lower`` (n, 6, 6, 3) as ``looks.lower_face`` gives it, ``points_px`` (n, 68, 2), ``times_s``
-    (n,) rising; only frames with a face. What is there in most frames counts as the face, unless
-    the rest is more like the skin about the eyes.
+    (n,) rising, ``shot`` (n,) a number for each shot; only frames with a face. What is there in
+    most frames counts as the face, unless the rest is more like the skin about the eyes.
     """
+    covered = _covered(lower, points_px, LIGHT)
+    for number in np.unique(shot):
+        here = shot == number
+        covered[here] |= _covered(lower[here], points_px[here], 1)
+    when = times_s[covered]
+    after = np.searchsorted(when, times_s - AROUND_S)
+    before = np.searchsorted(when, times_s + AROUND_S, side="right")
+    return np.asarray(before > after)
+
+
+def _covered(
+    lower: NDArray[np.int8], points_px: NDArray[np.float32], least: float
+) -> NDArray[np.bool_]:
+    """The same without borders, for frames in one light."""
     if len(lower) < _FEW_FRAMES:
         return np.zeros(len(lower), bool)
     colours = lower.astype(np.float32)
-    allowed = 1 + _pose_change(points_px) / _TURN
+    allowed = least + np.maximum(_pose_change(points_px) - _STILL_POSE, 0) / _POSE
     covered = _held(_unusual(colours, colours) / allowed)
     if covered.mean() > _LARGE_SHARE:
         # Two looks share the shot: the one nearer to the person's own skin is the face.
         first, second = colours[~covered], colours[covered]
         if _unlike_skin(second) < _unlike_skin(first):
-            first = second
-        covered = _held(_unusual(colours, first) / allowed)
-    when = times_s[covered]
-    after = np.searchsorted(when, times_s - AROUND_S)
-    before = np.searchsorted(when, times_s + AROUND_S, side="right")
-    return np.asarray(before > after)
+            covered = _held(_unusual(colours, second) / allowed)
+    return covered
 
 
 def _unusual(colours: NDArray[np.float32], usual: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -82,6 +82,12 @@ class FaceTrack:
         found: NDArray[np.bool_] = np.isfinite(self.points_px.min(axis=(1, 2)))
         return found
 
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """(frames,): whether a face was found, uncovered and clear of others."""
+        usable: NDArray[np.bool_] = self.found & (self.why == NOTHING)
+        return usable
+
     def __len__(self) -> int:
         return len(self.times_s)
 
@@ -274,7 +280,8 @@ def track(
             times.append(frame.time_s)
             width_px = frame.image.shape[1]
     times_s = np.array(times)
-    people = find_people(follower.stretches, times_s)
+    nothing = np.full((len(times), POINTS, 2), np.nan, np.float32)
+    people = find_people(follower.stretches, times_s, meter.cuts(nothing))
     if not people:
         raise FaceError(
             f"no face was found in {source} ({len(times)} frames)",
@@ -308,21 +315,19 @@ def _track_of(
     """One person's track, and why the frames in between are left alone."""
     points_px = np.full((len(times_s), POINTS, 2), np.nan, np.float32)
     why = np.full(len(times_s), NOTHING, np.int8)
-    for stretch in stretches:
-        why[stretch.frames] = OTHER
     own = people[chosen].stretches
+    for stretch in stretches:
+        is_veil = any(stretch.veils is each for each in own)
+        why[stretch.frames] = COVERED if is_veil else OTHER
     for stretch in own:
         points_px[stretch.frames] = stretch.points_px
         why[stretch.frames] = np.where(stretch.crossed, OTHER, NOTHING)
     cuts = meter.cuts(points_px)
-    frames = np.concatenate([stretch.frames for stretch in own])
-    lower = np.concatenate([np.stack(stretch.lower) for stretch in own])
+    order = np.argsort(np.concatenate([stretch.frames for stretch in own]))
+    lower = np.concatenate([np.stack(stretch.lower) for stretch in own])[order]
+    frames = people[chosen].frames
     shot = np.searchsorted(cuts, frames, side="right")
-    for number in np.unique(shot):
-        here = np.argsort(frames[shot == number])
-        place = frames[shot == number][here]
-        covered = find_covered(lower[shot == number][here], points_px[place], times_s[place])
-        why[place[covered]] = COVERED
+    why[frames[find_covered(lower, points_px[frames], times_s[frames], shot)]] = COVERED
     return FaceTrack(
         times_s=times_s,
         points_px=points_px,

@@ -7,6 +7,8 @@ are one *person*; a stretch that might be one of two people belongs to nobody.
 
 from __future__ import annotations
 
+import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +25,7 @@ from difftalker.face.looks import look as look_of
 
 Place = Literal["largest", "leftmost", "rightmost", "center"]
 
-ALIKE = 0.45
+ALIKE = 0.48
 """Looks (see ``face.looks``) nearer than this may be one person's ..."""
 CLEARLY = 0.06
 """... if nobody else's is nearer than that and so much."""
@@ -37,12 +39,15 @@ STEP = 0.8
 """It moves at most so many widths of itself from where it was going."""
 GAP_S = 0.4
 """A face unseen for so long ends its stretch; then looks alone tell whose the next one is."""
-SEEN_SHARE = 0.05
-"""Whoever is seen for less than this share of the longest seen is not counted as a person."""
+SEEN_SHARE, SEEN_S = 0.05, 0.4
+"""Whoever is seen for less than this share of the longest seen, or than so long, is not counted as
+a person: a few frames may be two faces in one."""
 
 _MAX_PICTURE_PX = 100_000_000
 _PICTURE_SIDE_PX = 1280
 _SAME_FACE = 0.4
+_VEIL_FRAMES = 5
+_VEIL_STEP = 0.35
 _DOUBT = 0.15
 _LOOK_WEIGHT = 2.0
 _EXEMPLARS = 8
@@ -120,6 +125,8 @@ class Stretch:
     lower: list[NDArray[np.int8]] = field(default_factory=list)
     crossed: list[bool] = field(default_factory=list)
     """Whether another head reached into the lower face."""
+    veils: Stretch | None = None
+    """The stretch that this one interrupts, with something before most of the face."""
     exemplars: NDArray[np.float32] = field(
         default_factory=lambda: np.zeros((0, LOOK_SIZE), np.float32)
     )
@@ -155,6 +162,14 @@ class Stretch:
         if not len(self.exemplars):
             return 0.0
         return float(np.linalg.norm(self.exemplars - look, axis=1).min())
+
+    def ends_where(self, later: Stretch) -> bool:
+        """Whether the other one begins at its end's place and in its size."""
+        here, there = (
+            np.concatenate([p.min(0), p.max(0)]) for p in (self.points_px[-1], later.points_px[0])
+        )
+        width = here[2] - here[0]
+        return bool(np.abs(here - there).max() < _VEIL_STEP * width)
 
     def _remember(self, look: NDArray[np.float32]) -> None:
         if len(self.exemplars) and self.unlike(look) < _NEW_EXEMPLAR:
@@ -232,7 +247,7 @@ class Follower:
 
 
 def _in_doubt(cost: NDArray[np.float64], i: int, j: int) -> bool:
-    """Whether the pair could as well be two others: both have nearly as good a second choice."""
+    """Whether the pair could as well be others: one of them has nearly as good a choice."""
     others_i, others_j = np.delete(cost[i], j), np.delete(cost[:, j], i)
     second = max(others_i.min(initial=np.inf), others_j.min(initial=np.inf))
     return bool(second - cost[i, j] < _DOUBT)
@@ -256,6 +271,12 @@ class Person:
         return np.concatenate([points.min(1), points.max(1)], axis=1)
 
     @property
+    def first_left_px(self) -> float:
+        """The left edge of the face where it is first seen."""
+        first = min(self.stretches, key=lambda s: s.frames[0])
+        return float(first.points_px[0][:, 0].min())
+
+    @property
     def summary(self) -> tuple[float, ...]:
         """As a row of ``FaceTrack.people``."""
         box = np.median(self.boxes_px, axis=0)
@@ -267,8 +288,12 @@ class Person:
         return np.concatenate([s.exemplars for s in self.stretches])
 
 
-def find_people(stretches: Sequence[Stretch], times_s: NDArray[np.float64]) -> list[Person]:
-    """Stretches linked to people, numbered as ``Choice.number`` says.
+def find_people(
+    stretches: Sequence[Stretch],
+    times_s: NDArray[np.float64],
+    cuts: NDArray[np.int64],
+) -> list[Person]:
+    """Stretches linked to people, numbered as ``Choice.number`` says; veils are marked.
 
     The longest stretches come first: what they show is known best. One that is unlike everybody
     who is not seen beside it is somebody new; one that is nearly as much like a second one of them
@@ -276,7 +301,8 @@ def find_people(stretches: Sequence[Stretch], times_s: NDArray[np.float64]) -> l
     """
     people: list[Person] = []
     seen: list[NDArray[np.bool_]] = []
-    known = [s for s in stretches if len(s.exemplars)]
+    _mark_veils(stretches, cuts)
+    known = [s for s in stretches if len(s.exemplars) and s.veils is None]
     for stretch in sorted(known, key=lambda s: (-len(s.frames), s.frames[0])):
         free = [n for n in range(len(people)) if not seen[n][stretch.frames].any()]
         apart = [float(_apart(people[n].exemplars, stretch.exemplars).min()) for n in free]
@@ -294,15 +320,34 @@ def find_people(stretches: Sequence[Stretch], times_s: NDArray[np.float64]) -> l
     return _in_order(people, times_s)
 
 
+def _mark_veils(stretches: Sequence[Stretch], cuts: NDArray[np.int64]) -> None:
+    """Find faces that look like somebody else in the midst of a face that stays where it is."""
+    ending, beginning = defaultdict(list), defaultdict(list)
+    for stretch in stretches:
+        ending[stretch.frames[-1]].append(stretch)
+        beginning[stretch.frames[0]].append(stretch)
+    for veil in stretches:
+        before = [s for k in range(_VEIL_FRAMES) for s in ending[veil.frames[0] - 1 - k]]
+        after = [s for k in range(_VEIL_FRAMES) for s in beginning[veil.frames[-1] + 1 + k]]
+        for one, two in itertools.product(before, after):
+            cut = (cuts > one.frames[-1]) & (cuts <= two.frames[0])
+            stays = one.ends_where(veil) and veil.ends_where(two)
+            same = _apart(one.exemplars, two.exemplars).min(initial=np.inf) <= ALIKE
+            if same and stays and one.veils is None and not cut.any():
+                veil.veils = one
+
+
 def _in_order(people: list[Person], times_s: NDArray[np.float64]) -> list[Person]:
     most = max((len(p.frames) for p in people), default=0)
-    counted = [p for p in people if len(p.frames) >= SEEN_SHARE * most]
+    least = SEEN_S / float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0
+    least = min(most, max(SEEN_SHARE * most, least))
+    counted = [p for p in people if len(p.frames) >= least]
     counted.sort(key=lambda p: int(p.frames[0]))
     ordered: list[Person] = []
     while counted:
         until_s = times_s[counted[0].frames[0]] + _TOGETHER_S
         together = [p for p in counted if times_s[p.frames[0]] <= until_s]
-        ordered += sorted(together, key=lambda p: float(p.boxes_px[0, 0]))
+        ordered += sorted(together, key=lambda p: p.first_left_px)
         counted = counted[len(together) :]
     return ordered
 

@@ -18,9 +18,13 @@ COLOURS_SEEN = 0.3
 CHANGE_SEEN = 0.03
 """A picture changes if its thumbnail differs by so much of full scale ..."""
 CHANGE_OVER_OTHERS = 3.0
-"""... and by so many times what is usual around it: pans and shaking cameras are no cuts."""
+"""... and by so many times what changes near it: pans, shaken cameras and hands are none."""
+SMALL_JUMP, SMALL_CHANGE = 0.04, 0.012
+"""Two takes before one background differ by little: so much is enough ..."""
+SMALL_OVER_OTHERS = 6.0
+"""... where it is so many times what changes near it, as in still shots alone."""
 
-_AROUND_FRAMES = 6
+_NEAR_FRAMES = 3
 _THUMBNAIL = (48, 27)
 _UPPER = (*BROWS, *EYES, *NOSE)
 
@@ -49,7 +53,7 @@ class ChangeMeter:
                 float(np.abs(thumbnail - self._seen[0]).mean()),
                 float(np.abs(colours - self._seen[1]).sum() / 2),
             )
-        usual = np.median([c for c, _ in self._changes[-_AROUND_FRAMES:]] or [0.0])
+        usual = np.median([c for c, _ in self._changes[-2 * _NEAR_FRAMES :]] or [0.0])
         self._changes.append(change)
         self._seen = thumbnail, colours
         return change[0] > max(CHANGE_SEEN, CHANGE_OVER_OTHERS * float(usual))
@@ -69,10 +73,12 @@ def find_cuts(
     share of the histogram that moved; ``points_px`` (frames, 68, 2) the face, with gaps.
     """
     jump = face_jumps(points_px)
-    seen = (change > CHANGE_SEEN) & (change > CHANGE_OVER_OTHERS * _usual(change))
+    near = _near(change)
+    seen = (change > CHANGE_SEEN) & (change > CHANGE_OVER_OTHERS * near)
     moved = (jump > JUMP_SEEN) | (colours > COLOURS_SEEN)
+    small = (change > SMALL_CHANGE) & (change > SMALL_OVER_OTHERS * near) & (jump > SMALL_JUMP)
     # Without a face on both sides there is nothing to jump; the picture alone decides.
-    cut = (seen & (moved | np.isnan(jump))) | (jump > JUMP_ALONE)
+    cut = (seen & (moved | np.isnan(jump))) | small | (jump > JUMP_ALONE)
     cut[:1] = False
     return np.flatnonzero(cut)
 
@@ -92,11 +98,14 @@ def face_jumps(points_px: NDArray[np.float32]) -> NDArray[np.float32]:
     return jumps
 
 
-def _usual(change: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The median of the changes around each frame, its own left out."""
-    around = [k for k in range(-_AROUND_FRAMES, _AROUND_FRAMES + 1) if k]
+def _near(change: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The second largest of the changes near each frame, its own left out.
+
+    The largest may belong to the same cut, where a changed frame rate has blended its two sides.
+    """
+    around = [k for k in range(-_NEAR_FRAMES, _NEAR_FRAMES + 1) if k]
     places = np.arange(len(change))[:, None] + around
     # The first frame has no change; beyond the ends those of the ends count.
     places = np.clip(places, min(1, len(change) - 1), len(change) - 1)
-    usual: NDArray[np.float32] = np.median(change[places], axis=1)
-    return usual
+    near: NDArray[np.float32] = np.sort(change[places], axis=1)[:, -2]
+    return near
