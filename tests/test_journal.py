@@ -302,7 +302,7 @@ def test_a_full_disk_is_said_and_the_same_call_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job = avatar.dub(*clip, located=located(clip[0], still_track(FRAMES)))
-    write, room = Path.write_bytes, [3]
+    write, room = Path.write_bytes, [4]  # landmarks, light, and two chunks
 
     def fills_up(path: Path, data: bytes) -> int:
         room[0] -= 1
