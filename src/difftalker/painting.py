@@ -132,9 +132,7 @@ class Painter:
             face = _pictures(kept)
         return Light(Skin.of(face, points, int(self._scene.framing.boxes[driven[0], 0])))
 
-    def _pairs(
-        self, chunk: Sequence[tuple[int, Frame]], light: Light
-    ) -> list[tuple[Image, Image]]:
+    def _pairs(self, chunk: Sequence[tuple[int, Frame]], light: Light) -> list[tuple[Image, Image]]:
         """The driven frames' crops (S, S, 3), and the same with new faces, in the same light."""
         scene, driven = self._scene, [i for i, _ in chunk if self._scene.strength[i] > 0]
         numbers = slice(chunk[0][0], chunk[-1][0] + 1)

@@ -4,7 +4,8 @@ locate      footage -> where the face is, frame by frame (small: points, crops, 
 hear        sound   -> windows of speech features, one a frame
 complete    upper points + windows -> all 68 points
 paint       crops with the lower face painted out + points -> crops with a new lower face
-write       pasted back into the frames, with the new sound
+            matched in light, colour and grain, laid into the frames (difftalker.painting)
+write       frames and times as they were, with the new sound
 """
 
 from __future__ import annotations
