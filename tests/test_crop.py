@@ -8,16 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from conftest import FPS, Floats, Image, draw_face, face_points
-from difftalker.face.crop import (
-    CELL,
-    CropTrack,
-    blend_mask,
-    cut,
-    frame_face,
-    mask_boxes,
-    paste,
-    steady_crop,
-)
+from difftalker.face.blend import blend_mask, paste
+from difftalker.face.crop import CELL, CropTrack, cut, frame_face, mask_boxes, steady_crop
 from difftalker.face.detect import FaceTrack
 from difftalker.face.landmarks import CONTOUR, INNER_LIPS, JAW, LOWER, MOUTH, OUTER_LIPS, UPPER
 

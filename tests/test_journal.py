@@ -23,6 +23,7 @@ from difftalker import journal as journal_module
 from difftalker import pipeline
 from difftalker.errors import MediaError
 from difftalker.journal import Journal, file_hash, key_of, pack, unpack
+from difftalker.painting import CHUNK_FRAMES
 from difftalker.pipeline import Avatar
 from synthetic import (
     debug_avatar,
@@ -35,7 +36,7 @@ from synthetic import (
 )
 
 FRAMES = 72
-CHUNKS = -(-FRAMES // pipeline.CHUNK_FRAMES)
+CHUNKS = -(-FRAMES // CHUNK_FRAMES)
 KILLS = 4
 
 
@@ -78,7 +79,7 @@ def stop_after(chunks: int) -> Any:
     """A progress that fails once so many chunks are painted."""
 
     def progress(stage: str, done: int, total: int) -> None:
-        if stage == "paint" and done > chunks * pipeline.CHUNK_FRAMES:
+        if stage == "paint" and done > chunks * CHUNK_FRAMES:
             raise KeyboardInterrupt
 
     return progress
@@ -257,7 +258,7 @@ def test_editing_a_span_repaints_its_chunks_alone(
     edited[20:24, 48:68, 1] += 0.02
     painted.clear()
     avatar.dub(*clip, located=place, landmarks=edited).save(output, keep_journal=True)
-    assert painted == [pipeline.CHUNK_FRAMES], "the second chunk, and no other"
+    assert painted == [CHUNK_FRAMES], "the second chunk, and no other"
     after_edit = output.read_bytes()
     avatar.dub(*clip, located=place, landmarks=edited).save(tmp_path / "anew.mp4")
     assert (tmp_path / "anew.mp4").read_bytes() == after_edit
@@ -302,7 +303,7 @@ def test_a_full_disk_is_said_and_the_same_call_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job = avatar.dub(*clip, located=located(clip[0], still_track(FRAMES)))
-    write, room = Path.write_bytes, [3]
+    write, room = Path.write_bytes, [4]  # landmarks, light, and two chunks
 
     def fills_up(path: Path, data: bytes) -> int:
         room[0] -= 1
@@ -381,7 +382,7 @@ def test_the_track_of_unchanged_footage_is_not_sought_again(
 ) -> None:
     calls = []
 
-    def by_hand(video: Path, *_: object) -> pipeline.Located:
+    def by_hand(video: Path, *_: object, **__: object) -> pipeline.Located:
         calls.append(video)
         face = replace(still_track(FRAMES), cuts=np.array([30]))
         return located(video, face)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from difftalker.errors import MediaError
-from difftalker.face.crop import blend_mask, frame_face
+from difftalker.face.blend import blend_mask
+from difftalker.face.crop import frame_face
 from difftalker.face.detect import FaceTrack
 from difftalker.face.shots import ChangeMeter, face_jumps
 from difftalker.face.spans import TURNED, TURNED_BACK, find_spans, strengths, turn

@@ -4,7 +4,8 @@ locate      footage -> where the face is, frame by frame (small: points, crops, 
 hear        sound   -> windows of speech features, one a frame
 complete    upper points + windows -> all 68 points
 paint       crops with the lower face painted out + points -> crops with a new lower face
-write       pasted back into the frames, with the new sound
+            matched in light, colour and grain, laid into the frames (difftalker.painting)
+write       frames and times as they were, with the new sound
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,10 +29,10 @@ from difftalker.config import DEFAULT_CRF, CompletionConfig, ModelConfig, Sampli
 from difftalker.diffusion.region import box_mask
 from difftalker.diffusion.sampling import sample
 from difftalker.errors import AvatarError, MediaError, TrackError, UsageError
-from difftalker.face.crop import Framing, blend_mask, cut, frame_face, paste
+from difftalker.face.crop import Framing, frame_face
 from difftalker.face.detect import FaceTrack, track
 from difftalker.face.draw import landmark_maps
-from difftalker.face.landmarks import UPPER
+from difftalker.face.landmarks import LOWER, UPPER
 from difftalker.face.people import Choice
 from difftalker.face.spans import Span, find_spans, strengths
 from difftalker.hashing import sha256_of
@@ -49,17 +49,13 @@ from difftalker.media.video import (
 from difftalker.models.autoencoder import paint_out, to_images, to_pixels
 from difftalker.models.networks import Networks
 from difftalker.models.trial import restore
+from difftalker.painting import CHUNK_FRAMES, Painter, Scene
 from difftalker.speech.encoder import SpeechEncoder, load_encoder
 from difftalker.speech.windows import WindowStream
 from difftalker.track import LandmarkTrack
 
-CHUNK_FRAMES = 16
-"""Frames painted at once: enough to fill two cores, few enough for little memory."""
 HEAR_FRAMES = 256
 """Frames completed at once."""
-KEPT_MARGIN_PX = 8
-"""What is kept of a new face around its mask: as far as resampling looks beyond the mask's edge."""
-
 Progress = Callable[[str, int, int], None]
 """Called with (stage, frames done, frames in all)."""
 
@@ -412,6 +408,16 @@ class Avatar:
         show within their boxes never reaches the networks. All frames start from one noise, so
         that neighbours differ by their landmarks alone.
         """
+        return self._made(crops, boxes, control, sampling, seed)
+
+    def _made(
+        self,
+        crops: NDArray[np.uint8],
+        boxes: NDArray[np.int32],
+        control: NDArray[np.float32],
+        sampling: SamplingConfig,
+        seed: int,
+    ) -> NDArray[np.uint8]:
         given = control if self.hears else landmark_maps(control, self.config.size_px)
         guides = torch.from_numpy(given)
         with torch.inference_mode(), self._autocast():
@@ -422,6 +428,20 @@ class Avatar:
             mask = box_mask(places, known.shape[-1], 8)
             latents = self._sampled(known, mask, guides, sampling, seed)
             return to_images(self.networks.autoencoder.decode(latents)).cpu().numpy()
+
+    def imagine(
+        self, points_crop: NDArray[np.float32], sampling: SamplingConfig, seed: int = 0
+    ) -> NDArray[np.uint8]:
+        """A whole face, in the light of the training footage; (68, 2) crop units -> (S, S, 3).
+
+        Of the points the upper ones are used; the lower face is the mean one.
+        """
+        points, size = points_crop.copy(), self.config.size_px
+        resting = self.networks.completion.resting(torch.from_numpy(points[None, list(UPPER)]))
+        points[list(LOWER)] = resting[0].cpu().numpy()
+        nothing, everywhere = np.zeros((1, size, size, 3), np.uint8), np.array([[0, size, 0, size]])
+        made = self._made(nothing, everywhere.astype(np.int32), points[None], sampling, seed)
+        return np.asarray(made[0])
 
     def _sampled(
         self, known: Tensor, mask: Tensor, guides: Tensor, sampling: SamplingConfig, seed: int
@@ -549,7 +569,9 @@ class Dub:
             located = footage.shown(timeline, self.avatar.config)
             points = self._points(located, journal, progress)
             with writer:
-                painted = self._painted(located, points, play(self.video, timeline), journal)
+                scene = self._scene(located, points)
+                painter = Painter(self.avatar, self.sampling, self.seed, scene, journal)
+                painted = painter.frames(play(self.video, timeline))
                 for done, (frame, image) in enumerate(painted, 1):
                     writer.write(image, frame.pts)
                     progress("paint", done, len(located))
@@ -599,76 +621,14 @@ class Dub:
         journal.put("landmarks", key, pack({"points_crop": points}))
         return points
 
-    def _painted(
-        self,
-        located: Located,
-        points: NDArray[np.float32],
-        frames: Iterator[Frame],
-        journal: Journal,
-    ) -> Iterator[tuple[Frame, NDArray[np.uint8]]]:
-        """Each frame with its new picture; frames that are not driven pass untouched."""
-        framing, size = located.framing, self.avatar.config.size_px
-        heard = self.avatar.windows(located, self.audio) if self.avatar.hears else None
-        numbered = zip(range(len(located)), frames, strict=False)
-        while chunk := list(itertools.islice(numbered, CHUNK_FRAMES)):
-            shown = slice(chunk[0][0], chunk[-1][0] + 1)
-            windows = heard.take(located.track.times_s[shown]) if heard else None
-            control = self.avatar.control(points[shown], windows)
-            driven = [i for i, _ in chunk if located.strength[i] > 0]
-            faces = {}
-            if driven:
-                images = {i: frame.image for i, frame in chunk}
-                crops = np.stack([cut(images[i], framing.crop, i, size) for i in driven])
-                guides = control[np.array(driven) - shown.start]
-                made = self._faces(crops, framing.boxes[driven], guides, journal)
-                faces = dict(zip(driven, made, strict=True))
-            for i, frame in chunk:
-                if i in faces:
-                    alpha = located.strength[i] * blend_mask(framing.boxes[i], size)
-                    yield frame, paste(frame.image, faces[i], alpha, framing.crop, i)
-                else:
-                    yield frame, frame.image
-
-    def _faces(
-        self,
-        crops: NDArray[np.uint8],
-        boxes: NDArray[np.int32],
-        control: NDArray[np.float32],
-        journal: Journal,
-    ) -> NDArray[np.uint8]:
-        """The crops (n, S, S, 3) with new lower faces, as kept or painted now.
-
-        Around the mask they are the footage in both cases, so both give the same video.
-        """
-        hidden = crops.copy()
-        for crop, (top, bottom, left, right) in zip(hidden, boxes, strict=True):
-            crop[top:bottom, left:right] = 0
-        how = (self.avatar.fingerprint, repr(self.sampling), self.seed)
-        key = key_of(*how, boxes, control, hidden)
-        rows, columns = _kept_region(boxes, crops.shape[1])
-        out = crops.copy()
-        kept = journal.get("faces", key)
-        if kept is None:
-            made = self.avatar.paint(hidden, boxes, control, self.sampling, self.seed)
-            out[:, rows, columns] = made[:, rows, columns]
-            journal.put("faces", key, _film_strip(out[:, rows, columns]))
-        else:
-            strip = cv2.imdecode(np.frombuffer(kept, np.uint8), cv2.IMREAD_COLOR)
-            out[:, rows, columns] = np.asarray(strip).reshape(out[:, rows, columns].shape)
-        return out
-
-
-def _kept_region(boxes: NDArray[np.int32], size_px: int) -> tuple[slice, slice]:
-    """Rows and columns of the crop that hold all mask boxes (n, 4), and a margin."""
-    low = np.clip(boxes.min(0) - KEPT_MARGIN_PX, 0, size_px)
-    high = np.clip(boxes.max(0) + KEPT_MARGIN_PX, 0, size_px)
-    return slice(int(low[0]), int(high[1])), slice(int(low[2]), int(high[3]))
-
-
-def _film_strip(images: NDArray[np.uint8]) -> bytes:
-    """Pictures (n, H, W, 3), one below the other, as a PNG file; channels keep their order."""
-    strip = images.reshape(-1, *images.shape[2:])
-    return cv2.imencode(".png", strip, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+    def _scene(self, located: Located, points: NDArray[np.float32]) -> Scene:
+        return Scene(
+            track=located.track,
+            framing=located.framing,
+            points_crop=points,
+            strength=located.strength,
+            windows=self.avatar.windows(located, self.audio) if self.avatar.hears else None,
+        )
 
 
 def load(name_or_folder: str | Path, *, device: str = "cpu") -> Avatar:

@@ -1,4 +1,4 @@
-"""The steady square crop around the face, its mask box, and the exact way back to pixels.
+"""The steady square crop around the face, its mask box, and the way from pixels to it.
 
 Crop units: 0 to 1 from the left to the right and from the top to the bottom edge of the crop.
 Crop and mask are derived from the upper points alone, so that they tell nothing of the mouth.
@@ -125,7 +125,7 @@ def mask_boxes(
 
 def cut(image: NDArray[np.uint8], crop: CropTrack, frame: int, size_px: int) -> NDArray[np.uint8]:
     """The crop of one frame, (H, W, 3) -> (size, size, 3) RGB; edges of the frame are repeated."""
-    to_crop, scale = _to_crop(crop, frame, size_px)
+    to_crop, scale = crop_map(crop, frame, size_px)
     if scale < 1:  # shrinking: take away what the smaller picture cannot hold
         sigma = 0.4 * (1 / scale - 1)
         image, to_crop = _blurred_surroundings(image, to_crop, size_px, sigma)
@@ -134,71 +134,12 @@ def cut(image: NDArray[np.uint8], crop: CropTrack, frame: int, size_px: int) -> 
     )
 
 
-def paste(
-    image: NDArray[np.uint8],
-    face: NDArray[np.uint8],
-    alpha: NDArray[np.float32],
-    crop: CropTrack,
-    frame: int,
-) -> NDArray[np.uint8]:
-    """The frame with ``face`` (size, size, 3) laid over its crop where ``alpha`` (size, size) > 0.
-
-    Pixels at which alpha is zero stay as they are, bit for bit.
-    """
-    to_crop, scale = _to_crop(crop, frame, face.shape[0])
-    x0, y0, x1, y1 = _bounds(crop, frame, image)
-    if x0 >= x1 or y0 >= y1:
-        return image
-    shift = np.array([[1, 0, x0], [0, 1, y0], [0, 0, 1]], np.float64)
-    way_back = to_crop @ shift
-    flags = cv2.INTER_AREA if scale > 2 else cv2.INTER_CUBIC
-    smooth_face = cv2.GaussianBlur(face, (0, 0), 0.4 * (scale - 1)) if scale > 1.25 else face
-    size = (x1 - x0, y1 - y0)
-    inverse = flags | cv2.WARP_INVERSE_MAP
-    new = cv2.warpAffine(
-        smooth_face, way_back, size, flags=inverse, borderMode=cv2.BORDER_REPLICATE
-    )
-    weight = cv2.warpAffine(alpha, way_back, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    out = image.copy()
-    region = out[y0:y1, x0:x1]
-    mixed = region + weight[..., None] * (new.astype(np.float32) - region)
-    inside = weight > 0
-    region[inside] = np.clip(np.rint(mixed[inside]), 0, 255).astype(np.uint8)
-    return out
-
-
-def blend_mask(box: NDArray[np.int32], size_px: int, feather_px: int = 10) -> NDArray[np.float32]:
-    """Weight of the new face, (size, size): 1 within the mask box, fading to 0 at its edge."""
-    top, bottom, left, right = (int(v) for v in box)
-    rows = _ramp(top, bottom, size_px, feather_px)
-    columns = _ramp(left, right, size_px, feather_px)
-    return np.outer(rows, columns).astype(np.float32)
-
-
-def _ramp(start: int, stop: int, size_px: int, feather_px: int) -> NDArray[np.float32]:
-    place = np.arange(size_px) + 0.5
-    # The crop's own edge is no seam inside the frame's picture of it, but fades all the same.
-    # Zero on the box's outermost pixels, so that interpolation carries nothing beyond the box.
-    inside = (np.minimum(place - start, stop - place) - 0.5) / feather_px
-    t = np.clip(inside, 0, 1)
-    ramp: NDArray[np.float32] = (t * t * (3 - 2 * t)).astype(np.float32)
-    return ramp
-
-
-def _to_crop(crop: CropTrack, frame: int, size_px: int) -> tuple[NDArray[np.float64], float]:
+def crop_map(crop: CropTrack, frame: int, size_px: int) -> tuple[NDArray[np.float64], float]:
     """The 2 x 3 map from pixel centres of the frame to those of the crop, and its scale."""
     scale = size_px / float(crop.side_px[frame])
     corner = crop.centre_px[frame].astype(np.float64) - crop.side_px[frame] / 2
     offset = (0.5 - corner) * scale - 0.5
     return np.array([[scale, 0, offset[0]], [0, scale, offset[1]]]), scale
-
-
-def _bounds(crop: CropTrack, frame: int, image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    corner = crop.centre_px[frame] - crop.side_px[frame] / 2
-    x0, y0 = (int(v) for v in np.floor(corner))
-    x1, y1 = (int(v) for v in np.ceil(corner + crop.side_px[frame]))
-    height, width = image.shape[:2]
-    return max(0, x0), max(0, y0), min(width, x1), min(height, y1)
 
 
 def _blurred_surroundings(

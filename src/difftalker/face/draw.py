@@ -48,6 +48,14 @@ def overlay(
     return out
 
 
+def outline(points_px: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The convex hull of points (n, 2) filled, (H, W): 1 within, else 0."""
+    mask = np.zeros(shape[:2], np.uint8)
+    bounded = np.clip(np.rint(points_px), -(1 << 14), 1 << 14).astype(np.int32)
+    cv2.fillConvexPoly(mask, cv2.convexHull(bounded), 1)
+    return mask
+
+
 def contact_sheet(tiles: Sequence[NDArray[np.uint8]], columns: int) -> NDArray[np.uint8]:
     """Pictures of one size, (H, W, 3) each, in rows; empty places stay black."""
     blank = np.zeros_like(tiles[0])

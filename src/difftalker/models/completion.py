@@ -157,6 +157,11 @@ class CompletionNet(nn.Module):
         lower = points[:, list(LOWER)] - _anchor(points[:, list(UPPER)])
         self.mean_lower.copy_(lower.mean(0))
 
+    def resting(self, upper: Tensor) -> Tensor:
+        """The mean lower face, where the upper points (B, 37, 2) put it; (B, 31, 2)."""
+        anchor = _anchor(upper).to(self.mean_lower.device)
+        return self.mean_lower + anchor
+
     def forward(self, upper: Tensor, windows: Tensor) -> Completion:
         """Upper points (B, F, 37, 2) in crop units, windows (B, F, W, C) -> completed points."""
         anchor = _anchor(upper)

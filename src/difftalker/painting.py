@@ -1,0 +1,197 @@
+"""Painting a video, chunk by chunk: crops in, frames with new faces out, finished chunks kept.
+
+cut     frame -> crop
+match   crop in the footage's light -> the same in the avatar's      face.light
+paint   crop with the lower face painted out -> new lower face       the avatar, or the journal
+lay     back into the footage's light, into the frame, with grain    face.blend
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from difftalker.config import ModelConfig, SamplingConfig
+from difftalker.face.blend import RING_PX, Blender
+from difftalker.face.crop import Framing, cut
+from difftalker.face.detect import FaceTrack
+from difftalker.face.landmarks import UPPER
+from difftalker.face.light import Light, LightMap, Skin
+from difftalker.journal import Journal, key_of
+from difftalker.media.video import Frame
+from difftalker.speech.windows import WindowStream
+
+CHUNK_FRAMES = 16
+"""Frames painted at once: enough to fill two cores, few enough for little memory."""
+
+Image = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+class Artist(Protocol):
+    """What painting asks of an avatar (:class:`difftalker.pipeline.Avatar`)."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Of its networks."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that makes its pictures."""
+
+    @property
+    def hears(self) -> bool:
+        """Whether speech guides it in the place of landmarks."""
+
+    def control(self, points_crop: Floats, windows: Floats | None = None) -> Floats:
+        """What guides the painting of frames with these points or this speech."""
+
+    def paint(
+        self,
+        crops: Image,
+        boxes: NDArray[np.int32],
+        control: Floats,
+        sampling: SamplingConfig,
+        seed: int = 0,
+    ) -> Image:
+        """New lower faces."""
+
+    def imagine(self, points_crop: Floats, sampling: SamplingConfig, seed: int = 0) -> Image:
+        """A whole face in the light that the avatar knows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A video as painting sees it."""
+
+    track: FaceTrack
+    framing: Framing
+    points_crop: Floats
+    """(frames, 68, 2): completed landmarks."""
+    strength: Floats
+    """(frames,): how much of the new face each shows; 0 where it keeps its own."""
+    windows: WindowStream | None
+    """Speech, for avatars that paint from it."""
+
+
+class Painter:
+    """Paints one video from start to end; what is in the journal is not painted again."""
+
+    def __init__(
+        self, artist: Artist, sampling: SamplingConfig, seed: int, scene: Scene, journal: Journal
+    ) -> None:
+        self._artist, self._sampling, self._seed = artist, sampling, seed
+        self._scene, self._journal, self._size_px = scene, journal, artist.config.size_px
+        self._begins = frozenset(scene.track.cuts.tolist())
+        self._blender = Blender(
+            scene.framing.crop,
+            scene.framing.boxes,
+            scene.points_crop,
+            scene.track.times_s,
+            size_px=self._size_px,
+            seed=seed,
+        )
+
+    def frames(self, shown: Iterator[Frame]) -> Iterator[tuple[Frame, Image]]:
+        """Each frame with its new picture; frames that are not driven pass untouched."""
+        strength, light = self._scene.strength, self._light()
+        numbered = zip(range(len(strength)), shown, strict=False)
+        while chunk := list(itertools.islice(numbered, CHUNK_FRAMES)):
+            pairs = iter(self._pairs(chunk, light))
+            for i, frame in chunk:
+                if strength[i] <= 0:
+                    yield frame, frame.image
+                    continue
+                if i in self._begins:
+                    self._blender.forget()
+                crop, face = next(pairs)
+                image = self._blender.lay(i, frame.image, crop, face, float(strength[i]))
+                yield frame, image
+
+    def _light(self) -> Light:
+        """What follows the footage's light, told the avatar's own by a face that it imagines.
+
+        Under the upper points of the first face, which no edit changes.
+        """
+        driven = np.flatnonzero(self._scene.strength > 0)
+        if not len(driven) or self._artist.hears:
+            return Light(None)
+        points = self._scene.framing.points_crop[driven[0]]
+        key = key_of(*self._how(), points[list(UPPER)])
+        kept = self._journal.get("light", key)
+        if kept is None:
+            face = self._artist.imagine(points, self._sampling, self._seed)
+            self._journal.put("light", key, _film_strip(face[None]))
+        else:
+            face = _pictures(kept)
+        return Light(Skin.of(face, points, int(self._scene.framing.boxes[driven[0], 0])))
+
+    def _pairs(self, chunk: Sequence[tuple[int, Frame]], light: Light) -> list[tuple[Image, Image]]:
+        """The driven frames' crops (S, S, 3), and the same with new faces, in the same light."""
+        scene, driven = self._scene, [i for i, _ in chunk if self._scene.strength[i] > 0]
+        numbers = slice(chunk[0][0], chunk[-1][0] + 1)
+        heard = scene.windows.take(scene.track.times_s[numbers]) if scene.windows else None
+        if not driven:
+            return []
+        images = {i: frame.image for i, frame in chunk}
+        crops = [cut(images[i], scene.framing.crop, i, self._size_px) for i in driven]
+        maps = [self._seen(i, crop, light) for i, crop in zip(driven, crops, strict=True)]
+        matched = np.stack([one.apply(crop) for one, crop in zip(maps, crops, strict=True)])
+        control = self._artist.control(scene.points_crop[numbers], heard)
+        control = control[np.array(driven) - numbers.start]
+        made = self._faces(matched, scene.framing.boxes[driven], control)
+        faces = [one.undo(face) for one, face in zip(maps, made, strict=True)]
+        return list(zip(crops, faces, strict=True))
+
+    def _seen(self, i: int, crop: Image, light: Light) -> LightMap:
+        framing = self._scene.framing
+        skin = Skin.of(crop, framing.points_crop[i], int(framing.boxes[i, 0]))
+        return light.see(skin, float(self._scene.track.times_s[i]), new_shot=i in self._begins)
+
+    def _faces(self, crops: Image, boxes: NDArray[np.int32], control: Floats) -> Image:
+        """The crops (n, S, S, 3) with new lower faces, as kept or painted now.
+
+        Away from the mask they are the footage in both cases, so both give the same video.
+        """
+        hidden = crops.copy()
+        for crop, (top, bottom, left, right) in zip(hidden, boxes, strict=True):
+            crop[top:bottom, left:right] = 0
+        key = key_of(*self._how(), boxes, control, hidden)
+        rows, columns = _kept_region(boxes, self._size_px)
+        out = crops.copy()
+        kept = self._journal.get("faces", key)
+        if kept is None:
+            made = self._artist.paint(hidden, boxes, control, self._sampling, self._seed)
+            out[:, rows, columns] = made[:, rows, columns]
+            self._journal.put("faces", key, _film_strip(out[:, rows, columns]))
+        else:
+            out[:, rows, columns] = _pictures(kept).reshape(out[:, rows, columns].shape)
+        return out
+
+    def _how(self) -> tuple[object, ...]:
+        """What pictures depend on besides their frames."""
+        return self._artist.fingerprint, repr(self._sampling), self._seed
+
+
+def _kept_region(boxes: NDArray[np.int32], size_px: int) -> tuple[slice, slice]:
+    """Rows and columns of the crop that hold all mask boxes (n, 4), and the ring around them."""
+    low = np.clip(boxes.min(0) - RING_PX, 0, size_px)
+    high = np.clip(boxes.max(0) + RING_PX, 0, size_px)
+    return slice(int(low[0]), int(high[1])), slice(int(low[2]), int(high[3]))
+
+
+def _film_strip(images: Image) -> bytes:
+    """Pictures (n, H, W, 3), one below the other, as a PNG file; channels keep their order."""
+    strip = images.reshape(-1, *images.shape[2:])
+    return cv2.imencode(".png", strip, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
+def _pictures(film_strip: bytes) -> Image:
+    """What ``_film_strip`` was given, one below the other: (n H, W, 3)."""
+    return np.asarray(cv2.imdecode(np.frombuffer(film_strip, np.uint8), cv2.IMREAD_COLOR), np.uint8)
