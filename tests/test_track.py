@@ -520,7 +520,7 @@ def person(avatar: Avatar, located: Located, folder: Path, monkeypatch: pytest.M
             home, name="nobody", config=avatar.config, architecture=nets.architecture(),
             weights=nets.state(), facts={}, card="Nobody.",
         )  # fmt: skip
-    monkeypatch.setattr(pipeline, "locate", lambda *_: located)
+    monkeypatch.setattr(pipeline, "locate", lambda *_, **__: located)
     return home
 
 
