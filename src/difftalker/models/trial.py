@@ -102,18 +102,21 @@ def _check_value(name: str, value: Any, counts_layers: bool) -> None:
 
 
 def _run(networks: Networks, config: ModelConfig) -> None:
-    """Take one empty frame through networks on the device ``meta``: only shapes are computed."""
+    """Take two empty frames through networks on the device ``meta``: only shapes are computed.
+
+    Two, as a group of one channel and one place has nothing to normalise in a single frame.
+    """
     side, window = config.size_px, config.completion.window
     with torch.device("meta"), torch.inference_mode():
-        latents = networks.autoencoder.encode(torch.zeros(1, 3, side, side))
+        latents = networks.autoencoder.encode(torch.zeros(2, 3, side, side))
         hears = config.synthesis.guidance == "audio"
         control = (window, config.completion.feature_dim) if hears else (len(CHANNELS), side, side)
-        guidance = networks.synthesis.guide(torch.zeros(1, *control), latents)
-        made = networks.synthesis(latents, torch.zeros(1, dtype=torch.long), guidance)
+        guidance = networks.synthesis.guide(torch.zeros(2, *control), latents)
+        made = networks.synthesis(latents, torch.zeros(2, dtype=torch.long), guidance)
         pixels = networks.autoencoder.decode(made)
         heard = torch.zeros(1, 2, window, config.completion.feature_dim)
         points = networks.completion(torch.zeros(1, 2, len(UPPER), 2), heard).points
     found = tuple(latents.shape), tuple(made.shape), tuple(pixels.shape), tuple(points.shape)
-    grid = (1, networks.autoencoder.latent_channels, side // 8, side // 8)
-    if found != (grid, grid, (1, 3, side, side), (1, 2, 68, 2)):
+    grid = (2, networks.autoencoder.latent_channels, side // 8, side // 8)
+    if found != (grid, grid, (2, 3, side, side), (1, 2, 68, 2)):
         raise ValueError(f"their outputs have the shapes {found}")
