@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -167,12 +168,17 @@ def main() -> None:
     """Write the clips, then the list of them: a folder without ``speech.json`` is unfinished."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--sentences", type=int, default=2600)
+    parser.add_argument("--sentences", type=int, default=3000)
     parser.add_argument("--grid", type=Path, nargs="*", default=[])
     parser.add_argument("--clips", nargs="*", default=[])
     parser.add_argument("--copies", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
+    programs = {voice.engine for voice in VOICES} - {"hibari"}
+    if missing := sorted(program for program in programs if not shutil.which(program)):
+        parser.error(
+            f"{' and '.join(missing)} not found; on Debian: apt-get install flite espeak-ng"
+        )
     chosen.output.mkdir(parents=True, exist_ok=True)
     videos = find_footage(chosen.grid, chosen.clips) if chosen.grid else []
     made, seconds = [], 0.0

@@ -37,6 +37,7 @@ from difftalker.speech.encoder import LogMelEncoder, encode_all, load_encoder
 from difftalker.training import characters_task, experts
 from difftalker.training.characters_task import CharactersTask, Heard
 from difftalker.training.trainer import Trainer
+from make_training_speech import altered
 from spoken_text import sentences, spelled
 
 SMALL = CharactersConfig(feature_dim=12, width=24, layers=2, kernel=5, dropout=0)
@@ -120,6 +121,16 @@ def test_random_sentences_can_be_written(seed: int) -> None:
     for text in sentences(20, seed, ["marabout", "Tilburg", "x-ray"]):
         assert encode_text(spelled(text))
         assert "Tilburg" not in text
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_altered_sounds_keep_what_is_said(seed: int) -> None:
+    sound = np.random.default_rng(9).normal(0, 0.1, 8000).astype(np.float32)
+    made = altered(sound, np.random.default_rng(seed))
+    np.testing.assert_array_equal(made, altered(sound, np.random.default_rng(seed)))
+    assert 0.01 < np.abs(made).max() <= 1
+    # A pitch within a seventh, and up to half a second of silence at either end.
+    assert 0.86 * len(sound) < len(made) < 1.16 * len(sound) + 16_000
 
 
 # The network

@@ -12,6 +12,7 @@ where it was.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +32,9 @@ from difftalker.hashing import sha256_of
 from difftalker.media.audio import stream_audio
 from difftalker.media.limits import Limits, current, limited
 from difftalker.media.video import read_frames
+
+if TYPE_CHECKING:
+    from difftalker.speech.encoder import SpeechEncoder
 
 VERSION = 1
 MIN_FRAMES = 10
@@ -265,14 +269,22 @@ def _save_features(video: Path, kind: str, folder: Path) -> str:
     """Write the speech features of one kind; returns the file's hash."""
     import torch
 
-    from difftalker.speech.encoder import encode_all, load_encoder
+    from difftalker.speech.encoder import encode_all
 
     torch.set_num_threads(1)
-    features = encode_all(load_encoder(kind), stream_audio(video))
+    features = encode_all(_encoder(kind), stream_audio(video))
     part = folder / f".{kind}.part.npy"
     np.save(part, features.astype(np.float16))
     os.replace(part, folder / f"{kind}.npy")
     return sha256_of(folder / f"{kind}.npy")
+
+
+@functools.cache
+def _encoder(kind: str) -> SpeechEncoder:
+    """Loaded once by each worker."""
+    from difftalker.speech.encoder import load_encoder
+
+    return load_encoder(kind)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
