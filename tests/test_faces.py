@@ -188,10 +188,20 @@ def test_speech_is_no_cover_and_a_cover_is_found_with_its_borders() -> None:
 
 def test_of_two_usual_looks_the_one_like_skin_is_the_face() -> None:
     lower, points = _speaking(100)
-    lower[30:] = np.clip(lower[30:].astype(int) // 2 - 70, -127, 127)
+    lower[:] = np.clip(lower.astype(int) // 2, -127, 127)
+    lower[30:] = np.clip(lower[30:].astype(int) - 70, -127, 127)
     found = find_covered(lower, points, np.arange(100) / 25, np.zeros(100, np.int64))
     assert not found[:26].any()
     assert found[30:].all()
+
+
+def test_a_hand_that_stays_for_long_is_no_face() -> None:
+    lower, points = _speaking(100)
+    lower[40:80] = np.rint(np.random.default_rng(1).normal(0, 2, (40, 6, 6, 3)))
+    found = find_covered(lower, points, np.arange(100) / 25, np.zeros(100, np.int64))
+    assert found[40:80].all()
+    assert not found[:36].any()
+    assert not found[84:].any()
 
 
 def test_reasons_of_a_track() -> None:

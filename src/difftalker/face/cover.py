@@ -25,6 +25,7 @@ _STEADY = np.array([5.0, 2.5, 2.5], np.float32)
 """Differences of L*, a* and b* that are nothing, whatever is usual."""
 _FEW_FRAMES = 12
 _LARGE_SHARE = 0.25
+_MOUTH, _NO_FACE = 3.0, 11.0
 _STILL_POSE, _POSE = 0.1, 0.5
 """Light falls otherwise on a head that turns or nods: beyond the first, every second of it (see
 ``_pose_change``) allows for once the difference more."""
@@ -64,10 +65,11 @@ def _covered(
     allowed = least + np.maximum(_pose_change(points_px) - _STILL_POSE, 0) / _POSE
     covered = _held(_unusual(colours, colours) / allowed)
     if covered.mean() > _LARGE_SHARE:
-        # Two looks share the shot: the one nearer to the person's own skin is the face.
-        first, second = colours[~covered], colours[covered]
-        if _unlike_skin(second) < _unlike_skin(first):
-            covered = _held(_unusual(colours, second) / allowed)
+        # Two looks share the shot. The usual one is no face if it is far from the person's own
+        # skin and the other one is near, though not as near as a hand: a mouth is no skin.
+        usual, other = (_unlike_skin(colours[each]) for each in (~covered, covered))
+        if usual > _NO_FACE and _MOUTH < other < _NO_FACE:
+            covered = _held(_unusual(colours, colours[covered]) / allowed)
     return covered
 
 
