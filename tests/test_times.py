@@ -11,7 +11,7 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from difftalker.media.audio import SoundTrack, probe_audio, read_audio
@@ -54,7 +54,12 @@ def write(
         out.mux(track.encode(None))
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(
     kind=st.sampled_from(sorted(KINDS)),
     rate=st.sampled_from(RATES),
@@ -70,6 +75,8 @@ def test_times_and_pictures_are_those_that_were_written(
     kind: str, rate: Fraction, size: tuple[int, int], gaps: list[int], start: int, b_frames: int
 ) -> None:
     ticks = [start, *(start + sum(gaps[: i + 1]) for i in range(len(gaps)))]
+    # Of one packet or two FFmpeg does not believe that they are a transport stream.
+    assume(kind != "a.ts" or len(ticks) > 2)
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder, kind), Path(folder, "out.mp4")
         write(source, kind, rate, size, ticks, b_frames)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, is_dataclass
 from os import PathLike, fspath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from cyclopts import App, CycloptsError, Parameter, validators
 
@@ -219,6 +219,7 @@ class _Lines(logging.Handler):
         from tqdm import tqdm
 
         tqdm.write(f"difftalker: {self.format(record)}", file=sys.stderr)
+        Bars.drawn_early = True
 
 
 class Bars:
@@ -226,6 +227,9 @@ class Bars:
 
     In a log rather than a terminal a bar is drawn every ten seconds at most.
     """
+
+    drawn_early: ClassVar[bool] = False
+    """Whether a line above a bar drew it before its time: tqdm forgets to clear it then."""
 
     def __init__(self, unit: str = "frame") -> None:
         self._unit, self._stage = unit, ""
@@ -270,5 +274,8 @@ class Bars:
 
     def _close(self) -> None:
         if self._bar is not None:
+            if Bars.drawn_early:
+                self._bar.clear()
+                Bars.drawn_early = False
             self._bar.close()
         self._bar = None

@@ -27,10 +27,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.errors import MediaError
+from difftalker.media.container import not_media
 from difftalker.media.limits import Limits, current
 
 PATIENCE_S = 60
@@ -299,13 +301,18 @@ class _Server:
                     break
             self._send(_END, {})
         except MediaError as error:
-            told = {"found": error.found, "wanted": error.wanted, "fix": error.fix}
-            self._send(_FAILURE, told)
+            self._refuse(error)
         except MemoryError:
             found = f"decoding {path} takes more than {MAX_MEMORY_BYTES >> 30} GiB of memory"
-            self._send(_FAILURE, {"found": found, "wanted": "", "fix": "take a smaller file"})
+            self._refuse(MediaError(found, fix="take a smaller file"))
+        except av.FFmpegError:
+            self._refuse(not_media(path))
         except Exception:
             self._send(_FAILURE, {"trace": traceback.format_exc()})
+
+    def _refuse(self, error: MediaError) -> None:
+        told = {"found": error.found, "wanted": error.wanted, "fix": error.fix}
+        self._send(_FAILURE, told)
 
     def _send(self, kind: bytes, facts: Facts, data: NDArray[Any] = _NOTHING) -> None:
         text, raw = json.dumps(facts).encode(), data.reshape(-1).view(np.uint8).data

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker.errors import UsageError
+from difftalker.errors import MediaError, UsageError
 from difftalker.media.container import MediaPath
 from difftalker.media.limits import check_duration, check_frames, current
 from difftalker.media.video import Frame, Image, VideoInfo, read_backwards, read_frames
@@ -64,12 +64,19 @@ def fit(times_s: NDArray[np.float64], info: VideoInfo, mode: Fit, sound_s: float
 
     Raises:
         UsageError: there is no such way to fit.
-        MediaError: the output would have more frames than ``media.limits`` allows.
+        MediaError: the output would have more frames than ``media.limits`` allows, or the times are
+            not those of the footage.
     """
     if mode not in get_args(Fit):
         raise UsageError(f"--fit {mode}", wanted=" or ".join(get_args(Fit)))
     check_duration("the footage", float(times_s[-1]), current())
     ticks = np.rint(times_s / float(info.time_base)).astype(np.int64)
+    if (np.diff(ticks) < 1).any():
+        raise MediaError(
+            f"frames are closer to each other than {info.path} can tell them apart",
+            wanted="the times of that very footage",
+            fix="make landmarks of it anew with `difftalker landmarks`",
+        )
     last = max(1, round(1 / (info.fps * info.time_base)))
     lasts = np.r_[np.diff(ticks), last]
     source = np.arange(len(ticks))
