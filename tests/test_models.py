@@ -143,6 +143,38 @@ def test_an_untrained_completion_is_the_mean_face() -> None:
     torch.testing.assert_close(lower, wanted.expand_as(lower), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("changes", [{}, {"audio_moves_contour": False}, {"audio_offsets": False}])
+def test_seen_from_the_mean_face_inputs_are_centred_and_of_size_one(
+    changes: dict[str, bool],
+) -> None:
+    config = dataclasses.replace(DEBUG.completion, from_mean=True, **changes)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    net = CompletionNet(config).eval()
+    faces = (
+        torch.rand(1, POINTS, 2, generator=rng())
+        + torch.randn(200, POINTS, 2, generator=rng(1)) * 0.02
+    )
+    net.set_mean(faces)
+    seen: dict[str, Tensor] = {}
+    for name in {"lf_trans", "bm_trans"} | ({"am_trans"} & dict(net.named_children()).keys()):
+
+        def keep(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+            seen[name] = inputs[0]
+
+        getattr(net, name).coordinates.register_forward_pre_hook(keep)
+    windows = heard(200)[1]
+    net(faces[None, :, list(UPPER)], windows)
+    assert all(points.mean((0, 1)).abs().max() < 1e-4 for points in seen.values())
+    assert 0.3 < seen["lf_trans"].std() < 3
+    # What an untrained net predicts is the mean face itself.
+    assert seen["bm_trans"][:, :, len(UPPER) :].abs().max() < 1e-4
+    assert changes.get("audio_offsets", True) == ("am_trans" in seen)
+
+
+def test_avatars_of_before_have_no_mean_of_inputs() -> None:
+    assert not any(k.endswith("trans.mean") for k in CompletionNet(DEBUG.completion).state_dict())
+
+
 def test_a_face_that_moves_takes_its_lower_points_along() -> None:
     net = completion()
     upper, windows = heard(4)

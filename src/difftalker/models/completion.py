@@ -100,10 +100,15 @@ class PointTransformer(nn.Module):
     ) -> None:
         super().__init__()
         width = config.width
+        # Where the points stand on average, if they are seen from there.
+        self.mean: Tensor | None
+        self.register_buffer("mean", torch.zeros(points, 2) if config.from_mean else None)
         self.coordinates = nn.Sequential(nn.Linear(2, width), nn.GELU(), nn.Linear(width, width))
-        self.identity = nn.Parameter(torch.randn(points, width) * 0.02)
+        # Seen from the mean face no place tells which point it is: then its name has to.
+        spread = 0.5 if config.from_mean else 0.02
+        self.identity = nn.Parameter(torch.randn(points, width) * spread)
         self.layers = nn.ModuleList(_SelfAttention(config) for _ in range(config.layers))
-        self.queries = nn.Parameter(torch.randn(queries, width) * 0.02)
+        self.queries = nn.Parameter(torch.randn(queries, width) * spread)
         self.cross = _CrossAttention(config)
         self.over_time = NeighbourAttention(config) if neighbours and config.neighbours else None
         self.head = nn.Sequential(
@@ -115,6 +120,8 @@ class PointTransformer(nn.Module):
     def forward(self, points: Tensor, audio: Tensor | None = None) -> Tensor:
         """(B, F, P, 2) and audio (B, F, D) -> (B, F, Q, 2)."""
         batch, frames = points.shape[:2]
+        if self.mean is not None:
+            points = (points - self.mean) * _ENLARGED
         x = (self.coordinates(points) + self.identity).flatten(0, 1)
         if audio is not None:
             x = torch.cat([x, audio.reshape(batch * frames, 1, -1)], 1)
@@ -154,8 +161,22 @@ class CompletionNet(nn.Module):
     @torch.no_grad()
     def set_mean(self, points: Tensor) -> None:
         """Take the mean face from (N, 68, 2) training points."""
-        lower = points[:, list(LOWER)] - _anchor(points[:, list(UPPER)])
+        upper = points[:, list(UPPER)]
+        lower = points[:, list(LOWER)] - _anchor(upper)
         self.mean_lower.copy_(lower.mean(0))
+        if self.config.from_mean:
+            self._set_inputs((upper - _anchor(upper)).mean(0) * _SPREAD, self.mean_lower * _SPREAD)
+
+    def _set_inputs(self, upper: Tensor, lower: Tensor) -> None:
+        """Tell each transformer the mean of the points that it sees."""
+        moved = lower if self.config.audio_moves_contour else lower[len(CONTOUR) :]
+        for net, mean in (
+            (self.lf_trans, upper),
+            (self.bm_trans, torch.cat([upper, lower[: len(CONTOUR)]])),
+            (getattr(self, "am_trans", None), moved),
+        ):
+            if net is not None and net.mean is not None:
+                net.mean.copy_(mean)
 
     def resting(self, upper: Tensor) -> Tensor:
         """The mean lower face, where the upper points (B, 37, 2) put it; (B, 31, 2)."""
@@ -190,6 +211,8 @@ class CompletionNet(nn.Module):
 
 _SPREAD = 4.0
 """Points seen from their middle lie within a quarter of the crop; the networks see about 1."""
+_ENLARGED = 10.0
+"""Points seen from the mean face lie within some hundredths of that; the networks see about 1."""
 
 
 def _anchor(upper: Tensor) -> Tensor:
