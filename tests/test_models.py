@@ -21,6 +21,8 @@ from difftalker.diffusion.sampling import sample
 from difftalker.errors import AssetError, AvatarError
 from difftalker.face.draw import CHANNELS, landmark_maps
 from difftalker.face.landmarks import (
+    ABOVE_GAP,
+    BELOW_GAP,
     BROWS,
     CONTOUR,
     EYES,
@@ -106,7 +108,7 @@ def completion(**changes: object) -> CompletionNet:
     config = dataclasses.replace(DEBUG.completion, **changes)  # type: ignore[arg-type]
     torch.manual_seed(0)
     net: CompletionNet = stirred(CompletionNet(config))
-    net.set_mean(torch.rand(5, POINTS, 2, generator=rng(1)))
+    net.fit([(torch.rand(5, POINTS, 2, generator=rng(1)), heard(5)[1][0])])
     return net
 
 
@@ -133,11 +135,11 @@ def test_completion_has_its_shapes_and_keeps_the_upper_points(net: CompletionNet
     assert torch.isfinite(out.points).all()
 
 
-def test_an_untrained_completion_is_the_mean_face() -> None:
-    net = CompletionNet(DEBUG.completion).eval()
+def test_an_untrained_completion_without_least_squares_is_the_mean_face() -> None:
+    net = CompletionNet(dataclasses.replace(DEBUG.completion, least_squares=False)).eval()
     faces = torch.rand(5, POINTS, 2, generator=rng())
-    net.set_mean(faces)
     upper, windows = heard(3)
+    net.fit([(faces, heard(5)[1][0])])
     lower = net(upper, windows).points[:, :, list(LOWER)] - upper.mean(2, keepdim=True)
     wanted = (faces[:, list(LOWER)] - faces[:, list(UPPER)].mean(1, keepdim=True)).mean(0)
     torch.testing.assert_close(lower, wanted.expand_as(lower), atol=1e-5, rtol=0)
@@ -147,14 +149,15 @@ def test_an_untrained_completion_is_the_mean_face() -> None:
 def test_seen_from_the_mean_face_inputs_are_centred_and_of_size_one(
     changes: dict[str, bool],
 ) -> None:
-    config = dataclasses.replace(DEBUG.completion, from_mean=True, **changes)  # type: ignore[arg-type]
+    config = dataclasses.replace(DEBUG.completion, least_squares=False, **changes)  # type: ignore[arg-type]
     torch.manual_seed(0)
     net = CompletionNet(config).eval()
     faces = (
         torch.rand(1, POINTS, 2, generator=rng())
         + torch.randn(200, POINTS, 2, generator=rng(1)) * 0.02
     )
-    net.set_mean(faces)
+    windows = heard(200)[1]
+    net.fit([(faces, windows[0])])
     seen: dict[str, Tensor] = {}
     for name in {"lf_trans", "bm_trans"} | ({"am_trans"} & dict(net.named_children()).keys()):
 
@@ -162,7 +165,6 @@ def test_seen_from_the_mean_face_inputs_are_centred_and_of_size_one(
             seen[name] = inputs[0]
 
         getattr(net, name).coordinates.register_forward_pre_hook(keep)
-    windows = heard(200)[1]
     net(faces[None, :, list(UPPER)], windows)
     assert all(points.mean((0, 1)).abs().max() < 1e-4 for points in seen.values())
     assert 0.3 < seen["lf_trans"].std() < 3
@@ -171,8 +173,63 @@ def test_seen_from_the_mean_face_inputs_are_centred_and_of_size_one(
     assert changes.get("audio_offsets", True) == ("am_trans" in seen)
 
 
-def test_avatars_of_before_have_no_mean_of_inputs() -> None:
-    assert not any(k.endswith("trans.mean") for k in CompletionNet(DEBUG.completion).state_dict())
+def spoken(clips: int, frames: int, *, told: float = 0.0) -> list[tuple[Tensor, Tensor]]:
+    """Clips whose mouth opens with the first feature, which the brows tell ``told`` as well."""
+    config, rest = DEBUG.completion, torch.rand(POINTS, 2, generator=rng(9)) * 0.4
+    rest[list(BELOW_GAP)] = rest[list(ABOVE_GAP)] + torch.tensor([0.0, 0.1])
+    made = []
+    for seed in range(clips):
+        windows = torch.randn(frames, config.window, config.feature_dim, generator=rng(seed))
+        # Of the size that the networks hear it at.
+        loud = nn.functional.layer_norm(windows, windows.shape[-1:])[:, ::2, 0].mean(1)
+        points = rest + torch.randn(frames, POINTS, 2, generator=rng(seed + 99)) * 1e-4
+        points[:, list(BELOW_GAP), 1] += 0.1 * loud[:, None]
+        points[:, list(UPPER), 0] += told * loud[:, None] * torch.linspace(-1, 1, len(UPPER))
+        made.append((points, windows))
+    return made
+
+
+def fitted(clips: list[tuple[Tensor, Tensor]]) -> CompletionNet:
+    net = CompletionNet(DEBUG.completion).eval()
+    net.fit(clips)
+    return net
+
+
+def test_an_untrained_completion_is_the_least_squares_fit() -> None:
+    *known, (points, windows) = spoken(9, 400)
+    with torch.no_grad():
+        out = fitted(known)(points[None, :, list(UPPER)], windows[None]).points[0]
+    wrong = (out - points)[:, list(LOWER)].norm(dim=-1)
+    spread = (points - points.mean(0))[:, list(LOWER)].norm(dim=-1)
+    assert wrong[:, -8:].mean() < 0.3 * spread[:, -8:].mean()
+
+
+def test_the_lips_open_with_the_speech_and_not_with_what_the_upper_face_tells_of_it() -> None:
+    *known, (points, _), (said, windows) = spoken(9, 400, told=0.05)
+    with torch.no_grad():
+        out = fitted(known)(points[None, :, list(UPPER)], windows[None]).points[0].numpy()
+    shut, wide = mouth_opening(out), mouth_opening(said.numpy())
+    assert np.corrcoef(shut, wide)[0, 1] > 0.9
+    assert abs(np.corrcoef(shut, mouth_opening(points.numpy()))[0, 1]) < 0.3
+
+
+def test_lips_of_a_fit_open_and_shut_as_wide_as_real_ones() -> None:
+    clips = spoken(8, 400)
+    net = fitted(clips)
+    with torch.no_grad():
+        made = [net(p[None, :, list(UPPER)], w[None]).points[0].numpy() for p, w in clips]
+    ours, real = (
+        np.quantile(mouth_opening(np.concatenate(group)), [0.02, 0.5, 0.98])
+        for group in (made, [p.numpy() for p, _ in clips])
+    )
+    np.testing.assert_allclose(ours, real, rtol=0.1, atol=2e-3)
+
+
+def test_a_contour_that_hears_nothing_is_fitted_to_the_upper_points_alone() -> None:
+    net = completion(audio_moves_contour=False)
+    upper, windows = heard(6)
+    contour = [net(upper, w).points[:, :, list(CONTOUR)] for w in (windows, windows.roll(1, 1))]
+    torch.testing.assert_close(contour[0], contour[1])
 
 
 def test_a_face_that_moves_takes_its_lower_points_along() -> None:

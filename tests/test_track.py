@@ -96,7 +96,8 @@ def avatar() -> Avatar:
     torch.manual_seed(0)
     model = config.debug().model
     networks = build(model)
-    networks.completion.set_mean(torch.from_numpy(FACE[None]))
+    heard = torch.zeros(1, model.completion.window, model.completion.feature_dim)
+    networks.completion.fit([(torch.from_numpy(FACE[None]), heard)])
     for weight in networks.synthesis.parameters():  # the branch begins at zero: landmarks unheard
         torch.nn.init.normal_(weight, std=0.2)
     return Avatar("nobody", model, networks)

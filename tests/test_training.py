@@ -585,6 +585,72 @@ def test_a_finished_run_becomes_an_avatar(finished: Finished, tmp_path: Path) ->
     assert made.std() > 5
 
 
+def test_the_last_stage_tunes_the_decoder_alone(finished: Finished) -> None:
+    run = run_at(finished.dataset, finished.folder)
+    before, after = (run.trainer(s).task.model.state_dict() for s in ("autoencoder", "decoder"))
+    tuned = part_of(after, "autoencoder")
+    changed = {k for k, v in before.items() if not torch.equal(v, tuned[k])} - {"mean", "std"}
+    assert changed
+    assert all(k.startswith(("kl.decoder.", "kl.post_quant_conv.")) for k in changed)
+    assert all(torch.equal(v, tuned[k]) for k, v in run.networks().autoencoder.state_dict().items())
+
+
+def started(finished: Finished, folder: Path, start: Path, stages: tuple[str, ...]) -> Run:
+    options = TrainOptions(
+        dataset=finished.dataset, run=folder, stages=stages, start=str(start), seed=1
+    )
+    return Run(configs.debug(), options)
+
+
+def test_a_run_begins_from_an_avatar_and_leaves_the_other_stages_as_they_are(
+    finished: Finished, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    said = {"consent": "drawn", "source": "tests", "command": "make test"}
+    save_avatar(run_at(finished.dataset, finished.folder), first, name="cartoon", **said)
+    run = started(finished, tmp_path / "run", first, ("landmarks", "decoder"))
+    begun = run.trainer("landmarks").task.model.state_dict()
+    old = load(first).networks.state()
+    torch.testing.assert_close(begun["bm_trans.queries"], old["completion"]["bm_trans.queries"])
+    run.train()
+    assert run.unfinished() == []
+    save_avatar(run, second, name="cartoon", **said)
+    new = load(second).networks.state()
+    assert same(new["synthesis"], old["synthesis"])
+    for part in ("completion", "autoencoder"):
+        assert not same(new[part], old[part])
+    facts = load(second).facts["stages"]
+    assert set(facts) == set(STAGES)
+    assert facts["prior"] == load(first).facts["stages"]["prior"]
+
+
+@pytest.mark.parametrize("stages", [("prior",), ("synthesis",), ("autoencoder",)])
+def test_every_stage_begins_from_an_avatar(
+    finished: Finished, stages: tuple[str, ...], tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    run = run_at(finished.dataset, finished.folder)
+    save_avatar(run, first, name="a", consent="drawn", source="tests", command="make test")
+    part = "synthesis" if stages[0] == "prior" else stages[0]
+    old = load(first).networks.state()[part]
+    begun = started(finished, tmp_path / "run", first, stages).trainer(stages[0]).task.model
+    prefix = "prior." if stages[0] == "prior" else ""
+    for name, tensor in begun.state_dict().items():
+        torch.testing.assert_close(tensor, old[prefix + name].to(tensor), msg=name)
+
+
+def test_a_run_begins_from_no_avatar_of_other_networks(finished: Finished, tmp_path: Path) -> None:
+    run = run_at(finished.dataset, finished.folder)
+    said = {"consent": "drawn", "source": "tests", "command": "make test"}
+    save_avatar(run, tmp_path / "first", name="cartoon", **said)
+    other = configs.override(configs.debug(), {"model.completion.width": "32"})
+    options = TrainOptions(
+        dataset=finished.dataset, run=tmp_path / "run", start=str(tmp_path / "first")
+    )
+    with pytest.raises(UsageError, match=r"has other networks.*without --start"):
+        Run(other, options)
+
+
 def test_an_unfinished_run_becomes_no_avatar(finished: Finished, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(finished.folder, tmp_path / "run"))
     shutil.rmtree(folder / "synthesis")

@@ -26,7 +26,7 @@ from difftalker.weights import load
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 PARTS = ("completion", "autoencoder", "synthesis")
 PACKAGED = Path(__file__).parent / "avatars"
 

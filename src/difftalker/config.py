@@ -20,7 +20,7 @@ DEFAULT_CRF = 14
 MAX_SIZE_PX = 1024
 """The largest crop: a picture of so many pixels a side takes 16,384 latents."""
 
-STAGES = ("landmarks", "autoencoder", "prior", "synthesis")
+STAGES = ("landmarks", "autoencoder", "prior", "synthesis", "decoder")
 
 MASKS = ("jaw", "mouth")
 """What is made anew: the lower face with its jaw line, or the mouth alone."""
@@ -47,7 +47,7 @@ class CompletionConfig:
     feature_dim: int = 384
     window: int = 16
     """Features around a video frame (Section 2.2: sixteen)."""
-    width: int = 128
+    width: int = 64
     heads: int = 4
     layers: int = 1
     """Self-attention layers of each transformer."""
@@ -59,10 +59,9 @@ class CompletionConfig:
     audio_offsets: bool = True
     """AM-Trans; False is the paper's ablation, with audio into BM-Trans instead."""
     dropout: float = 0.1
-    from_mean: bool = False
-    """Whether the transformers see how far points lie from the mean face, in place of where they
-    lie: heads differ by some hundredths of a face, which coordinates drown and attention averages
-    away. It learns in a tenth of the steps; avatars of before do without."""
+    least_squares: bool = True
+    """Whether the transformers begin at the least-squares fit of the points to upper points and
+    speech, in place of the mean face."""
 
     def __post_init__(self) -> None:
         _up_to(4096, self, "feature_dim", "width", "audio_dim")
@@ -234,10 +233,13 @@ class TrainingConfig:
     autoencoder: StageConfig
     prior: StageConfig
     synthesis: StageConfig
+    decoder: StageConfig
     validation_clips: int = 4
     """Clips held out of training to watch it."""
     span_frames: int = 32
     """Neighbouring frames in one example of landmark completion."""
+    lips_weight: float = 3.0
+    """Of the lips' opening beside Eq. 1, with own and with another's speech; 0: Eq. 1 alone."""
     latent_stride: int = 2
     """Every how many frames latents are kept for the diffusion stages: neighbours differ little."""
     autocast: bool = True
@@ -290,6 +292,7 @@ def debug() -> Config:
             autoencoder=stage,
             prior=stage,
             synthesis=stage,
+            decoder=stage,
             validation_clips=1,
             span_frames=12,
             autocast=False,
@@ -302,10 +305,13 @@ def tiny() -> Config:
     return Config(
         model=ModelConfig(),
         training=TrainingConfig(
-            landmarks=StageConfig(steps=1600, batch=8, learning_rate=5e-4, ema=0.995),
+            landmarks=StageConfig(
+                steps=800, batch=6, learning_rate=1.5e-4, ema=0.99, autocast=False
+            ),
             autoencoder=StageConfig(steps=1300, batch=16, learning_rate=6e-4, ema=0.99),
             prior=StageConfig(steps=1000, batch=32, learning_rate=5e-4, ema=0.995),
             synthesis=StageConfig(steps=900, batch=32, learning_rate=5e-4, ema=0.995),
+            decoder=StageConfig(steps=1200, batch=6, learning_rate=2e-4, ema=0.99),
         ),
     )
 
@@ -317,7 +323,7 @@ def half() -> Config:
         model=ModelConfig(
             preset="half",
             size_px=128,
-            completion=CompletionConfig(width=64, audio_dim=64, from_mean=True),
+            completion=CompletionConfig(audio_dim=64),
             autoencoder=AutoencoderConfig(channels=(64, 128)),
             prior=PriorConfig(channels=(64, 96, 128)),
             synthesis=SynthesisConfig(stem_channels=(16, 32, 48)),
@@ -326,7 +332,7 @@ def half() -> Config:
             landmarks=StageConfig(
                 steps=800,
                 batch=4,
-                learning_rate=1e-3,
+                learning_rate=5e-4,
                 warmup_steps=50,
                 ema=0.99,
                 autocast=False,
@@ -337,6 +343,7 @@ def half() -> Config:
             ),
             prior=diffusion,
             synthesis=diffusion,
+            decoder=StageConfig(steps=400, batch=8, learning_rate=2e-4, ema=0.99),
             latent_stride=3,
         ),
     )
@@ -347,6 +354,7 @@ def base() -> Config:
     return Config(
         model=ModelConfig(
             preset="base",
+            completion=CompletionConfig(width=128),
             autoencoder=AutoencoderConfig(channels=(64, 128, 256), patch=2, layers=2),
             prior=PriorConfig(channels=(192, 320, 448), layers=2, head_dim=64, attention_levels=2),
             synthesis=SynthesisConfig(stem_channels=(32, 64, 128)),
@@ -357,6 +365,7 @@ def base() -> Config:
             autoencoder=StageConfig(steps=30000, batch=32, learning_rate=3e-4),
             prior=StageConfig(steps=40000, batch=64, learning_rate=2e-4, ema=0.9995),
             synthesis=StageConfig(steps=40000, batch=64, learning_rate=1e-4, ema=0.9995),
+            decoder=StageConfig(steps=10000, batch=16, learning_rate=1e-4),
         ),
     )
 
@@ -367,7 +376,7 @@ def sd15() -> Config:
         model=ModelConfig(
             preset="sd15",
             size_px=512,
-            completion=CompletionConfig(),
+            completion=CompletionConfig(width=128),
             prior=PriorConfig(prediction="epsilon"),
             synthesis=SynthesisConfig(stem_channels=(16, 32, 96), heads=8),
             sampling=SamplingConfig(steps=20),
@@ -378,6 +387,7 @@ def sd15() -> Config:
             autoencoder=StageConfig(steps=1, batch=1, learning_rate=1e-5),
             prior=StageConfig(steps=1, batch=1, learning_rate=1e-5),
             synthesis=StageConfig(steps=60000, batch=8, learning_rate=1e-4, ema=0.9995),
+            decoder=StageConfig(steps=10000, batch=4, learning_rate=5e-5),
         ),
     )
 
@@ -393,7 +403,7 @@ PRESETS: dict[str, Callable[[], Config]] = {
 
 def paper_completion(config: CompletionConfig) -> CompletionConfig:
     """The completion exactly as in Section 2.3: frame by frame, a contour that hears nothing."""
-    return dataclasses.replace(config, neighbours=0, audio_moves_contour=False)
+    return dataclasses.replace(config, neighbours=0, audio_moves_contour=False, least_squares=False)
 
 
 COMPLETIONS: dict[str, Callable[[CompletionConfig], CompletionConfig]] = {
@@ -413,7 +423,11 @@ def preset(name: str, *, completion: str = "default") -> Config:
             raise UsageError(f"no {kind} is called {key!r}", wanted=" or ".join(table))
     config = PRESETS[name]()
     chosen = COMPLETIONS[completion](config.model.completion)
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, completion=chosen))
+    model = dataclasses.replace(config.model, completion=chosen)
+    if completion != "paper":
+        return dataclasses.replace(config, model=model)
+    training = dataclasses.replace(config.training, lips_weight=0.0)
+    return dataclasses.replace(config, model=model, training=training)
 
 
 def with_features(config: Config, features: str, dim: int) -> Config:

@@ -20,6 +20,7 @@ def train(
     preset: str = "tiny",
     completion: str = "default",
     features: str = "",
+    start: str = "",
     stage: Annotated[tuple[str, ...], List] = (),
     settings: Annotated[tuple[str, ...], Parameter(name="--set"), List] = (),
     clips: Annotated[tuple[str, ...], List] = (),
@@ -40,8 +41,10 @@ def train(
         features: Speech features that it moves them by: whisper, characters (29 posteriors, as in
             the paper), mel, or deepspeech (a model file that DIFFTALKER_DEEPSPEECH names); by
             default the preset's.
-        stage: Train this stage alone: landmarks, autoencoder, prior or synthesis. May be given
-            several times; the avatar is written once all are finished.
+        start: An avatar, by name or folder, to begin from: its networks are trained on, and
+            stages that are not chosen stay as they are in it.
+        stage: Train this stage alone: landmarks, autoencoder, prior, synthesis or decoder. May be
+            given several times; the avatar is written once all are finished.
         settings: KEY=VALUE, one setting of the preset, such as training.prior.steps=200. May be
             given several times.
         clips: Only this one of the videos, by its name without suffix; FILE.json:KEY for a list
@@ -62,6 +65,7 @@ def train(
             preset=preset,
             completion=completion,
             features=features,
+            start=start,
             settings=dict(map(_setting, settings)),
             stages=stage,
             clips=clips,

@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from difftalker.data.dataset import ClipData, frame_index
 from difftalker.diffusion.region import box_mask
@@ -31,6 +32,16 @@ class LatentSet:
     painted: NDArray[np.float16]
     """(n, C, h, w): of the crop whose lower face is painted out."""
 
+    @classmethod
+    def empty(cls, channels: int) -> LatentSet:
+        """Of no frames."""
+        nothing = np.zeros((0, channels, 1, 1), np.float16)
+        return cls(index=np.zeros((0, 2), np.int64), whole=nothing, painted=nothing)
+
+
+Progress = Callable[[int, int], None]
+"""Called with (frames done, frames in all)."""
+
 
 def encode_clips(
     autoencoder: Autoencoder,
@@ -41,37 +52,62 @@ def encode_clips(
     device: str = "cpu",
     autocast: bool = True,
     batch: int = 32,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> LatentSet:
     """Latents of every ``stride``-th frame, kept in ``folder`` for the next run."""
+    autoencoder.eval()
     index = frame_index(clips, stride)
-    identity = _identity(autoencoder, clips, stride)
+    kind = torch.device(device).type
+
+    def encode(rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        with torch.autocast(kind, torch.bfloat16, enabled=autocast):
+            return encode_frames(autoencoder, clips, rows, device)
+
+    made_of = identity([autoencoder], clips, stride)
+    names = ("whole", "painted")
+    whole, painted = keep(folder, names, index, encode, made_of, progress, batch=batch)
+    return LatentSet(index=index, whole=whole, painted=painted)
+
+
+def keep(
+    folder: Path,
+    names: Sequence[str],
+    index: NDArray[np.int64],
+    make: Callable[[NDArray[np.int64]], Sequence[Tensor]],
+    made_of: Mapping[str, object],
+    progress: Progress = lambda done, total: None,
+    *,
+    batch: int = 32,
+) -> list[NDArray[np.float16]]:
+    """What ``make`` gives for the frames of ``index`` (n, 2), in arrays (n, ...) on disk.
+
+    They are taken from ``folder`` if they were made of the same things; it is complete or absent.
+    """
     if (folder / "identity.json").is_file():
-        if json.loads((folder / "identity.json").read_text()) == identity:
-            return _opened(folder, index)
+        if json.loads((folder / "identity.json").read_text()) == made_of:
+            return _opened(folder, names)
         shutil.rmtree(folder)
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    size = clips[0].frames.shape[1] // 8
-    shape = (len(index), autoencoder.latent_channels, size, size)
-    whole, painted = (
-        np.lib.format.open_memmap(part / f"{name}.npy", mode="w+", dtype=np.float16, shape=shape)
-        for name in ("whole", "painted")
-    )
-    autoencoder.eval()
-    kind = torch.device(device).type
+    files: list[NDArray[np.float16]] = []
     for start in range(0, len(index), batch):
-        rows = slice(start, start + batch)
-        with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=autocast):
-            z, z_painted = encode_frames(autoencoder, clips, index[rows], device)
-        whole[rows], painted[rows] = z.cpu().numpy(), z_painted.cpu().numpy()
+        with torch.inference_mode():
+            made = make(index[start : start + batch])
+        files = files or [
+            np.lib.format.open_memmap(
+                part / f"{name}.npy", "w+", np.float16, (len(index), *one.shape[1:])
+            )
+            for name, one in zip(names, made, strict=True)
+        ]
+        for file, one in zip(files, made, strict=True):
+            file[start : start + batch] = one.float().cpu().numpy()
         progress(min(start + batch, len(index)), len(index))
-    whole.flush()
-    painted.flush()
-    (part / "identity.json").write_text(json.dumps(identity))
+    for file in files:
+        cast(np.memmap, file).flush()
+    (part / "identity.json").write_text(json.dumps(made_of))
     os.replace(part, folder)
-    return _opened(folder, index)
+    return _opened(folder, names)
 
 
 def encode_frames(
@@ -85,17 +121,18 @@ def encode_frames(
     return autoencoder.encode(pixels), autoencoder.encode(hidden)
 
 
-def _opened(folder: Path, index: NDArray[np.int64]) -> LatentSet:
-    whole, painted = (np.load(folder / f"{n}.npy", mmap_mode="r") for n in ("whole", "painted"))
-    return LatentSet(index=index, whole=whole, painted=painted)
-
-
-def _identity(
-    autoencoder: Autoencoder, clips: Sequence[ClipData], stride: int
+def identity(
+    networks: Sequence[nn.Module], clips: Sequence[ClipData], stride: int
 ) -> dict[str, object]:
+    """What latents depend on, as JSON: weights, boxes, clips, and how many frames are taken."""
     digest = hashlib.sha256()
-    for tensor in autoencoder.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for network in networks:
+        for tensor in network.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     boxes = hashlib.sha256(b"".join(c.boxes.tobytes() for c in clips)).hexdigest()
     names = [c.name for c in clips]
     return {"weights": digest.hexdigest(), "boxes": boxes, "clips": names, "stride": stride}
+
+
+def _opened(folder: Path, names: Sequence[str]) -> list[NDArray[np.float16]]:
+    return [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]

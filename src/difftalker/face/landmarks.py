@@ -17,6 +17,8 @@ NOSE = tuple(range(27, 36))
 EYES = tuple(range(36, 48))
 OUTER_LIPS = tuple(range(48, 60))
 INNER_LIPS = tuple(range(60, 68))
+ABOVE_GAP, BELOW_GAP = (61, 62, 63), (67, 66, 65)
+"""Inner lips that face each other: the upper one's points and the lower one's."""
 
 MOUTH = OUTER_LIPS + INNER_LIPS
 CONTOUR = JAW[3:14]
@@ -54,6 +56,6 @@ def from_mediapipe(mesh: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def mouth_opening(points: NDArray[np.floating]) -> NDArray[np.floating]:
     """(..., 68, 2) -> (...): mean distance of the inner lips, in the unit of the points."""
-    upper, lower = points[..., (61, 62, 63), :], points[..., (67, 66, 65), :]
+    upper, lower = points[..., ABOVE_GAP, :], points[..., BELOW_GAP, :]
     gaps: NDArray[np.floating] = np.linalg.norm(lower - upper, axis=-1).mean(axis=-1)
     return gaps

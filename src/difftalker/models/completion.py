@@ -6,6 +6,7 @@ P points in, Q points out, D width of the network.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as nnf
 
 from difftalker.config import CompletionConfig
 from difftalker.face.landmarks import CONTOUR, LOWER, MOUTH, POINTS, UPPER
+from difftalker.models.least_squares import LeastSquares
 
 
 @dataclass(frozen=True)
@@ -100,15 +102,14 @@ class PointTransformer(nn.Module):
     ) -> None:
         super().__init__()
         width = config.width
-        # Where the points stand on average, if they are seen from there.
-        self.mean: Tensor | None
-        self.register_buffer("mean", torch.zeros(points, 2) if config.from_mean else None)
+        # Where the points stand on average: they are seen from there.
+        self.mean: Tensor
+        self.register_buffer("mean", torch.zeros(points, 2))
         self.coordinates = nn.Sequential(nn.Linear(2, width), nn.GELU(), nn.Linear(width, width))
-        # Seen from the mean face no place tells which point it is: then its name has to.
-        spread = 0.5 if config.from_mean else 0.02
-        self.identity = nn.Parameter(torch.randn(points, width) * spread)
+        # Seen from the mean face no place tells which point it is: its name has to.
+        self.identity = nn.Parameter(torch.randn(points, width) * _NAMES)
         self.layers = nn.ModuleList(_SelfAttention(config) for _ in range(config.layers))
-        self.queries = nn.Parameter(torch.randn(queries, width) * spread)
+        self.queries = nn.Parameter(torch.randn(queries, width) * _NAMES)
         self.cross = _CrossAttention(config)
         self.over_time = NeighbourAttention(config) if neighbours and config.neighbours else None
         self.head = nn.Sequential(
@@ -120,9 +121,7 @@ class PointTransformer(nn.Module):
     def forward(self, points: Tensor, audio: Tensor | None = None) -> Tensor:
         """(B, F, P, 2) and audio (B, F, D) -> (B, F, Q, 2)."""
         batch, frames = points.shape[:2]
-        if self.mean is not None:
-            points = (points - self.mean) * _ENLARGED
-        x = (self.coordinates(points) + self.identity).flatten(0, 1)
+        x = (self.coordinates((points - self.mean) * _ENLARGED) + self.identity).flatten(0, 1)
         if audio is not None:
             x = torch.cat([x, audio.reshape(batch * frames, 1, -1)], 1)
         for layer in self.layers:
@@ -131,7 +130,7 @@ class PointTransformer(nn.Module):
         if self.over_time is not None:
             y = y.unflatten(0, (batch, frames)).transpose(1, 2).flatten(0, 1)
             y = self.over_time(y).unflatten(0, (batch, -1)).transpose(1, 2).flatten(0, 1)
-        out: Tensor = self.head(y).unflatten(0, (batch, frames))
+        out: Tensor = self.head(y).unflatten(0, (batch, frames)) / _ENLARGED
         return out
 
 
@@ -146,12 +145,17 @@ class CompletionNet(nn.Module):
         self.bm_trans = PointTransformer(
             config, len(UPPER) + len(CONTOUR), len(MOUTH), neighbours=True
         )
+        moved = len(LOWER) if config.audio_moves_contour else len(MOUTH)
         if config.audio_offsets:
-            moved = len(LOWER) if config.audio_moves_contour else len(MOUTH)
             self.am_trans = PointTransformer(config, moved, moved, neighbours=True)
         # Where the lower points stand on average, seen from the mean of the upper ones.
         self.mean_lower: Tensor
         self.register_buffer("mean_lower", torch.zeros(len(LOWER), 2))
+        self.least_squares = (
+            LeastSquares(config, moved if config.audio_offsets else 0)
+            if config.least_squares
+            else None
+        )
 
     @property
     def reach(self) -> int:
@@ -159,24 +163,21 @@ class CompletionNet(nn.Module):
         return 3 * self.config.neighbours  # LF-Trans, then BM-Trans, then AM-Trans
 
     @torch.no_grad()
-    def set_mean(self, points: Tensor) -> None:
-        """Take the mean face from (N, 68, 2) training points."""
-        upper = points[:, list(UPPER)]
-        lower = points[:, list(LOWER)] - _anchor(upper)
+    def fit(self, clips: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Take mean face and least squares from clips: points (F, 68, 2), windows (F, W, C)."""
+        points = torch.cat([one for one, _ in clips])
+        upper, lower = points[:, list(UPPER)], points[:, list(LOWER)]
+        given, lower = (upper - _anchor(upper)) * _SPREAD, lower - _anchor(upper)
         self.mean_lower.copy_(lower.mean(0))
-        if self.config.from_mean:
-            self._set_inputs((upper - _anchor(upper)).mean(0) * _SPREAD, self.mean_lower * _SPREAD)
-
-    def _set_inputs(self, upper: Tensor, lower: Tensor) -> None:
-        """Tell each transformer the mean of the points that it sees."""
-        moved = lower if self.config.audio_moves_contour else lower[len(CONTOUR) :]
-        for net, mean in (
-            (self.lf_trans, upper),
-            (self.bm_trans, torch.cat([upper, lower[: len(CONTOUR)]])),
-            (getattr(self, "am_trans", None), moved),
-        ):
-            if net is not None and net.mean is not None:
-                net.mean.copy_(mean)
+        mean, rest = given.mean(0), self.mean_lower * _SPREAD
+        self.lf_trans.mean.copy_(mean)
+        self.bm_trans.mean.copy_(torch.cat([mean, rest[: len(CONTOUR)]]))
+        if self.config.audio_offsets:
+            self.am_trans.mean.copy_(rest[-len(self.am_trans.mean) :])
+        if self.least_squares is not None:
+            sizes = [len(one) for one, _ in clips]
+            seen, wanted = (given - mean).split(sizes), (lower * _SPREAD - rest).split(sizes)
+            self.least_squares.fit(seen, wanted, [heard for _, heard in clips], (mean, rest))
 
     def resting(self, upper: Tensor) -> Tensor:
         """The mean lower face, where the upper points (B, 37, 2) put it; (B, 31, 2)."""
@@ -187,32 +188,43 @@ class CompletionNet(nn.Module):
         """Upper points (B, F, 37, 2) in crop units, windows (B, F, W, C) -> completed points."""
         anchor = _anchor(upper)
         given = (upper - anchor) * _SPREAD
-        mean = self.mean_lower * _SPREAD
+        rest = self._rest(given)
         audio = self.audio_net(windows)
-        contour = mean[: len(CONTOUR)] + self.lf_trans(given)
+        contour = rest[:, :, : len(CONTOUR)] + self.lf_trans(given)
         heard = None if self.config.audio_offsets else audio
-        mouth = mean[len(CONTOUR) :] + self.bm_trans(torch.cat([given, contour], 2), heard)
+        mouth = rest[:, :, len(CONTOUR) :] + self.bm_trans(torch.cat([given, contour], 2), heard)
         lower = torch.cat([contour, mouth], 2)
         if self.config.audio_offsets:
-            lower = lower + self._offsets(lower, audio)
+            lower = self._spoken(lower, audio, windows)
         contour, mouth, lower = (p / _SPREAD + anchor for p in (contour, mouth, lower))
         points = upper.new_empty((*upper.shape[:2], POINTS, 2))
         points[:, :, list(UPPER)] = upper
         points[:, :, list(LOWER)] = lower.to(upper.dtype)
         return Completion(points=points, base_contour=contour, base_mouth=mouth)
 
-    def _offsets(self, lower: Tensor, audio: Tensor) -> Tensor:
-        """AM-Trans; (B, F, 31, 2) -> (B, F, 31, 2), zero on the contour where audio leaves it."""
-        if self.config.audio_moves_contour:
-            return self.am_trans(lower, audio)  # type: ignore[no-any-return]
-        offsets = self.am_trans(lower[:, :, len(CONTOUR) :], audio)
-        return nnf.pad(offsets, (0, 0, len(CONTOUR), 0))
+    def _rest(self, given: Tensor) -> Tensor:
+        """Where LF-Trans and BM-Trans begin: the mean face, or least squares; (B, F, 31, 2)."""
+        rest = (self.mean_lower * _SPREAD).expand(*given.shape[:2], -1, -1)
+        if self.least_squares is None:
+            return rest
+        return rest + self.least_squares.before_speech(given - self.lf_trans.mean)
+
+    def _spoken(self, lower: Tensor, audio: Tensor, windows: Tensor) -> Tensor:
+        """Lower points (B, F, 31, 2) with the offsets of AM-Trans, on those that speech moves."""
+        still = lower.shape[2] - len(self.am_trans.mean)
+        offsets = self.am_trans(lower[:, :, still:], audio)
+        if self.least_squares is not None:
+            heard = self.least_squares.speech(windows)
+            lower = self.least_squares.opened(lower + nnf.pad(heard, (0, 0, still, 0)))
+        return lower + nnf.pad(offsets, (0, 0, still, 0))
 
 
+_NAMES = 0.5
+"""Spread of what the networks know points and queries by when training begins."""
 _SPREAD = 4.0
 """Points seen from their middle lie within a quarter of the crop; the networks see about 1."""
 _ENLARGED = 10.0
-"""Points seen from the mean face lie within some hundredths of that; the networks see about 1."""
+"""Points lie some hundredths of that from the mean face; the networks see and say about 1."""
 
 
 def _anchor(upper: Tensor) -> Tensor:

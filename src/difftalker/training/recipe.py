@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from difftalker import avatar
 from difftalker import config as configs
 from difftalker.config import STAGES, Config
 from difftalker.data.footage import find_footage
@@ -48,6 +50,7 @@ def train(
     preset: str = "tiny",
     completion: str = "default",
     features: str = "",
+    start: str = "",
     settings: Mapping[str, str] | None = None,
     stages: Sequence[str] = STAGES,
     clips: Sequence[str] = (),
@@ -64,7 +67,9 @@ def train(
 
     ``consent`` says who agreed to what; only some ``stages`` can be trained without. ``features``
     replace the preset's speech features (:data:`difftalker.config.FEATURE_OPTIONS`), ``settings``
-    single values of it (``{"training.prior.steps": "200"}``). ``clips`` picks some of the footage
+    single values of it (``{"training.prior.steps": "200"}``). ``start`` names an avatar whose
+    networks the stages begin from: its model is taken in the place of the preset's, and stages that
+    are not chosen stay as they are in it. ``clips`` picks some of the footage
     (:func:`difftalker.data.footage.find_footage`). All intermediate work goes to the folder
     ``run``, by default ``OUTPUT-run``; a call that was stopped goes on from there. The avatar is
     written to ``output`` once every stage is finished; its card repeats ``name``, ``source``
@@ -81,6 +86,8 @@ def train(
         kind = features_called(features)
         dim = configs.FEATURE_DIMS.get(kind) or load_encoder(kind).dim
         chosen = configs.with_features(chosen, kind, dim)
+    if start:
+        chosen = dataclasses.replace(chosen, model=avatar.read(start).config)
     chosen = configs.override(chosen, settings or {})
     configs.check_features(chosen.model.completion)
     wanted = _checked_stages(stages)
@@ -91,11 +98,17 @@ def train(
     dataset = _dataset([Path(path) for path in footage], clips, folder, chosen, progress)
     manifest = load_manifest(dataset)
     options = TrainOptions(
-        dataset=dataset, run=folder, stages=wanted, seed=seed, device=device, threads=threads
+        dataset=dataset,
+        run=folder,
+        stages=wanted,
+        start=start,
+        seed=seed,
+        device=device,
+        threads=threads,
     )
     work = Run(chosen, options)
     validation = work.train()
-    unfinished = _unfinished(chosen, folder)
+    unfinished = work.unfinished()
     complete = bool(consent) and not unfinished
     if complete:
         save_avatar(
@@ -169,21 +182,6 @@ def _dataset(
     wanted = PrepareConfig(size_px=model.size_px, features=(model.completion.features,))
     prepare(find_footage(footage, clips), run / "data", wanted, progress=progress)
     return run / "data"
-
-
-def _unfinished(config: Config, run: Path) -> list[str]:
-    """Stages whose checkpoint has not reached the last step; a base model needs no training."""
-    brought = ("autoencoder", "prior") if config.model.base_model else ()
-    return [
-        stage
-        for stage in STAGES
-        if stage not in brought and _steps_done(run / stage) < getattr(config.training, stage).steps
-    ]
-
-
-def _steps_done(stage: Path) -> int:
-    facts = stage / "checkpoint" / "facts.json"
-    return int(json.loads(facts.read_text())["step"]) if facts.is_file() else 0
 
 
 def _source(manifest: Manifest, named: int = 5) -> str:

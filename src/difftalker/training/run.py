@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -16,17 +17,21 @@ from tqdm import tqdm
 from difftalker import avatar
 from difftalker.config import STAGES, Config, ModelConfig, from_dict
 from difftalker.data.dataset import Dataset, load_dataset
-from difftalker.data.latents import LatentSet, encode_clips
+from difftalker.data.latents import LatentSet, Progress, encode_clips
 from difftalker.errors import TrainingError, UsageError
 from difftalker.models.autoencoder import Autoencoder
 from difftalker.models.completion import CompletionNet
 from difftalker.models.networks import Networks, build_autoencoder, build_prior
 from difftalker.models.synthesis import Prior, SynthesisNet
+from difftalker.models.trial import restore
 from difftalker.training.checkpoint import write_text
+from difftalker.training.decoder_task import DecoderTask
 from difftalker.training.tasks import AutoencoderTask, LandmarkTask, PriorTask, SynthesisTask
 from difftalker.training.trainer import Log, Task, Trainer
 
 N = TypeVar("N", bound=nn.Module)
+DECODER_STRIDES = 4
+"""How many times fewer frames the decoder learns from: each has to be sampled first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,9 @@ class TrainOptions:
     run: Path
     """Where checkpoints, logs and sheets go; a run that was stopped goes on from here."""
     stages: tuple[str, ...] = STAGES
+    start: str = ""
+    """An avatar, by name or folder, whose networks the stages begin from; those that are not
+    chosen stay as they are in it."""
     seed: int = 0
     device: str = "cpu"
     threads: int = 0
@@ -48,8 +56,9 @@ class Run:
     """One training run: builds each stage's task when its turn comes."""
 
     def __init__(self, config: Config, options: TrainOptions) -> None:
-        self.config, self.options = config, options
         _check_stages(options.stages)
+        self._start = _started(options.start, config.model) if options.start else None
+        self.config, self.options = config, options
         _remember_config(config, options)
         self.data: Dataset = load_dataset(
             options.dataset,
@@ -81,6 +90,7 @@ class Run:
             "autoencoder": self._autoencoder,
             "prior": self._prior,
             "synthesis": self._synthesis,
+            "decoder": self._decoder,
         }
         task, config = tasks[stage](), getattr(self.config.training, stage)
         return Trainer(
@@ -100,15 +110,33 @@ class Run:
         """
         synthesis = self._finished("synthesis")
         completion = self._finished("landmarks")
-        return Networks(
-            completion=completion, autoencoder=self._scaled_autoencoder(), synthesis=synthesis
-        )
+        autoencoder = self._finished("decoder")
+        return Networks(completion=completion, autoencoder=autoencoder, synthesis=synthesis)
+
+    @property
+    def started_facts(self) -> Mapping[str, Any]:
+        """What is known of the avatar that the run began from."""
+        return self._start.facts if self._start else {}
+
+    def unfinished(self) -> list[str]:
+        """Stages that have yet to be trained, in order."""
+        return [s for s in STAGES if not self._ready_made(s) and not self._at_its_end(s)]
 
     def _ready_made(self, stage: str) -> bool:
         """Whether a stage has nothing to train: its network is taken as it is."""
+        if self._start and stage not in self.options.stages:
+            return not (self.options.run / stage / "checkpoint").exists()
         return bool(self.config.model.base_model) and stage in ("autoencoder", "prior")
 
+    def _at_its_end(self, stage: str) -> bool:
+        facts = self.options.run / stage / "checkpoint" / "facts.json"
+        done = int(json.loads(facts.read_text())["step"]) if facts.is_file() else 0
+        wanted: int = getattr(self.config.training, stage).steps
+        return done >= wanted
+
     def _finished(self, stage: str) -> Any:
+        if self._start and self._ready_made(stage):
+            return self._brought(stage)
         trainer = self.trainer(stage)
         if trainer.step < trainer.config.steps:
             raise TrainingError(
@@ -116,24 +144,50 @@ class Run:
                 wanted="a finished stage",
                 fix=f"run `difftalker train --stage {stage}` first",
             )
-        return trainer.task.model.eval()
+        model = trainer.task.model.eval()
+        return model.autoencoder if stage == "decoder" else model
+
+    def _brought(self, stage: str) -> Any:
+        """The network of a stage as it is in the avatar to start from."""
+        assert self._start is not None
+        networks = restore(self._start)
+        parts = {
+            "landmarks": networks.completion,
+            "autoencoder": networks.autoencoder,
+            "prior": networks.synthesis.prior,
+            "synthesis": networks.synthesis,
+            "decoder": networks.autoencoder,
+        }
+        return self._placed(parts[stage]).eval()
+
+    def _begun(self, stage: str, net: N) -> N:
+        """A new network, with the weights of the avatar to start from."""
+        if self._start:
+            net.load_state_dict(self._brought(stage).state_dict())
+        return net
 
     def _landmarks(self) -> LandmarkTask:
         net = CompletionNet(self.config.model.completion).to(self.options.device)
+        net = self._begun("landmarks", net)
+        training = self.config.training
         return LandmarkTask(
-            net, self.data, span=self.config.training.span_frames, device=self.options.device
+            net,
+            self.data,
+            span=training.span_frames,
+            lips_weight=training.lips_weight,
+            device=self.options.device,
         )
 
     def _autoencoder(self) -> AutoencoderTask:
         return AutoencoderTask(
-            self._placed(build_autoencoder(self.config.model)),
+            self._begun("autoencoder", self._placed(build_autoencoder(self.config.model))),
             self.data,
             device=self.options.device,
         )
 
     def _prior(self) -> PriorTask:
         autoencoder = self._scaled_autoencoder()
-        prior = self._placed(build_prior(self.config.model))
+        prior = self._begun("prior", self._placed(build_prior(self.config.model)))
         return PriorTask(
             prior, autoencoder, self.data, self._latents(autoencoder), device=self.options.device
         )
@@ -143,6 +197,9 @@ class Run:
         torch.manual_seed(self.options.seed)
         model = self.config.model
         net = SynthesisNet(model.synthesis, prior, model.completion).to(self.options.device)
+        if self._start:
+            net.load_state_dict(self._brought("synthesis").state_dict())
+            net.prior.load_state_dict(prior.state_dict())
         # Backwards through frozen channels-last convolutions torch 2.13 crashes.
         net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return SynthesisTask(
@@ -154,8 +211,31 @@ class Run:
             device=self.options.device,
         )
 
+    def _decoder(self) -> DecoderTask:
+        autoencoder, model = self._scaled_autoencoder(), self.config.model
+        maker = SynthesisTask(
+            self._finished("synthesis"),
+            autoencoder,
+            self.data,
+            LatentSet.empty(autoencoder.latent_channels),
+            speech=model.completion,
+            device=self.options.device,
+        )
+        with _bar("latents") as progress:
+            return DecoderTask(
+                autoencoder,
+                maker,
+                self.data,
+                model.sampling,
+                self.options.run / "made-latents",
+                stride=DECODER_STRIDES * self.config.training.latent_stride,
+                autocast=self.config.training.autocast,
+                progress=progress,
+                device=self.options.device,
+            )
+
     def _trained_prior(self) -> Prior:
-        if self._ready_made("prior"):
+        if self._ready_made("prior") and not self._start:
             return self._placed(build_prior(self.config.model))
         prior: Prior = self._finished("prior")
         return prior
@@ -163,6 +243,9 @@ class Run:
     def _scaled_autoencoder(self) -> Autoencoder:
         """The trained autoencoder, its latents scaled to unit variance over the footage."""
         if self._ready_made("autoencoder"):
+            if self._start:
+                brought: Autoencoder = self._finished("autoencoder")
+                return brought
             return self._placed(build_autoencoder(self.config.model)).eval()
         net: Autoencoder = self._finished("autoencoder")
         clips = self.data.train[:: max(1, len(self.data.train) // 16)]
@@ -171,12 +254,7 @@ class Run:
         return net
 
     def _latents(self, autoencoder: Autoencoder) -> LatentSet:
-        with tqdm(desc="latents", unit="frame") as bar:
-
-            def progress(done: int, total: int) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
+        with _bar("latents") as progress:
             return encode_clips(
                 autoencoder,
                 self.data.train,
@@ -189,6 +267,18 @@ class Run:
 
     def _placed(self, net: N) -> N:
         return net.to(self.options.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Progress]:
+    """A bar for so many frames out of so many."""
+    with tqdm(desc=name, unit="frame") as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
 
 
 def save_avatar(
@@ -238,7 +328,7 @@ def card(name: str, consent: str, source: str, command: str, facts: dict[str, An
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    stages: dict[str, Any] = {}
+    stages = dict(run.started_facts.get("stages", {}))
     for stage in STAGES:
         record = run.options.run / stage / "checkpoint" / "facts.json"
         if record.is_file():
@@ -257,6 +347,18 @@ def _facts(run: Run) -> dict[str, Any]:
         "clips_validation": len(run.data.validation),
         "validation_names": [c.name for c in run.data.validation],
     }
+
+
+def _started(name: str, wanted: ModelConfig) -> avatar.AvatarFiles:
+    """The avatar to start from."""
+    files = avatar.read(name)
+    if files.config != wanted:
+        raise UsageError(
+            f"the avatar {name} has other networks than those to be trained",
+            wanted="the same preset, completion and features",
+            fix="leave those options out, or train without --start",
+        )
+    return files
 
 
 def _check_stages(stages: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
-"""The four tasks: what is learned in each stage, and by which loss."""
+"""What is learned in the first four stages, and by which loss."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from difftalker.config import CompletionConfig, PriorConfig
+from difftalker.config import CompletionConfig, PriorConfig, SamplingConfig
 from difftalker.data.dataset import ClipData, Dataset, frame_index, span_index
 from difftalker.data.latents import LatentSet, encode_frames
 from difftalker.diffusion.region import (
@@ -24,7 +25,7 @@ from difftalker.diffusion.region import (
 from difftalker.diffusion.sampling import Denoise, alpha_bars, sample
 from difftalker.errors import TrainingError
 from difftalker.face.draw import contact_sheet, landmark_maps, overlay
-from difftalker.face.landmarks import CONTOUR, LOWER, MOUTH, UPPER
+from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, CONTOUR, LOWER, MOUTH, UPPER
 from difftalker.models.autoencoder import PAINT, Autoencoder, paint_out, to_images, to_pixels
 from difftalker.models.completion import CompletionNet
 from difftalker.models.synthesis import Guidance, Prior, SynthesisNet
@@ -52,9 +53,11 @@ class LandmarkTask:
         data: Dataset,
         *,
         span: int,
+        lips_weight: float = 0.0,
         device: str = "cpu",
     ) -> None:
-        self.model, self.device, self.span = model, device, span
+        """``lips_weight`` is that of the lips' opening beside Eq. 1."""
+        self.model, self.device, self.span, self.lips_weight = model, device, span, lips_weight
         config: CompletionConfig = model.config
         self._clips, self._watched = data.train, data.validation
         self._windows = [c.windows(config.features, config.window) for c in self._clips]
@@ -67,8 +70,12 @@ class LandmarkTask:
                 wanted="one at least",
                 fix="lower training.span_frames",
             )
-        points = np.concatenate([c.points_crop[c.found] for c in self._clips])
-        model.set_mean(torch.from_numpy(points))
+        model.fit(
+            [
+                (torch.from_numpy(c.points_crop[c.found]), torch.from_numpy(w[c.found]))
+                for c, w in zip(self._clips, self._windows, strict=True)
+            ]
+        )
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
         """Examples on the device; see ``trainer.Task``."""
@@ -80,13 +87,20 @@ class LandmarkTask:
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of this stage; see ``trainer.Task``."""
-        points = batch["points"]
-        out = self.model(points[:, :, list(UPPER)], batch["windows"])
-        lower = _squared_error(out.points, points, LOWER)
-        base = (out.base_mouth.float() - points[:, :, list(MOUTH)]).square().sum(-1).mean()
-        base += (out.base_contour.float() - points[:, :, list(CONTOUR)]).square().sum(-1).mean()
+        points, windows = batch["points"], batch["windows"]
+        # Half of the faces also hear what another said.
+        also = len(points) // 2 if self.lips_weight else 0
+        said, heard = points.roll(1, 0)[:also], windows.roll(1, 0)[:also]
+        upper = points[:, :, list(UPPER)]
+        out = self.model(torch.cat([upper, upper[:also]]), torch.cat([windows, heard]))
+        own = slice(len(points))
+        lower = _squared_error(out.points[own], points, LOWER)
+        base = _squared_error(out.base_mouth[own], points[:, :, list(MOUTH)])
+        base += _squared_error(out.base_contour[own], points[:, :, list(CONTOUR)])
+        lips = _lips_error(out.points, torch.cat([points, said]))
         # Squared errors are of the order 1e-5; the scale keeps them above Adam's epsilon.
-        return {"loss": 1e3 * (lower + BASE_WEIGHT * base), "mse": lower}
+        loss = 1e3 * (lower + BASE_WEIGHT * base + self.lips_weight * lips)
+        return {"loss": loss, "mse": lower, "lips": lips}
 
     def describe(self, indices: NDArray[np.int64]) -> list[str]:
         """Names of the clips; see ``trainer.Task``."""
@@ -152,10 +166,23 @@ def complete(
     return np.concatenate(pieces)
 
 
-def _squared_error(found: Tensor, true: Tensor, indices: tuple[int, ...]) -> Tensor:
-    """Eq. 1 over the points of ``indices``."""
-    gaps = found[:, :, list(indices)].float() - true[:, :, list(indices)]
-    return gaps.square().sum(-1).mean()
+def _squared_error(found: Tensor, true: Tensor, indices: Sequence[int] = ()) -> Tensor:
+    """Eq. 1 over the points of ``indices``, or over all."""
+    if indices:
+        found, true = found[:, :, list(indices)], true[:, :, list(indices)]
+    return (found.float() - true).square().sum(-1).mean()
+
+
+def _lips_error(found: Tensor, true: Tensor) -> Tensor:
+    """Of the ways from the inner upper lip to the lower one, (B, F, 68, 2) each.
+
+    Eq. 1 alone leaves the lips open where they meet: a mean of many mouths is never shut.
+    """
+    return _squared_error(_lips(found), _lips(true))
+
+
+def _lips(points: Tensor) -> Tensor:
+    return points[:, :, list(BELOW_GAP)] - points[:, :, list(ABOVE_GAP)]
 
 
 def _moved(points: Tensor, generator: torch.Generator) -> Tensor:
@@ -206,7 +233,7 @@ class AutoencoderTask:
         latents = joined + (0.5 * logvar).exp() * noise
         made = self.model.decode_raw(latents).float()
         l1 = (made - pixels).abs().mean()
-        edges = _gradient_error(made, pixels)
+        edges = gradient_error(made, pixels)
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         return {"loss": l1 + edges + KL_WEIGHT * kl, "l1": l1, "edges": edges, "kl": kl}
 
@@ -253,7 +280,7 @@ def psnr(made: Tensor, true: Tensor) -> float:
     return float(10 * torch.log10(255**2 / error))
 
 
-def _gradient_error(made: Tensor, true: Tensor) -> Tensor:
+def gradient_error(made: Tensor, true: Tensor) -> Tensor:
     """L1 between neighbouring differences, at full and at half resolution: keeps edges sharp."""
     total = made.new_zeros(())
     for scale in (1, 2):
@@ -338,19 +365,24 @@ class _DiffusionTask:
 
     def _sampled(self, denoise: Denoise, clean: Tensor, mask: Tensor) -> Tensor:
         """Pictures (n, S, S, 3) uint8 made in ten steps from one noise for all."""
+        latents = self._drawn(denoise, clean, mask, SamplingConfig(sampler="ddim", steps=10))
+        return to_images(self._autoencoder.decode(latents)).cpu()
+
+    def _drawn(
+        self, denoise: Denoise, clean: Tensor, mask: Tensor, chosen: SamplingConfig
+    ) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(clean.shape[1:], generator=generator).to(clean).expand_as(clean)
-        latents = sample(
+        return sample(
             denoise,
             clean,
             mask,
             noise,
-            sampler="ddim",
-            steps=10,
+            sampler=chosen.sampler,
+            steps=chosen.steps,
             prediction=self._config.prediction,
             timesteps=self._config.timesteps,
         )
-        return to_images(self._autoencoder.decode(latents)).cpu()
 
 
 class PriorTask(_DiffusionTask):
@@ -486,6 +518,19 @@ class SynthesisTask(_DiffusionTask):
         made = self._made(watched, self._control(self._data.validation, watched.rows))
         pairs = zip(watched.images[::2].numpy(), made[::2].numpy(), strict=True)
         return contact_sheet([tile for pair in pairs for tile in pair], 4)
+
+    def latents(
+        self,
+        clips: list[ClipData],
+        rows: NDArray[np.int64],
+        painted: Tensor,
+        chosen: SamplingConfig,
+    ) -> Tensor:
+        """What is made of frames (n, 2) in use: (n, C, h, w), from one noise for all."""
+        boxes = torch.from_numpy(np.stack([clips[c].boxes[f] for c, f in rows]))
+        mask = box_mask(boxes.to(self.device), painted.shape[-1], 8)
+        guidance = self._guide(self._control(clips, rows), painted)
+        return self._drawn(lambda z, t: self.model(z, t, guidance), painted, mask, chosen)
 
     def _made(self, watched: _Watched, control: Tensor) -> Tensor:
         guidance = self._guide(control, watched.painted)

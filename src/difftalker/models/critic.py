@@ -1,0 +1,62 @@
+"""The critic of the decoder's pictures: is a patch real or made? It is no part of an avatar.
+
+Patches as in Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks"
+(2017); its features compared as in Wang et al., "High-Resolution Image Synthesis and Semantic
+Manipulation with Conditional GANs" (2018); least squares as in Mao et al. (2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as nnf
+
+WIDTHS = (32, 64, 128)
+
+
+class Critic(nn.Module):
+    """Pictures (B, 3, H, W) in -1..1 -> features after each layer, the verdicts last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = 3
+        for i, width in enumerate(WIDTHS):
+            norm = nn.InstanceNorm2d(width) if i else nn.Identity()
+            conv = nn.Conv2d(before, width, 4, stride=2, padding=1)
+            layers.append(nn.Sequential(conv, norm, nn.LeakyReLU(0.2)))
+            before = width
+        self.layers = nn.ModuleList([*layers, nn.Conv2d(before, 1, 4, padding=1)])
+
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        """See the class."""
+        features = [pictures]
+        for layer in self.layers:
+            features.append(layer(features[-1]))
+        return features[1:]
+
+    def frozen(self, pictures: Tensor) -> list[Tensor]:
+        """The same; what is learned from it reaches the pictures, not the critic."""
+        held = {name: tensor.detach() for name, tensor in self.named_parameters()}
+        judged: list[Tensor] = functional_call(self, held, (pictures,))
+        return judged
+
+
+def critic_loss(real: Sequence[Tensor], made: Sequence[Tensor]) -> Tensor:
+    """What the critic descends: real patches are 1, made ones 0."""
+    wrong = (real[-1].float() - 1).square().mean() + made[-1].float().square().mean()
+    return 0.5 * wrong
+
+
+def maker_loss(made: Sequence[Tensor]) -> Tensor:
+    """What the maker descends: its patches should pass for real."""
+    return (made[-1].float() - 1).square().mean()
+
+
+def feature_loss(real: Sequence[Tensor], made: Sequence[Tensor]) -> Tensor:
+    """Mean L1 distance of the critic's features, the verdicts apart."""
+    gaps = [nnf.l1_loss(m.float(), r.detach().float()) for r, m in zip(real, made, strict=True)]
+    return torch.stack(gaps[:-1]).mean()

@@ -1,0 +1,181 @@
+"""The last stage: a decoder tuned to what the diffusion makes of this speaker.
+
+The autoencoder learned to decode latents of real pictures. Those that the diffusion makes are
+softer: decoded they give blurred teeth and lips. Here the decoder alone learns on, from latents as
+they are made in use, towards the real pictures; a critic of patches keeps it from taking the mean.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from difftalker.config import SamplingConfig
+from difftalker.data.dataset import ClipData, Dataset, frame_index
+from difftalker.data.latents import Progress, encode_frames, identity, keep
+from difftalker.diffusion.region import box_mask
+from difftalker.face.draw import contact_sheet
+from difftalker.models.autoencoder import Autoencoder, to_images, to_pixels
+from difftalker.models.critic import Critic, critic_loss, feature_loss, maker_loss
+from difftalker.training.tasks import SynthesisTask, gradient_error, psnr
+
+MARGIN_PX = 16
+"""How far around the hidden region pictures are compared: the join is learned with it."""
+FEATURE_WEIGHT = 4.0
+"""Of the distance of the critic's features."""
+CRITIC_SHARE = 0.5
+"""Of the critic's pull on the last layer, in pulls of the pictures' distance (Esser et al.,
+"Taming Transformers for High-Resolution Image Synthesis", 2021, Eq. 7)."""
+
+
+class DecoderTask:
+    """The decoder against its critic; the encoder stays, so latents keep their meaning."""
+
+    name = "decoder"
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        synthesis: SynthesisTask,
+        data: Dataset,
+        sampling: SamplingConfig,
+        folder: Path,
+        *,
+        stride: int,
+        autocast: bool = True,
+        progress: Progress = lambda done, total: None,
+        device: str = "cpu",
+    ) -> None:
+        """``folder`` keeps the latents of every ``stride``-th frame, made with ``sampling``."""
+        self._data, self._maker, self._sampling, self.device = data, synthesis, sampling, device
+        self._autoencoder, self._critic = autoencoder, Critic().to(device)
+        self.model = nn.ModuleDict({"autoencoder": autoencoder, "critic": self._critic})
+        autoencoder.requires_grad_(False)
+        autoencoder.kl.decoder.requires_grad_(True)
+        autoencoder.kl.post_quant_conv.requires_grad_(True)
+        # Backwards through frozen channels-last convolutions torch 2.13 crashes.
+        self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        self._index, self._autocast = frame_index(data.train, stride), autocast
+        self.examples = len(self._index)
+        made_of = identity([autoencoder, synthesis.model], data.train, stride)
+        made_of["sampling"] = [sampling.sampler, sampling.steps]
+        (self._latents,) = keep(
+            folder,
+            ("made",),
+            self._index,
+            lambda rows: [self._made(data.train, rows)],
+            made_of,
+            progress,
+        )
+
+    def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
+        """Examples on the device; see ``trainer.Task``."""
+        rows = [(self._data.train[c], f) for c, f in self._index[indices]]
+        boxes = torch.from_numpy(np.stack([clip.boxes[f] for clip, f in rows]))
+        batch = {
+            "images": torch.from_numpy(np.stack([clip.frames[f] for clip, f in rows])),
+            "latents": torch.from_numpy(self._latents[indices]).float(),
+            "boxes": boxes,
+            "corners": _corners(boxes, self._data.size_px, generator),
+        }
+        return {k: v.to(self.device) for k, v in batch.items()}
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of this stage; see ``trainer.Task``."""
+        true = to_pixels(batch["images"])
+        made = self._autoencoder.decode(batch["latents"]).float()
+        near = _near(box_mask(batch["boxes"], true.shape[-1]))
+        # Beyond the margin nothing is learned: those pixels are not shown.
+        shown = torch.where(near > 0, made, true)
+        share = near.mean().clamp(min=1e-3)
+        distance = ((shown - true).abs().mean() + gradient_error(shown, true)) / share
+        patches, real = (_cut(x, batch["corners"]) for x in (made, true))
+        judged_real = self._critic(real)
+        judged = self._critic.frozen(patches)
+        pull = maker_loss(judged) + FEATURE_WEIGHT * feature_loss(judged_real, judged)
+        weight = self._weight(distance, pull)
+        critic = critic_loss(judged_real, self._critic(patches.detach()))
+        return {
+            "loss": distance + weight * pull + critic,
+            "distance": distance,
+            "pull": pull,
+            "weight": weight,
+            "critic": critic,
+        }
+
+    def _weight(self, distance: Tensor, pull: Tensor) -> Tensor:
+        """What makes the critic's pull on the last layer as strong as it should be."""
+        last = self._autoencoder.kl.decoder.conv_out.weight
+        a, b = (torch.autograd.grad(x, last, retain_graph=True)[0].norm() for x in (distance, pull))
+        weight: Tensor = CRITIC_SHARE * a / b.clamp(min=1e-6)
+        return weight.clamp(max=100).detach()
+
+    def describe(self, indices: NDArray[np.int64]) -> list[str]:
+        """Names of the clips; see ``trainer.Task``."""
+        return [self._data.train[int(c)].name for c in self._index[indices, 0]]
+
+    def validate(self) -> dict[str, float]:
+        """PSNR (dB) and fine detail of the hidden region, held out; detail of the footage is 1."""
+        true, made, boxes = self._watched()
+        mask = box_mask(boxes, true.shape[1])
+        hidden = mask.bool()[:, 0, :, :, None].expand(true.shape)
+        details = [_detail(to_pixels(x), mask) for x in (made, true)]
+        return {
+            "psnr_lower": psnr(made[hidden], true[hidden]),
+            "sharpness": float(details[0] / details[1]),
+        }
+
+    def sheet(self) -> NDArray[np.uint8] | None:
+        """A contact sheet; see ``trainer.Task``."""
+        true, made, _ = self._watched()
+        pairs = zip(true[::2].numpy(), made[::2].numpy(), strict=True)
+        return contact_sheet([tile for pair in pairs for tile in pair], 4)
+
+    def _watched(self) -> tuple[Tensor, Tensor, Tensor]:
+        clips = self._data.validation
+        rows = frame_index(clips, 10)[:16]
+        true = torch.from_numpy(np.stack([clips[c].frames[f] for c, f in rows]))
+        boxes = torch.from_numpy(np.stack([clips[c].boxes[f] for c, f in rows]))
+        made = self._autoencoder.decode(self._made(clips, rows))
+        return true, to_images(made).cpu(), boxes
+
+    def _made(self, clips: list[ClipData], rows: NDArray[np.int64]) -> Tensor:
+        """Latents (n, C, h, w) as they are made in use, under the frames' own landmarks."""
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, torch.bfloat16, enabled=self._autocast):
+            _, painted = encode_frames(self._autoencoder, clips, rows, self.device)
+            return self._maker.latents(clips, rows, painted.float(), self._sampling)
+
+
+def _near(mask: Tensor) -> Tensor:
+    """A mask (B, 1, S, S), grown by the margin."""
+    return nnf.max_pool2d(mask, 2 * MARGIN_PX + 1, stride=1, padding=MARGIN_PX)
+
+
+def _corners(boxes: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """(B, 2): top and left of patches, half the crop a side, whose middles lie in the boxes."""
+    low, high = boxes[:, [0, 2]].float(), boxes[:, [1, 3]].float()
+    middles = low + (high - low) * torch.rand(low.shape, generator=generator)
+    return (middles - size / 4).round().long().clamp(0, size - size // 2)
+
+
+def _cut(pixels: Tensor, corners: Tensor) -> Tensor:
+    """Patches (B, 3, S/2, S/2) at these corners."""
+    side = pixels.shape[-1] // 2
+    return torch.stack(
+        [
+            one[:, top : top + side, left : left + side]
+            for one, (top, left) in zip(pixels, corners.tolist(), strict=True)
+        ]
+    )
+
+
+def _detail(pixels: Tensor, mask: Tensor) -> Tensor:
+    """Mean energy within the mask of what a Gaussian-like blur takes away."""
+    blurred = nnf.avg_pool2d(pixels, 5, stride=1, padding=2, count_include_pad=False)
+    return ((pixels - blurred).square().mean(1, keepdim=True) * mask).sum() / mask.sum()
