@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from difftalker import assets, samples
+from difftalker.data.prepare import PrepareConfig, load_manifest, prepare
 from difftalker.errors import AssetError, FaceError, UsageError
+from difftalker.evaluation.report import evaluate
 from difftalker.face.cover import find_covered
 from difftalker.face.detect import FaceTrack, Finder
 from difftalker.face.people import (
@@ -25,7 +28,7 @@ from difftalker.face.people import (
     read_picture,
 )
 from difftalker.face.spans import find_spans
-from difftalker.media.video import Frame, Image, read_frames
+from difftalker.media.video import Frame, Image, VideoWriter, read_frames
 from difftalker.pipeline import locate
 from difftalker.results import save_report
 from face_scenes import FPS, Clip, Scene, away_and_back, covered, crossing, gaps, shots, together
@@ -112,6 +115,49 @@ def test_one_of_two_is_chosen(people: list[Person], face: str, chosen: int) -> N
     assert len(people) == 2
     assert choose(people, Choice.parse(face), 640) == chosen
     assert [len(person.frames) for person in people] == [12, 12]
+
+
+def test_a_dataset_is_of_the_chosen_face(pair: Scene, tmp_path: Path) -> None:
+    video, dataset = pair.write(tmp_path / "pair.mp4"), tmp_path / "dataset"
+    config, folder = PrepareConfig(size_px=64, features=()), dataset / "clips" / "pair"
+    found_px, made = [], []
+    for face in ("leftmost", "rightmost", "rightmost"):
+        prepare([video], dataset, config, face=Choice.parse(face), workers=1)
+        assert load_manifest(dataset).face == face
+        with np.load(folder / "track.npz") as track:
+            found_px.append(float(track["centre_px"][:, 0].mean()))
+        made.append((folder / "frames.npy").stat().st_ino)
+    assert found_px[0] < pair.images[0].shape[1] / 2 < found_px[1]
+    assert made[0] != made[1] == made[2], "made anew for another face, and for no other reason"
+
+
+def test_a_report_is_of_the_chosen_face(pair: Scene, tmp_path: Path) -> None:
+    height, width = pair.images[0].shape[:2]
+    video, tone = tmp_path / "pair.mkv", write_tone(tmp_path / "a.wav", 1)
+    with VideoWriter(
+        video, width=width, height=height, fps=FPS, time_base=Fraction(1, FPS), audio=tone
+    ) as writer:
+        for number, image in enumerate(pair.images):
+            writer.write(image, number)
+    for face in ("largest", "leftmost"):
+        whom, folder = Choice.parse(face), tmp_path / face
+        report = evaluate(debug_avatar(), [video], folder, rows=("real",), face=whom)
+        assert report["settings"]["face"] == face
+        measured = report["rows"]["real"]
+        assert measured["found"]["mean"] == 1
+        assert measured["ld_frame"]["mean"] < 1e-3, "the same face is found on the output"
+
+
+def test_a_picture_goes_by_its_content(tmp_path: Path) -> None:
+    same, moved, other = (tmp_path / f"{name}.png" for name in ("a", "b", "c"))
+    for path, content in ((same, b"one"), (moved, b"one"), (other, b"two")):
+        path.write_bytes(content)
+    keys = [Choice.parse(path).key for path in (same, moved, other)]
+    assert keys[0] == keys[1] != keys[2]
+    assert [Choice.parse(face).key for face in ("center", 2)] == ["center", "2"]
+    other.unlink()
+    with pytest.raises(FaceError, match="cannot be read"):
+        _ = Choice(picture=other).key
 
 
 def test_the_one_in_the_middle_is_chosen(people: list[Person]) -> None:

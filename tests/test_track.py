@@ -26,6 +26,7 @@ from difftalker.face.detect import FaceTrack
 from difftalker.face.landmarks import BROWS, CHIN, CONTOUR, JAW, LOWER, NOSE, UPPER
 from difftalker.hashing import sha256_of
 from difftalker.media.audio import probe_audio
+from difftalker.media.timeline import Fit
 from difftalker.media.video import VideoWriter, probe_video, read_frames
 from difftalker.models.networks import build
 from difftalker.pipeline import Avatar, Located
@@ -420,6 +421,22 @@ def test_a_shift_moves_motion_and_not_the_head() -> None:
     np.testing.assert_allclose(half[[7, 8]], 0.05, atol=1e-5)
 
 
+def test_no_edit_reaches_across_a_cut() -> None:
+    """Two shots of quite other mouths: every edit of both is the edit of each by itself."""
+    rng = np.random.default_rng(0)
+    points = still(40) + rng.normal(0, 0.01, (40, 68, 2)).astype(np.float32)
+    points[17:, list(LOWER), 1] += 0.1
+    found, cuts = np.ones(40, np.bool_), np.array([17])
+    for text in ("smooth=0.2", "shift=0.1", "shift=-0.1", "mouth=2"):
+        edit = Edit.parse(text)
+        whole = edit.apply(points, times(40), found, cuts)
+        shots = [slice(0, 17), slice(17, 40)]
+        alone = [edit.apply(points[one], times(40)[one], found[one]) for one in shots]
+        np.testing.assert_allclose(whole, np.concatenate(alone), atol=1e-6, err_msg=text)
+    blurred = Edit.parse("smooth=0.2").apply(points, times(40), found)
+    assert np.abs(blurred - whole)[16].max() > 0.01, "without the cut they would mix"
+
+
 def test_an_edit_fades_within_its_span_and_touches_nothing_else() -> None:
     edit = Edit(kind="mouth", amount=2, start_s=1.0, stop_s=2.0, soft_s=0.2)
     at = np.array([0, 0.99, 1.0, 1.1, 1.2, 1.5, 1.8, 1.9, 2.0, 3.0])
@@ -491,6 +508,59 @@ def test_a_track_paints_what_a_dubbing_without_it_paints(
     differ = (pictures(plain) != pictures(edited)).any((1, 2, 3))
     assert not differ[:7].any()
     assert differ[7:].any()
+
+
+@pytest.mark.parametrize(
+    ("fit", "source"),
+    [
+        ("pad", [*range(FRAMES), *[FRAMES - 1] * 6]),
+        ("loop", [*range(FRAMES), *range(6)]),
+        ("pingpong", [*range(FRAMES), *range(FRAMES - 2, FRAMES - 8, -1)]),
+    ],
+)
+def test_a_track_goes_with_the_frames_that_the_sound_asks_for(
+    fit: Fit, source: list[int], avatar: Avatar, made: LandmarkTrack, footage: Path, folder: Path
+) -> None:
+    long = write_sound(folder / "long.wav", tone(16_000, (FRAMES + 6) / FPS), 16_000)
+    once, fitted = folder / "once.mkv", folder / f"{fit}.mkv"
+    wide = made.edited([Edit(kind="mouth", amount=3)])
+    avatar.dub(footage, long, landmarks=wide).save(once, lossless=True)
+    job = avatar.dub(footage, long, landmarks=wide)
+    result = job.save(fitted, lossless=True, fit=fit, keep_journal=True)
+    np.testing.assert_array_equal(result.landmarks_crop, wide.points_crop[source])
+    np.testing.assert_array_equal(pictures(fitted)[:FRAMES], pictures(once))
+    plain = pictures(footage)[source]
+    driven = np.array(source) != FACELESS
+    assert ((pictures(fitted) != plain).any((1, 2, 3)) == driven).all()
+    assert result.frames_driven == driven.sum()
+
+    whole, journal = fitted.read_bytes(), folder / f".{fit}.mkv.dubbing"
+    chunks = {path.name for path in journal.glob("faces-*")}
+    late = Edit(kind="mouth", amount=0, start_s=(FRAMES + 3.5) / FPS, soft_s=0)
+    edited = avatar.dub(footage, long, landmarks=wide, edits=[late])
+    edited.save(fitted, lossless=True, fit=fit, keep_journal=True)
+    kept = {path.name for path in journal.glob("faces-*")}
+    assert len(chunks) == len(kept) == 2
+    assert len(kept - chunks) == 1, "the last chunk alone is painted anew"
+    job.save(fitted, lossless=True, fit=fit)
+    assert fitted.read_bytes() == whole
+
+
+def test_an_edit_is_at_times_of_the_output(
+    avatar: Avatar, located: Located, footage: Path, folder: Path
+) -> None:
+    long = write_sound(folder / "long.wav", tone(16_000, 2 * FRAMES / FPS), 16_000)
+    wide = Edit(kind="mouth", amount=9, start_s=FRAMES / FPS, soft_s=0)
+    results = [
+        avatar.dub(footage, long, located=located, edits=edits).save(path, fit="loop")
+        for path, edits in ((folder / "plain.mp4", ()), (folder / "edited.mp4", (wide,)))
+    ]
+    moved = (results[0].landmarks_crop != results[1].landmarks_crop).any((1, 2))
+    assert not moved[:FRAMES].any()
+    assert moved[FRAMES:].any()
+    far = avatar.dub(footage, long, located=located, edits=[Edit(kind="mouth", amount=10)] * 9)
+    with pytest.raises(TrackError, match="far outside"):
+        far.save(folder / "far.mp4", fit="loop")
 
 
 def test_a_track_of_other_footage_is_refused(
@@ -574,6 +644,19 @@ def test_wrong_use_is_one_line_and_leaves_nothing(
         (1, ["dub", *common, "-o", tmp_path / "t.mkv", "--landmarks", bad]),
         (2, ["dub", *common, "-o", tmp_path / "t.mkv", "--landmarks", bad, "--landmarks-out", bad]),
         (2, ["dub", *common, "-o", tmp_path / "t.mkv", "--edit", "mouth=much"]),
+        (
+            2,
+            [
+                "dub",
+                *common,
+                "-o",
+                tmp_path / "t.mkv",
+                "--fit",
+                "pad",
+                "--landmarks-out",
+                tmp_path / "t.npz",
+            ],
+        ),
     ):
         assert cli.main([*map(str, words)]) == code, words
         told = capsys.readouterr()

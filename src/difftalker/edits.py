@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,9 @@ REST_PERCENT = 10
 
 Points = NDArray[np.float32]
 """(frames, 68, 2), crop units."""
+Cuts = NDArray[np.int64]
+"""The frames that begin a new shot, rising."""
+NO_CUTS: Cuts = np.zeros(0, np.int64)
 
 _INNER_PAIRS = ((61, 67), (62, 66), (63, 65))
 # Outer points go with the inner ones nearest, those beside the corners half as far.
@@ -120,24 +124,28 @@ class Edit:
         return (inside * inside * (3 - 2 * inside)).astype(np.float32)
 
     def apply(
-        self, points: Points, times_s: NDArray[np.float64], found: NDArray[np.bool_]
+        self,
+        points: Points,
+        times_s: NDArray[np.float64],
+        found: NDArray[np.bool_],
+        cuts: Cuts = NO_CUTS,
     ) -> Points:
         """The points with this edit; ``found`` (frames,) tells where a face was seen."""
-        changed = self._everywhere(points, times_s, found)
+        changed = self._everywhere(points, times_s, found, cuts)
         weight = self.weights(times_s)[:, None, None]
         # Where the weight is zero this adds a zero: those points stay as they are, bit for bit.
         return (points + weight * (changed - points)).astype(np.float32)
 
     def _everywhere(
-        self, points: Points, times_s: NDArray[np.float64], found: NDArray[np.bool_]
+        self, points: Points, times_s: NDArray[np.float64], found: NDArray[np.bool_], cuts: Cuts
     ) -> Points:
         if self.kind == "mouth":
             return open_mouth(points, self.amount)
         if self.kind == "jaw":
             return drop_jaw(points, self.amount)
         if self.kind == "smooth":
-            return smooth_motion(points, times_s, found, self.amount)
-        return shift_time(points, times_s, self.amount)
+            return smooth_motion(points, times_s, found, self.amount, cuts)
+        return shift_time(points, times_s, self.amount, cuts)
 
 
 def apply_edits(
@@ -145,10 +153,11 @@ def apply_edits(
     times_s: NDArray[np.float64],
     found: NDArray[np.bool_],
     edits: Iterable[Edit],
+    cuts: Cuts = NO_CUTS,
 ) -> Points:
     """The points (frames, 68, 2) with one edit after the other."""
     for edit in edits:
-        points = edit.apply(points, times_s, found)
+        points = edit.apply(points, times_s, found, cuts)
     return points
 
 
@@ -189,29 +198,40 @@ def drop_jaw(points: Points, gain: float) -> Points:
 
 
 def smooth_motion(
-    points: Points, times_s: NDArray[np.float64], found: NDArray[np.bool_], sigma_s: float
+    points: Points,
+    times_s: NDArray[np.float64],
+    found: NDArray[np.bool_],
+    sigma_s: float,
+    cuts: Cuts = NO_CUTS,
 ) -> Points:
     """The lower face's motion against the head through a Gaussian without lag.
 
-    Each run of neighbouring frames with a face is smoothed by itself.
+    Each run of neighbouring frames with a face is smoothed by itself, and so is each shot.
     """
     head = _head(points)
     motion = points[:, LOWER] - head
     motion[~found] = np.nan
-    track = FaceTrack(times_s=times_s, points_px=motion)
+    track = FaceTrack(times_s=times_s, points_px=motion, cuts=cuts)
     smoothed = track.smoothed(sigma_s * frame_rate(times_s)).points_px + head
     out = points.copy()
     out[:, LOWER] = np.where(found[:, None, None], smoothed, points[:, LOWER])
     return out
 
 
-def shift_time(points: Points, times_s: NDArray[np.float64], delay_s: float) -> Points:
-    """The lower face's motion against the head ``delay_s`` later; its ends are held."""
+def shift_time(
+    points: Points, times_s: NDArray[np.float64], delay_s: float, cuts: Cuts = NO_CUTS
+) -> Points:
+    """The lower face's motion against the head ``delay_s`` later; the ends of shots are held."""
     head = _head(points)
     motion = (points[:, LOWER] - head).reshape(len(points), -1)
-    moved = [np.interp(times_s - delay_s, times_s, column) for column in motion.T]
+    moved = np.empty_like(motion)
+    for start, stop in pairwise(sorted({0, *cuts.tolist(), len(points)})):
+        shot = slice(start, stop)
+        wanted = times_s[shot] - delay_s
+        for column, values in enumerate(motion[shot].T):
+            moved[shot, column] = np.interp(wanted, times_s[shot], values)
     out = points.copy()
-    out[:, LOWER] = np.stack(moved, 1).reshape(len(points), len(LOWER), 2) + head
+    out[:, LOWER] = moved.reshape(len(points), len(LOWER), 2) + head
     return out
 
 

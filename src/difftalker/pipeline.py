@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,8 +28,9 @@ from difftalker import avatar as avatar_files
 from difftalker.config import DEFAULT_CRF, CompletionConfig, ModelConfig, SamplingConfig
 from difftalker.diffusion.region import box_mask
 from difftalker.diffusion.sampling import sample
+from difftalker.edits import Edit, apply_edits
 from difftalker.errors import AvatarError, MediaError, TrackError, UsageError
-from difftalker.face.crop import Framing, frame_face
+from difftalker.face.crop import CropTrack, Framing, frame_face
 from difftalker.face.detect import FaceTrack, track
 from difftalker.face.draw import landmark_maps
 from difftalker.face.landmarks import LOWER, UPPER
@@ -52,7 +53,7 @@ from difftalker.models.trial import restore
 from difftalker.painting import CHUNK_FRAMES, Painter, Scene
 from difftalker.speech.encoder import SpeechEncoder, load_encoder
 from difftalker.speech.windows import WindowStream
-from difftalker.track import LandmarkTrack
+from difftalker.track import LandmarkTrack, check_points
 
 HEAR_FRAMES = 256
 """Frames completed at once."""
@@ -95,17 +96,31 @@ class Located:
         return replace(self, framing=frame_face(self.track, config.size_px, config.mask))
 
     def shown(self, timeline: Timeline, config: ModelConfig) -> Located:
-        """The same for the frames of a timeline."""
+        """The same for the frames of a timeline, crop and mask steadied over those."""
+        return self if timeline.is_footage else self.played(timeline).framed(config)
+
+    def played(self, timeline: Timeline) -> Located:
+        """The same for the frames of a timeline: each is framed as in the footage."""
         if timeline.is_footage:
             return self
+        source, framing = timeline.source, self.framing
         track = replace(
             self.track,
             times_s=timeline.times_s,
-            points_px=self.track.points_px[timeline.source],
+            points_px=self.track.points_px[source],
             cuts=timeline.cuts(self.track.cuts),
-            why=self.track.why[timeline.source],
+            why=self.track.why[source],
         )
-        return replace(self, track=track).framed(config)
+        crop = CropTrack(
+            centre_px=framing.crop.centre_px[source], side_px=framing.crop.side_px[source]
+        )
+        framing = Framing(
+            crop=crop,
+            points_crop=framing.points_crop[source],
+            found=framing.found[source],
+            boxes=framing.boxes[source],
+        )
+        return replace(self, track=track, framing=framing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,13 +346,17 @@ class Avatar:
         face: str | int | Path = "largest",
         located: Located | None = None,
         landmarks: NDArray[np.float32] | LandmarkTrack | None = None,
+        edits: Sequence[Edit] = (),
     ) -> Dub:
         """Prepare a dubbing of ``video`` with the sound of ``audio``; ``save`` carries it out.
 
         ``face`` says whom, where there are several people: ``largest``, ``leftmost``,
         ``rightmost``, ``center``, a number (``face.people.Choice.number``), or a picture's file.
         ``located`` and ``landmarks`` (frames, 68, 2; crop units) are used where given; a track of
-        landmarks says where the face is, too. Crop and mask of ``located`` become the avatar's.
+        landmarks says where the face is, too. They are of the footage's frames, and go with these
+        where the footage is fitted to the sound. Crop and mask of ``located`` become the avatar's.
+        ``edits`` change the landmarks, given or completed, one after the other, at times of the
+        output.
 
         Raises:
             UsageError: there is no such sampler or face, the number of steps is not positive, or
@@ -347,7 +366,7 @@ class Avatar:
         whom = Choice.parse(face)
         chosen = self.sampling(sampler=sampler, steps=steps)
         located = located.framed(self.config) if located else None
-        if landmarks is not None and self.hears:
+        if (landmarks is not None or edits) and self.hears:
             raise UsageError(
                 f"landmarks for the avatar {self.name}, which paints from speech alone",
                 wanted="an avatar whose guidance is landmarks",
@@ -355,7 +374,7 @@ class Avatar:
         if isinstance(landmarks, LandmarkTrack):
             located = located_by(landmarks, Path(video), self.config.size_px)
             landmarks = landmarks.points_crop
-        return Dub(self, Path(video), Path(audio), chosen, seed, whom, located, landmarks)
+        return Dub(self, Path(video), Path(audio), chosen, seed, whom, located, landmarks, edits)
 
     def sampling(self, *, sampler: str | None = None, steps: int | None = None) -> SamplingConfig:
         """The avatar's way of sampling, with what is given in its place.
@@ -510,10 +529,11 @@ class Dub:
         face: Choice,
         located: Located | None,
         landmarks: NDArray[np.float32] | None,
+        edits: Sequence[Edit],
     ) -> None:
         self.avatar, self.video, self.audio = avatar, video, audio
         self.sampling, self.seed, self.face = sampling, seed, face
-        self._located, self._landmarks = located, landmarks
+        self._located, self._landmarks, self._edits = located, landmarks, edits
 
     def save(
         self,
@@ -539,12 +559,9 @@ class Dub:
             MediaError: input or output cannot be read or written, or another run writes the
                 output; an earlier output stays as it was.
             FaceError: the footage shows no face, or none of whom ``face`` meant.
+            TrackError: an edit drives points out of all bounds.
         """
         began, output = time.monotonic(), Path(output)
-        if self._landmarks is not None and fit != "trim":
-            raise UsageError(
-                f"landmarks together with fit {fit!r}", wanted="'trim': they are of the footage"
-            )
         journal = Journal(output, keep=keep_journal)
         info = probe_video(self.video)
         info.warn()
@@ -566,8 +583,13 @@ class Dub:
         with journal:
             footage = self._locate(journal, progress)
             timeline = self._timeline(footage, fit)
-            located = footage.shown(timeline, self.avatar.config)
-            points = self._points(located, journal, progress)
+            if self._landmarks is None:
+                located = footage.shown(timeline, self.avatar.config)
+                points = self._points(located, journal, progress)
+            else:  # they lie within the crops of the footage as it is
+                located = footage.played(timeline)
+                points = _given(self._landmarks, len(footage))[timeline.source]
+            points = self._edited(located, points)
             with writer:
                 scene = self._scene(located, points)
                 painter = Painter(self.avatar, self.sampling, self.seed, scene, journal)
@@ -607,18 +629,20 @@ class Dub:
     def _points(
         self, located: Located, journal: Journal, progress: Progress
     ) -> NDArray[np.float32]:
-        """The completed points, as given, as kept, or completed now."""
-        if self._landmarks is not None:
-            wanted = (len(located), 68, 2)
-            if self._landmarks.shape != wanted:
-                raise UsageError(f"landmarks of shape {self._landmarks.shape}", wanted=f"{wanted}")
-            return self._landmarks.astype(np.float32)
+        """The completed points, as kept, or completed now."""
         seen = located.track.times_s, located.framing.points_crop
         key = key_of(self.avatar.fingerprint, file_hash(self.audio), *seen)
         if kept := journal.get("landmarks", key):
             return unpack(kept)["points_crop"].astype(np.float32)
         points = self.avatar.complete(located, self.audio, progress)
         journal.put("landmarks", key, pack({"points_crop": points}))
+        return points
+
+    def _edited(self, located: Located, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The points with the edits, by the times of the output."""
+        track = located.track
+        points = apply_edits(points, track.times_s, track.usable, self._edits, track.cuts)
+        check_points(points)
         return points
 
     def _scene(self, located: Located, points: NDArray[np.float32]) -> Scene:
@@ -629,6 +653,13 @@ class Dub:
             strength=located.strength,
             windows=self.avatar.windows(located, self.audio) if self.avatar.hears else None,
         )
+
+
+def _given(points_crop: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
+    """Landmarks that somebody else made for as many frames of footage."""
+    if points_crop.shape != (frames, 68, 2):
+        raise UsageError(f"landmarks of shape {points_crop.shape}", wanted=f"{(frames, 68, 2)}")
+    return points_crop.astype(np.float32)
 
 
 def load(name_or_folder: str | Path, *, device: str = "cpu") -> Avatar:

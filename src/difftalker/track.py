@@ -123,7 +123,8 @@ class LandmarkTrack:
         Raises:
             TrackError: an edit drives points out of all bounds.
         """
-        points = apply_edits(self.points_crop, self.times_s, self.found, edits)
+        cuts = np.flatnonzero(self.cut)
+        points = apply_edits(self.points_crop, self.times_s, self.found, edits, cuts)
         return replace(self, points_crop=points)
 
     def save(self, path: str | Path) -> None:
@@ -208,7 +209,6 @@ def _check_values(track: LandmarkTrack) -> None:
     refusals = (
         ("times_s", np.diff(track.times_s, prepend=-1.0) <= 0, "does not rise from zero on"),
         ("times_s", track.times_s < 0, "does not rise from zero on"),
-        ("points_crop", abs(track.points_crop) > _MAX_CROP_UNITS, "lies far outside of the crop"),
         ("side_px", track.side_px < 1, "is below one pixel"),
         ("side_px", track.side_px > 4 * max(track.frame_px), "is far beyond the frame"),
         ("centre_px", outside, "puts the crop outside of the frame"),
@@ -218,6 +218,18 @@ def _check_values(track: LandmarkTrack) -> None:
     for name, bad, what in refusals:
         if bad.any():
             _refuse_frame(name, bad, what)
+    check_points(track.points_crop)
+
+
+def check_points(points_crop: NDArray[np.float32]) -> None:
+    """Refuse points (frames, 68, 2) that no face can have.
+
+    Raises:
+        TrackError: a point lies far outside of the crop.
+    """
+    far = abs(points_crop) > _MAX_CROP_UNITS
+    if far.any():
+        _refuse_frame("points_crop", far, "lies far outside of the crop")
 
 
 def _refuse_frame(name: str, bad: NDArray[np.bool_], what: str) -> NoReturn:

@@ -78,9 +78,10 @@ def dub(
     results.check_outputs(
         output, lossless=lossless, landmarks=landmarks_out, report=report, inputs=inputs
     )
-    if fit != "trim" and (landmarks or edit or landmarks_out):
+    if fit != "trim" and landmarks_out:
         raise UsageError(
-            f"landmarks together with --fit {fit}", wanted="--fit trim: they are of the footage"
+            f"--landmarks-out together with --fit {fit}",
+            wanted="--fit trim: a file of landmarks is of the footage as it is",
         )
     if landmarks and face != "largest":
         raise UsageError(
@@ -93,10 +94,6 @@ def dub(
     speaker = load(avatar, device=pick_device(options.device))
     speaker.sampling(sampler=sampler, steps=steps)  # refused here rather than after the landmarks
     with Bars() as bars:
-        if edits:
-            track = (track or speaker.landmarks(video, audio, face=face, progress=bars)).edited(
-                edits
-            )
         job = speaker.dub(
             video,
             audio,
@@ -105,6 +102,7 @@ def dub(
             seed=options.seed,
             face=face,
             landmarks=track,
+            edits=edits,
         )
         result = job.save(
             output,

@@ -13,6 +13,7 @@ def evaluate(
     /,
     *footage: Path,
     report: Path,
+    face: str = "largest",
     clips: Annotated[tuple[str, ...], List] = (),
     rows: str | None = None,
     ablation: Annotated[tuple[str, ...], List] = (),
@@ -32,6 +33,8 @@ def evaluate(
         avatar: A packaged avatar's name, or a folder made by `difftalker train`.
         footage: Video files, or folders of them.
         report: The folder for report.json, report.html (to read, one file), figures and videos.
+        face: Whose face, of several people: largest, leftmost, rightmost, center, a number
+            (counted as they come in, those who come together from left to right), or a picture.
         clips: Only this one of the videos, by its name without suffix; FILE.json:KEY for a list
             of names in a JSON file. May be given several times.
         rows: What to measure, separated by commas: real, copied, own_audio, other_audio, silence;
@@ -55,9 +58,11 @@ def evaluate(
     from difftalker.evaluation import report as reports
     from difftalker.evaluation.judges import JudgeOptions, open_judges
     from difftalker.evaluation.rows import named_paths
+    from difftalker.face.people import Choice
     from difftalker.machine import pick_device, use_threads
     from difftalker.pipeline import load
 
+    whom = Choice.parse(face)
     videos = find_footage(footage, clips)
     use_threads(options.threads)
     device = pick_device(options.device)
@@ -79,6 +84,7 @@ def evaluate(
             ablations=others,
             predictions=programs,
             judges=judges,
+            face=whom,
             sampler=sampler,
             steps=steps,
             seed=options.seed,

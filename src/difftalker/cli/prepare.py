@@ -15,6 +15,7 @@ def prepare(
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     size: Annotated[int, Parameter(validator=validators.Number(gte=64, lte=1024))] = 256,
     features: str = "whisper",
+    face: str = "largest",
     clips: Annotated[tuple[str, ...], List] = (),
     workers: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
     guards: Guards = GUARDS,
@@ -32,6 +33,8 @@ def prepare(
         features: Speech features, separated by commas: whisper (over short windows), characters,
             mel, deepspeech (a model file that DIFFTALKER_DEEPSPEECH names), or whisper-padded
             (over Whisper's own windows of 30 s).
+        face: Whose face, of several people: largest, leftmost, rightmost, center, a number
+            (counted as they come in, those who come together from left to right), or a picture.
         clips: Only this one of the videos, by its name without suffix; FILE.json:KEY for a list
             of names in a JSON file. May be given several times.
         workers: Files worked on at once; 0 for one a core.
@@ -41,13 +44,17 @@ def prepare(
     from difftalker.data.footage import find_footage
     from difftalker.data.prepare import PrepareConfig
     from difftalker.data.prepare import prepare as make_dataset
+    from difftalker.face.people import Choice
     from difftalker.speech.encoder import features_called
 
     kinds = tuple(map(features_called, features.split(",")))
     config = PrepareConfig(size_px=size, features=kinds)
+    whom = Choice.parse(face)
     videos = find_footage(video, clips)
     with Bars("clip") as bars:
-        manifest = make_dataset(videos, output, config, workers=workers, progress=bars.clip)
+        manifest = make_dataset(
+            videos, output, config, face=whom, workers=workers, progress=bars.clip
+        )
     frames = sum(clip.frames for clip in manifest.clips)
     record = {
         "output": output,
@@ -55,6 +62,7 @@ def prepare(
         "frames": frames,
         "size": size,
         "features": config.features,
+        "face": face,
         "rejected": manifest.rejected,
         "seed": options.seed,
     }

@@ -23,6 +23,7 @@ def train(
     start: str = "",
     stage: Annotated[tuple[str, ...], List] = (),
     settings: Annotated[tuple[str, ...], Parameter(name="--set"), List] = (),
+    face: str = "largest",
     clips: Annotated[tuple[str, ...], List] = (),
     run: Path | None = None,
     name: str = "",
@@ -47,6 +48,8 @@ def train(
             given several times; the avatar is written once all are finished.
         settings: KEY=VALUE, one setting of the preset, such as training.prior.steps=200. May be
             given several times.
+        face: Whose face, of several people: largest, leftmost, rightmost, center, a number
+            (counted as they come in, those who come together from left to right), or a picture.
         clips: Only this one of the videos, by its name without suffix; FILE.json:KEY for a list
             of names in a JSON file. May be given several times.
         run: Where checkpoints, logs and sample sheets go; by default OUTPUT-run.
@@ -68,6 +71,7 @@ def train(
             start=start,
             settings=dict(map(_setting, settings)),
             stages=stage,
+            face=face,
             clips=clips,
             run=run,
             name=name,

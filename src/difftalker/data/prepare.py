@@ -1,7 +1,7 @@
 """`difftalker prepare`: footage to a dataset on disk.
 
     DATASET/manifest.json             what is in it, with hashes, and what was left out and why
-    DATASET/clips/NAME/clip.json      source, hash, rate, number of frames
+    DATASET/clips/NAME/clip.json      source, hash, rate, number of frames, whose face
                       /frames.npy     (frames, size, size, 3) uint8 RGB crops
                       /track.npz      points_crop, boxes, centre_px, side_px, times_s, found, cuts
                       /FEATURES.npy   (T, dim) float16 speech features at 50 Hz, one file a kind
@@ -28,6 +28,7 @@ import numpy as np
 from difftalker.errors import DiffTalkerError, FaceError, MediaError, UsageError
 from difftalker.face.crop import CropTrack, Framing, cut, frame_face, frame_rate
 from difftalker.face.detect import FaceTrack, track
+from difftalker.face.people import Choice
 from difftalker.hashing import sha256_of
 from difftalker.media.audio import stream_audio
 from difftalker.media.limits import Limits, current, limited
@@ -74,6 +75,8 @@ class Manifest:
     clips: list[Clip]
     rejected: list[dict[str, str]]
     """Footage that could not be used: ``source`` and ``reason``."""
+    face: str = Choice().key
+    """Whose face was cut out, as ``Choice.key`` tells it."""
 
 
 def prepare(
@@ -81,18 +84,22 @@ def prepare(
     dataset: Path,
     config: PrepareConfig | None = None,
     *,
+    face: Choice | None = None,
     workers: int = 0,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
 ) -> Manifest:
     """Cut all footage into ``dataset``; clips that are there and unchanged are kept.
 
+    ``face`` says whom to cut out, where there are several people; by default the largest.
     ``workers`` 0 means one a core. ``progress`` is called with (done, total, what happened).
 
     Raises:
         UsageError: two files share a name, or none is given.
         MediaError: no footage could be used.
+        FaceError: the picture of ``face`` cannot be read.
     """
-    config = config or PrepareConfig()
+    config, face = config or PrepareConfig(), face or Choice()
+    whom = face.key
     names = _names(videos)
     (dataset / "clips").mkdir(parents=True, exist_ok=True)
     clips: dict[str, Clip] = {}
@@ -100,7 +107,7 @@ def prepare(
     pool = ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"))
     try:
         jobs = {
-            pool.submit(_prepare_within, current(), video, name, dataset, config): video
+            pool.submit(_prepare_within, current(), video, name, dataset, config, face): video
             for name, video in names.items()
         }
         for done, job in enumerate(as_completed(jobs), 1):
@@ -118,6 +125,7 @@ def prepare(
         config=config,
         clips=[clips[name] for name in names if name in clips],
         rejected=[{"source": k, "reason": v} for k, v in sorted(rejected.items())],
+        face=whom,
     )
     if not manifest.clips:
         reason = manifest.rejected[0]["reason"]
@@ -149,6 +157,7 @@ def load_manifest(dataset: Path) -> Manifest:
         ),
         clips=[Clip(**clip) for clip in raw["clips"]],
         rejected=raw["rejected"],
+        face=raw.get("face", Choice().key),
     )
 
 
@@ -168,55 +177,61 @@ def _names(videos: Sequence[Path]) -> dict[str, Path]:
 
 
 def _prepare_within(
-    limits: Limits, video: Path, name: str, dataset: Path, config: PrepareConfig
+    limits: Limits, video: Path, name: str, dataset: Path, config: PrepareConfig, face: Choice
 ) -> Clip:
     """Cut one file under the limits that hold for the command; runs in a worker process."""
     with limited(limits):
-        return _prepare_clip(video, name, dataset, config)
+        return _prepare_clip(video, name, dataset, config, face)
 
 
-def _prepare_clip(video: Path, name: str, dataset: Path, config: PrepareConfig) -> Clip:
+def _prepare_clip(
+    video: Path, name: str, dataset: Path, config: PrepareConfig, face: Choice
+) -> Clip:
     """Cut one file, or return it as it was cut before."""
     if not video.is_file():
         raise MediaError(f"{video} is missing", wanted="a video file")
     folder, digest = dataset / "clips" / name, sha256_of(video)
-    known = _known_clip(folder, digest, config)
+    known = _known_clip(folder, digest, config, face.key)
     if known:
-        return _with_features(known, video, folder, config)
+        return _with_features(known, video, folder, config, face.key)
     building = folder.with_name(f".{name}.part")
     for old in (building, folder):
         shutil.rmtree(old, ignore_errors=True)
     building.mkdir()
-    facts = _build(video, building, config)
+    facts = _build(video, building, config, face)
     files = {path.name: sha256_of(path) for path in sorted(building.iterdir())}
     clip = Clip(name=name, source=video.name, sha256=digest, files=files, **facts)
-    _write_json(building / "clip.json", {"size_px": config.size_px, "clip": asdict(clip)})
+    _write_json(building / "clip.json", _record(clip, config, face.key))
     os.replace(building, folder)
     return clip
 
 
-def _known_clip(folder: Path, digest: str, config: PrepareConfig) -> Clip | None:
+def _record(clip: Clip, config: PrepareConfig, whom: str) -> dict[str, Any]:
+    return {"size_px": config.size_px, "face": whom, "clip": asdict(clip)}
+
+
+def _known_clip(folder: Path, digest: str, config: PrepareConfig, whom: str) -> Clip | None:
     record = folder / "clip.json"
     if not record.is_file():
         return None
     raw = json.loads(record.read_text())
-    same = raw.get("size_px") == config.size_px and raw["clip"]["sha256"] == digest
-    return Clip(**raw["clip"]) if same else None
+    found = raw.get("size_px"), raw.get("face", Choice().key), raw["clip"]["sha256"]
+    return Clip(**raw["clip"]) if found == (config.size_px, whom, digest) else None
 
 
-def _with_features(clip: Clip, video: Path, folder: Path, config: PrepareConfig) -> Clip:
+def _with_features(clip: Clip, video: Path, folder: Path, config: PrepareConfig, whom: str) -> Clip:
     """A clip cut before, with the features that it lacks."""
     missing = [kind for kind in config.features if f"{kind}.npy" not in clip.files]
     if not missing:
         return clip
     added = {f"{k}.npy": _save_features(video, k, folder) for k in missing}
     clip = replace(clip, files={**clip.files, **added})
-    _write_json(folder / "clip.json", {"size_px": config.size_px, "clip": asdict(clip)})
+    _write_json(folder / "clip.json", _record(clip, config, whom))
     return clip
 
 
-def _build(video: Path, folder: Path, config: PrepareConfig) -> dict[str, Any]:
-    face = track(read_frames(video), source=video.name)
+def _build(video: Path, folder: Path, config: PrepareConfig, whom: Choice) -> dict[str, Any]:
+    face = track(read_frames(video), source=video.name, face=whom)
     framing = frame_face(face, config.size_px)
     _check_usable(face, framing.crop, video)
     _write_frames(video, folder / "frames.npy", framing.crop, config.size_px)

@@ -33,6 +33,7 @@ from difftalker.evaluation.page import write_page
 from difftalker.evaluation.rows import ROWS, Maker, Studio, makers
 from difftalker.evaluation.scoring import Figures, Footage, Score, reason, score
 from difftalker.evaluation.table import failures, table
+from difftalker.face.people import Choice
 from difftalker.hashing import sha256_of
 from difftalker.pipeline import Avatar, DubResult, Progress, locate
 
@@ -56,6 +57,7 @@ def evaluate(
     ablations: Mapping[str, Avatar] | None = None,
     predictions: Mapping[str, Path] | None = None,
     judges: Sequence[Judge] = (),
+    face: Choice | None = None,
     sampler: str | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -66,8 +68,9 @@ def evaluate(
     The other audio of a clip is that of the next one. ``ablations`` are other avatars that dub the
     same clips with their own sound, ``predictions`` folders of videos that other programs made of
     them (CLIP.mp4); each is a row of its name, measured in the avatar's crops. ``judges`` add their
-    measures to every row (``judges.open_judges``). ``sampler`` and ``steps`` hold for all avatars;
-    where they are not given each has its own.
+    measures to every row (``judges.open_judges``). ``face`` says whose face is dubbed and
+    measured, where there are several people; by default the largest. ``sampler`` and ``steps``
+    hold for all avatars; where they are not given each has its own.
 
     A clip or row that fails is reported with the reason. A step of ``progress`` is finding one
     clip's face, or one row of it. Apart from ``speed``, ``memory`` and ``machine``, the same seed
@@ -93,7 +96,7 @@ def evaluate(
         studio = studios.pop("")
         chosen = makers(studio, rows, studios, predictions or {})
         _make_folder(report_dir / "videos")
-        run = _Run(studio, chosen, judges, progress)
+        run = _Run(studio, chosen, judges, face or Choice(), progress)
         run.measure(named)
         report = run.report(studios, predictions or {})
         text = json.dumps(report, indent=1, allow_nan=False) + "\n"
@@ -129,9 +132,11 @@ class _Run:
         studio: Studio,
         rows: Mapping[str, Maker],
         judges: Sequence[Judge],
+        face: Choice,
         progress: Progress,
     ) -> None:
         self.studio, self.rows, self.judges, self.progress = studio, rows, judges, progress
+        self.face, self.whom = face, face.key
         self.records: dict[str, dict[str, Any]] = {}
         self.figures: dict[str, dict[str, Figures]] = {row: {} for row in rows}
         self.dubs: list[tuple[DubResult, float]] = []
@@ -162,7 +167,7 @@ class _Run:
         record = self.records[name] = {"name": name, "source": path.name}
         size_px, began = self.studio.avatar.config.size_px, time.monotonic()
         try:
-            located = locate(path, size_px)
+            located = locate(path, size_px, face=self.face)
             seconds = time.monotonic() - began
             record |= {"sha256": sha256_of(path), "frames": len(located), "rows": {}}
         except Exception as error:
@@ -170,7 +175,9 @@ class _Run:
             self.done += len(self.rows)
             return None
         record["frames_with_face"] = int(located.track.found.sum())
-        return Footage(path=path, size_px=size_px, located=located, locate_seconds=seconds)
+        return Footage(
+            path=path, size_px=size_px, located=located, locate_seconds=seconds, face=self.face
+        )
 
     def _measure_clip(self, name: str, clip: Footage, other: Footage | None) -> None:
         outputs, openings = {}, {}
@@ -218,7 +225,7 @@ class _Run:
         return {
             "version": VERSION,
             "avatar": _avatar_facts(studio),
-            "settings": {**asdict(studio.sampling), "seed": studio.seed},
+            "settings": {**asdict(studio.sampling), "seed": studio.seed, "face": self.whom},
             "ablations": {name: _avatar_facts(one) for name, one in ablations.items()},
             "programs": {name: {"folder": one.resolve().name} for name, one in predictions.items()},
             "judges": {

@@ -65,7 +65,9 @@ SCHEMA: dict[str, Any] = {
         {
             "version": {"type": "integer", "const": 2},
             "avatar": _AVATAR,
-            "settings": _object({"sampler": _TEXT, "steps": _COUNT, "seed": _COUNT}),
+            "settings": _object(
+                {"sampler": _TEXT, "steps": _COUNT, "seed": _COUNT}, {"face": _TEXT}
+            ),
             "ablations": _named(_AVATAR),
             "programs": _named(_object({"folder": _TEXT})),
             "judges": _named(

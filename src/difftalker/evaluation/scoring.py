@@ -16,6 +16,7 @@ from difftalker.evaluation import metrics
 from difftalker.face.crop import cut
 from difftalker.face.detect import FaceTrack, track
 from difftalker.face.landmarks import CONTOUR, LOWER, MOUTH, POINTS
+from difftalker.face.people import Choice
 from difftalker.media.audio import SAMPLE_RATE_HZ, read_audio
 from difftalker.media.video import read_frames
 from difftalker.pipeline import DubResult, Located
@@ -70,6 +71,8 @@ class Footage:
     """Side of the crops in which pictures are compared, and of the mask boxes."""
     located: Located
     locate_seconds: float
+    face: Choice | None = None
+    """Whose face it is, where there are several people; by default the largest."""
     _crops: dict[Path, Crops] = field(default_factory=dict, repr=False, compare=False)
 
     def crops(self, video: Path | None = None) -> Crops:
@@ -124,7 +127,7 @@ def score(clip: Footage, output: Output, judges: Sequence[Judge] = ()) -> Score:
     Raises:
         MediaError: the video has not as many frames as the footage, or its sound cannot be read.
     """
-    made = _track_again(output.video, clip.located)
+    made = _track_again(output.video, clip)
     level_db = metrics.sound_level_db(
         read_audio(output.audio), made.times_s, rate_hz=SAMPLE_RATE_HZ
     )
@@ -155,11 +158,11 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _track_again(video: Path, located: Located) -> FaceTrack:
-    """The landmarks found on an output; all missing where no frame shows a face."""
-    times = located.track.times_s
+def _track_again(video: Path, clip: Footage) -> FaceTrack:
+    """The landmarks found on an output; all missing where no frame shows the face."""
+    times = clip.located.track.times_s
     try:
-        made = track(read_frames(video), source=video)
+        made = track(read_frames(video), source=video, face=clip.face)
     except FaceError:
         missing = np.full((len(times), POINTS, 2), np.nan, np.float32)
         return FaceTrack(times_s=times, points_px=missing)

@@ -22,6 +22,7 @@ from difftalker.errors import FaceError, UsageError
 from difftalker.face.landmarks import BROWS, EYES, JAW, NOSE, NOSE_BASE
 from difftalker.face.looks import LOOK_SIZE, lower_face
 from difftalker.face.looks import look as look_of
+from difftalker.hashing import sha256_of
 
 Place = Literal["largest", "leftmost", "rightmost", "center"]
 
@@ -84,6 +85,20 @@ class Choice:
             f"--face {text}",
             wanted=f"{', '.join(get_args(Place))}, a number from 1 on, or a picture of the person",
         )
+
+    @property
+    def key(self) -> str:
+        """What tells it from others, wherever it is made: a picture goes by its content.
+
+        Raises:
+            FaceError: the picture cannot be read.
+        """
+        if self.picture is None:
+            return self.place if self.number is None else str(self.number)
+        try:
+            return f"picture {sha256_of(self.picture)}"
+        except OSError as error:
+            raise FaceError(f"{self.picture} cannot be read: {error.strerror}") from error
 
 
 class Sighting:

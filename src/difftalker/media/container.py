@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, TypeAlias, TypeVar
 
 import av
@@ -44,22 +45,26 @@ _READING = {
     "enable_drefs": "0",  # QuickTime's references to other files
     "max_streams": "100",
 }
+_PACKET_BYTES, _SYNC_BYTE = 188, 0x47
+_BELIEVED_PACKETS = 32
 
 
 @contextmanager
-def open_media(path: MediaPath) -> Iterator[InputContainer]:
-    """Open a media file for reading.
+def open_media(
+    path: MediaPath, reading: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[InputContainer]:
+    """Open a media file for reading; ``reading`` are options of FFmpeg's reader.
 
     Raises MediaError where the file is missing, empty, unreadable or no media file.
     """
-    container = _open(Path(path))
+    container = _open(Path(path), {**_READING, **reading})
     try:
         yield container
     finally:
         container.close()
 
 
-def _open(path: Path) -> InputContainer:
+def _open(path: Path, options: dict[str, str]) -> InputContainer:
     if not path.exists():
         raise MediaError(f"no such file: {path}", fix="check the path")
     if not path.is_file():
@@ -69,9 +74,13 @@ def _open(path: Path) -> InputContainer:
     try:
         # An absolute path cannot be mistaken for a protocol ("a:b.mp4").
         container = av.open(
-            str(path.resolve()), mode="r", container_options=_READING, metadata_errors="replace"
+            str(path.resolve()),
+            mode="r",
+            format="mpegts" if _is_short_stream(path) else None,
+            container_options=options,
+            metadata_errors="replace",
         )
-    except av.error.PermissionError as error:
+    except (av.error.PermissionError, PermissionError) as error:
         raise MediaError(f"{path} may not be read", fix="check its permissions") from error
     except (av.FFmpegError, ValueError) as error:
         raise not_media(path) from error
@@ -79,6 +88,14 @@ def _open(path: Path) -> InputContainer:
         container.close()
         raise not_media(path)
     return container
+
+
+def _is_short_stream(path: Path) -> bool:
+    """Whether this is a transport stream of so few packets that FFmpeg does not believe it."""
+    size = path.stat().st_size
+    if size % _PACKET_BYTES or size > _BELIEVED_PACKETS * _PACKET_BYTES:
+        return False
+    return set(path.read_bytes()[::_PACKET_BYTES]) == {_SYNC_BYTE}
 
 
 def check_output(path: MediaPath, suffixes: tuple[str, ...]) -> Path:

@@ -28,11 +28,11 @@ from difftalker.media.container import (
     audio_track,
     decode_video,
     duration_s,
-    open_media,
     video_track,
 )
 from difftalker.media.decoder import Facts, Task
 from difftalker.media.limits import Limits, check_duration, check_frames, check_pixels
+from difftalker.media.quicktime import Edit, open_pictures
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ _SCALING = (
 
 def describe(path: Path, limits: Limits) -> Iterator[tuple[Facts, None]]:
     """What the file says of its main video track, after its first frame was decoded."""
-    with open_media(path) as container:
-        for frame in _decoded(path, container, limits):
+    with open_pictures(path) as (container, edit):
+        for frame in _decoded(path, container, limits, edit):
             yield _facts(path, container, frame, limits), None
             return
     raise _no_frames(path)
@@ -67,9 +67,9 @@ def describe(path: Path, limits: Limits) -> Iterator[tuple[Facts, None]]:
 
 def frames(path: Path, limits: Limits) -> Iterator[tuple[Facts, Image]]:
     """Every frame in order of display, with ``pts`` and ``time_s``."""
-    with open_media(path) as container:
+    with open_pictures(path) as (container, edit):
         clock: _Clock | None = None
-        for decoded in _decoded(path, container, limits):
+        for decoded in _decoded(path, container, limits, edit):
             if clock is None:
                 orientation = _orientation(decoded)
                 facts = _facts(path, container, decoded, limits)
@@ -85,7 +85,7 @@ def frames(path: Path, limits: Limits) -> Iterator[tuple[Facts, Image]]:
 def entered(path: Path, limits: Limits, pts: list[int]) -> Iterator[tuple[Facts, Image]]:
     """The frames with these ``pts``, by a seek; none where that does not lead to them exactly."""
     images: dict[int, Image] = {}
-    with open_media(path) as container:
+    with open_pictures(path) as (container, edit):
         track = video_track(container)
         if track is None or _lacks_times(container):
             return
@@ -97,7 +97,7 @@ def entered(path: Path, limits: Limits, pts: list[int]) -> Iterator[tuple[Facts,
             container.seek(pts[0], stream=track, backward=True)
         except av.FFmpegError:
             return
-        for n, decoded in enumerate(_decoded(path, container, limits)):
+        for n, decoded in enumerate(_decoded(path, container, limits, edit)):
             if decoded.pts is None or decoded.is_corrupt or (n == 0 and decoded.pts > pts[0]):
                 return
             if decoded.pts in wanted:
@@ -114,8 +114,8 @@ def first_picture_s(path: Path, limits: Limits) -> Fraction | None:
     Decoded, not read from the headers: a recording cut out of a broadcast starts with packets
     that no decoder can use.
     """
-    with suppress(MediaError), open_media(path) as container:
-        for frame in _decoded(path, container, limits):
+    with suppress(MediaError), open_pictures(path) as (container, edit):
+        for frame in _decoded(path, container, limits, edit):
             if frame.pts is not None and frame.time_base is not None:
                 return frame.pts * frame.time_base
     return None
@@ -139,7 +139,10 @@ class _Orientation(NamedTuple):
         return np.ascontiguousarray(image)
 
 
-def _decoded(path: Path, container: InputContainer, limits: Limits) -> Iterator[VideoFrame]:
+def _decoded(
+    path: Path, container: InputContainer, limits: Limits, edit: Edit | None
+) -> Iterator[VideoFrame]:
+    """The frames of the main video track that are shown."""
     track = video_track(container)
     if track is not None:
         _check_size(path, track.codec_context.width, track.codec_context.height, limits)
@@ -147,7 +150,8 @@ def _decoded(path: Path, container: InputContainer, limits: Limits) -> Iterator[
         track.codec_context.options = {"max_pixels": str(_padded_pixels(limits))}
     for frame in decode_video(path, container):
         _check_size(path, frame.width, frame.height, limits)
-        yield frame
+        if edit is None or edit.shows(frame):
+            yield frame
 
 
 def _padded_pixels(limits: Limits) -> int:

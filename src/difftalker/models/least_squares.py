@@ -149,7 +149,8 @@ def _turned(points: Tensor, frames: int) -> Tensor:
     A head that turns in the picture takes the mouth along, be there such footage or not.
     """
     turning = torch.stack([-points[:, 1], points[:, 0]], 1)
-    return torch.stack([turning, points]) * (TURNS * frames**0.5)
+    rows: Tensor = torch.stack([turning, points]) * (TURNS * float(frames) ** 0.5)
+    return rows
 
 
 _ABOVE = [LOWER.index(point) for point in ABOVE_GAP]

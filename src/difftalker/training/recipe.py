@@ -15,6 +15,7 @@ from difftalker.config import STAGES, Config
 from difftalker.data.footage import find_footage
 from difftalker.data.prepare import Manifest, PrepareConfig, load_manifest, prepare
 from difftalker.errors import AvatarError, UsageError
+from difftalker.face.people import Choice
 from difftalker.machine import pick_device
 from difftalker.speech.encoder import features_called, load_encoder
 from difftalker.training.run import Run, TrainOptions, save_avatar
@@ -53,6 +54,7 @@ def train(
     start: str = "",
     settings: Mapping[str, str] | None = None,
     stages: Sequence[str] = STAGES,
+    face: str | int | Path = "largest",
     clips: Sequence[str] = (),
     run: str | Path | None = None,
     name: str = "",
@@ -67,16 +69,22 @@ def train(
 
     ``consent`` says who agreed to what; only some ``stages`` can be trained without. ``features``
     replace the preset's speech features (:data:`difftalker.config.FEATURE_OPTIONS`), ``settings``
+<<<<<<< HEAD
     single values of it (``{"training.prior.steps": "200"}``). ``start`` names an avatar whose
     networks the stages begin from: its model is taken in the place of the preset's, and stages that
     are not chosen stay as they are in it. ``clips`` picks some of the footage
     (:func:`difftalker.data.footage.find_footage`). All intermediate work goes to the folder
+=======
+    single values of it (``{"training.prior.steps": "200"}``). ``face`` says whom to learn, where
+    there are several people (:class:`difftalker.face.people.Choice`), ``clips`` picks some of the
+    footage (:func:`difftalker.data.footage.find_footage`). All intermediate work goes to the folder
+>>>>>>> main
     ``run``, by default ``OUTPUT-run``; a call that was stopped goes on from there. The avatar is
     written to ``output`` once every stage is finished; its card repeats ``name``, ``source``
     (corpus and licence) and ``command``.
 
     Raises:
-        UsageError: a setting is unknown or wrong, or consent is missing.
+        UsageError: a setting or face is unknown or wrong, or consent is missing.
         AvatarError: ``output`` holds something that is no avatar.
         MediaError: no footage can be used.
         TrainingError: a loss is not finite, or the run was begun with other settings.
@@ -95,7 +103,8 @@ def train(
     _check_avatar_folder(output)
     device = pick_device(device)
     folder = Path(run) if run else output.with_name(f"{output.name}-run")
-    dataset = _dataset([Path(path) for path in footage], clips, folder, chosen, progress)
+    paths, whom = [Path(path) for path in footage], Choice.parse(face)
+    dataset = _dataset(paths, clips, whom, folder, chosen, progress)
     manifest = load_manifest(dataset)
     options = TrainOptions(
         dataset=dataset,
@@ -169,6 +178,7 @@ def _is_avatar(path: Path) -> bool:
 def _dataset(
     footage: Sequence[Path],
     clips: Sequence[str],
+    face: Choice,
     run: Path,
     config: Config,
     progress: PrepareProgress,
@@ -177,10 +187,15 @@ def _dataset(
     if len(footage) == 1 and (footage[0] / "manifest.json").is_file():
         if clips:
             raise UsageError("a prepared dataset is used whole", fix="leave --clips out")
+        if face != Choice():
+            raise UsageError(
+                "the faces of a prepared dataset are cut out already",
+                fix="leave --face out, or give it to `difftalker prepare`",
+            )
         return footage[0]
     model = config.model
     wanted = PrepareConfig(size_px=model.size_px, features=(model.completion.features,))
-    prepare(find_footage(footage, clips), run / "data", wanted, progress=progress)
+    prepare(find_footage(footage, clips), run / "data", wanted, face=face, progress=progress)
     return run / "data"
 
 
