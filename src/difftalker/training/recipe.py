@@ -69,16 +69,11 @@ def train(
 
     ``consent`` says who agreed to what; only some ``stages`` can be trained without. ``features``
     replace the preset's speech features (:data:`difftalker.config.FEATURE_OPTIONS`), ``settings``
-<<<<<<< HEAD
     single values of it (``{"training.prior.steps": "200"}``). ``start`` names an avatar whose
     networks the stages begin from: its model is taken in the place of the preset's, and stages that
-    are not chosen stay as they are in it. ``clips`` picks some of the footage
+    are not chosen stay as they are in it. ``face`` says whom to learn, where there are several
+    people (:class:`difftalker.face.people.Choice`), ``clips`` picks some of the footage
     (:func:`difftalker.data.footage.find_footage`). All intermediate work goes to the folder
-=======
-    single values of it (``{"training.prior.steps": "200"}``). ``face`` says whom to learn, where
-    there are several people (:class:`difftalker.face.people.Choice`), ``clips`` picks some of the
-    footage (:func:`difftalker.data.footage.find_footage`). All intermediate work goes to the folder
->>>>>>> main
     ``run``, by default ``OUTPUT-run``; a call that was stopped goes on from there. The avatar is
     written to ``output`` once every stage is finished; its card repeats ``name``, ``source``
     (corpus and licence) and ``command``.
