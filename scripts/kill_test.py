@@ -3,11 +3,11 @@
     python scripts/kill_test.py [--kills 50] [--seconds 30] [--limit-s 3600]
 
 The packaged footage (or --footage) is played forth and back to --seconds and dubbed by
-`difftalker dub` in a process of its own. Every start of the command is killed with SIGKILL at a moment
-drawn evenly from the time that a whole run takes, and begun again, until one comes to its end
-before its moment: then its bytes are compared with those of a run left alone, and the next job begins. So
-each kill is resumed, most of them by runs that are killed in turn. Exits 1 where bytes differ, or where
-anything but the output is left at the end of a job.
+`difftalker dub` in a process of its own. Every start of the command is killed with SIGKILL at a
+moment drawn evenly from the time that a whole run takes, and begun again, until one comes to its
+end before its moment: then its bytes are compared with those of a run left alone, and the next job
+begins. So each kill is resumed, most of them by runs that are killed in turn. Exits 1 where bytes
+differ, or where anything but the output is left at the end of a job.
 """
 
 from __future__ import annotations
