@@ -136,12 +136,13 @@ def ingredients(stage: str, config: Config) -> tuple[Any, ...]:
     common = (model.base_model, training.validation_clips, training.autocast)
     speech = (model.completion.features, model.completion.feature_dim, model.completion.window)
     own: dict[str, tuple[Any, ...]] = {
-        "landmarks": (model.completion, training.span_frames),
+        "landmarks": (model.completion, training.span_frames, training.lips_weight),
         "autoencoder": (model.autoencoder, model.size_px, model.mask),
         "prior": (model.prior, training.latent_stride),
         "synthesis": (model.synthesis, *(speech if model.synthesis.guidance == "audio" else ())),
+        "decoder": (model.sampling, training.latent_stride),
     }
-    before = {"prior": "autoencoder", "synthesis": "prior"}
+    before = {"prior": "autoencoder", "synthesis": "prior", "decoder": "synthesis"}
     earlier = ingredients(before[stage], config) if stage in before else common
     return (*earlier, *own[stage], getattr(training, stage))
 

@@ -102,7 +102,11 @@ def test_each_variant_differs_from_the_reference_in_its_change_alone(tmp_path: P
         "reference": {},
         "no-am-trans": {completion + "audio_offsets": False},
         "no-landmarks": {"model.synthesis.guidance": "audio"},
-        "paper": {completion + "neighbours": 0, completion + "audio_moves_contour": False},
+        "paper": {
+            completion + "neighbours": 0,
+            completion + "audio_moves_contour": False,
+            completion + "least_squares": False,
+        },
         "mel": {completion + "features": "mel", completion + "feature_dim": 80},
         "characters": {completion + "features": "characters", completion + "feature_dim": 29},
         "mouth-mask": {"model.mask": "mouth"},
@@ -120,11 +124,11 @@ def test_a_stage_is_shared_where_nothing_that_it_depends_on_differs(tmp_path: Pa
     }
     assert shares == {
         "reference": list(STAGES),
-        "no-am-trans": ["autoencoder", "prior", "synthesis"],
+        "no-am-trans": ["autoencoder", "prior", "synthesis", "decoder"],
         "no-landmarks": ["landmarks", "autoencoder", "prior"],
-        "paper": ["autoencoder", "prior", "synthesis"],
+        "paper": ["autoencoder", "prior", "synthesis", "decoder"],
         "mel": list(STAGES),  # what the preset `debug` hears
-        "characters": ["autoencoder", "prior", "synthesis"],
+        "characters": ["autoencoder", "prior", "synthesis", "decoder"],
         "mouth-mask": ["landmarks"],
         "tuned-prior": ["landmarks", "autoencoder", "prior"],
     }
@@ -312,7 +316,7 @@ def test_a_second_call_trains_nothing(
     told = json.loads(capsys.readouterr().out)
     assert told["variant"] == "tuned-prior"
     assert told["synthesis"]["psnr_lower"] > 0
-    assert [told[stage]["steps"] for stage in STAGES] == [6] * 4
+    assert [told[stage]["steps"] for stage in STAGES] == [6] * 5
 
 
 def test_a_variant_that_fails_does_not_stop_the_others(

@@ -198,6 +198,7 @@ class StageConfig:
     """One stage of training."""
 
     steps: int
+    """0 leaves the stage's network as it begins: a decoder as the autoencoder has it."""
     batch: int
     learning_rate: float
     warmup_steps: int = 100
@@ -213,9 +214,9 @@ class StageConfig:
     log_every: int = 10
 
     def __post_init__(self) -> None:
+        _check(self.steps >= 0, "steps", self.steps, "0 (as it begins) or more")
         _positive(
             self,
-            "steps",
             "batch",
             "learning_rate",
             "validate_every",
@@ -330,20 +331,20 @@ def half() -> Config:
         ),
         training=TrainingConfig(
             landmarks=StageConfig(
-                steps=800,
+                steps=500,
                 batch=4,
                 learning_rate=5e-4,
                 warmup_steps=50,
                 ema=0.99,
                 autocast=False,
-                validate_every=400,
+                validate_every=250,
             ),
             autoencoder=StageConfig(
                 steps=1500, batch=8, learning_rate=8e-4, ema=0.99, validate_every=500
             ),
             prior=diffusion,
             synthesis=diffusion,
-            decoder=StageConfig(steps=400, batch=8, learning_rate=2e-4, ema=0.99),
+            decoder=StageConfig(steps=0, batch=8, learning_rate=2e-4),
             latent_stride=3,
         ),
     )

@@ -78,7 +78,8 @@ class Run:
             torch.set_num_threads(self.options.threads)
         numbers = {}
         for stage in STAGES:
-            if stage in self.options.stages and not self._ready_made(stage):
+            steps: int = getattr(self.config.training, stage).steps
+            if steps and stage in self.options.stages and not self._ready_made(stage):
                 numbers[stage] = self.trainer(stage).run()
         return numbers
 
@@ -137,6 +138,8 @@ class Run:
     def _finished(self, stage: str) -> Any:
         if self._start and self._ready_made(stage):
             return self._brought(stage)
+        if stage == "decoder" and not self.config.training.decoder.steps:
+            return self._scaled_autoencoder()
         trainer = self.trainer(stage)
         if trainer.step < trainer.config.steps:
             raise TrainingError(
