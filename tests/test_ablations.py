@@ -106,6 +106,7 @@ def test_each_variant_differs_from_the_reference_in_its_change_alone(tmp_path: P
             completion + "neighbours": 0,
             completion + "audio_moves_contour": False,
             completion + "least_squares": False,
+            "training.lips_weight": 0.0,
         },
         "mel": {completion + "features": "mel", completion + "feature_dim": 80},
         "characters": {completion + "features": "characters", completion + "feature_dim": 29},
@@ -146,7 +147,7 @@ def test_wrong_options_are_refused(kind: Any, wrong: dict[str, str], message: st
         kind(**wrong)
 
 
-def test_an_avatar_of_before_has_the_options_at_default() -> None:
+def test_the_packaged_avatar_has_the_options_at_default() -> None:
     model = avatar_files.read("grid-s1").config
     assert (model.mask, model.synthesis.guidance) == ("jaw", "landmarks")
     assert not model.synthesis.tune_prior

@@ -34,6 +34,8 @@ class ClipData:
                 # Datasets made before cuts were kept do not know of any.
                 cuts = arrays["cuts"] if "cuts" in arrays else np.zeros(0, np.int64)
                 boxes: NDArray[np.int32] = arrays["boxes"]
+                self.side_px: float = float(np.median(arrays["side_px"]))
+                """Side of the crop in the footage, pixels."""
         except (OSError, KeyError, ValueError, BadZipFile) as error:
             raise MediaError(
                 f"the clip {folder} of the dataset cannot be read: {error}",

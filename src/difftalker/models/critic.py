@@ -23,17 +23,17 @@ class Critic(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        before = 3
-        for i, width in enumerate(WIDTHS):
-            norm = nn.InstanceNorm2d(width) if i else nn.Identity()
+        before = 6
+        # No norms: they would take away how much detail there is, which is what is to be judged.
+        for width in WIDTHS:
             conv = nn.Conv2d(before, width, 4, stride=2, padding=1)
-            layers.append(nn.Sequential(conv, norm, nn.LeakyReLU(0.2)))
+            layers.append(nn.Sequential(conv, nn.LeakyReLU(0.2)))
             before = width
         self.layers = nn.ModuleList([*layers, nn.Conv2d(before, 1, 4, padding=1)])
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
         """See the class."""
-        features = [pictures]
+        features = [torch.cat([pictures, 4 * fine(pictures)], 1)]
         for layer in self.layers:
             features.append(layer(features[-1]))
         return features[1:]
@@ -43,6 +43,12 @@ class Critic(nn.Module):
         held = {name: tensor.detach() for name, tensor in self.named_parameters()}
         judged: list[Tensor] = functional_call(self, held, (pictures,))
         return judged
+
+
+def fine(pictures: Tensor, size: int = 5) -> Tensor:
+    """Pictures (B, 3, H, W) less their mean over squares of ``size`` pixels."""
+    blurred = nnf.avg_pool2d(pictures, size, 1, size // 2, count_include_pad=False)
+    return pictures - blurred
 
 
 def critic_loss(real: Sequence[Tensor], made: Sequence[Tensor]) -> Tensor:

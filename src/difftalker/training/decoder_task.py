@@ -21,11 +21,13 @@ from difftalker.data.latents import Progress, encode_frames, identity, keep
 from difftalker.diffusion.region import box_mask
 from difftalker.face.draw import contact_sheet
 from difftalker.models.autoencoder import Autoencoder, to_images, to_pixels
-from difftalker.models.critic import Critic, critic_loss, feature_loss, maker_loss
+from difftalker.models.critic import Critic, critic_loss, feature_loss, fine, maker_loss
 from difftalker.training.tasks import SynthesisTask, gradient_error, psnr
 
 MARGIN_PX = 16
 """How far around the hidden region pictures are compared: the join is learned with it."""
+DETAIL_WEIGHT = 4.0
+"""Of how much fine detail there is in each place, beside what it is: a mean has too little."""
 FEATURE_WEIGHT = 4.0
 """Of the distance of the critic's features."""
 CRITIC_SHARE = 0.5
@@ -90,10 +92,10 @@ class DecoderTask:
         true = to_pixels(batch["images"])
         made = self._autoencoder.decode(batch["latents"]).float()
         near = _near(box_mask(batch["boxes"], true.shape[-1]))
-        # Beyond the margin nothing is learned: those pixels are not shown.
+        distance = _distance(made, true)
+        # In dubbing nothing else is shown.
         shown = torch.where(near > 0, made, true)
-        share = near.mean().clamp(min=1e-3)
-        distance = ((shown - true).abs().mean() + gradient_error(shown, true)) / share
+        distance = distance + _distance(shown, true) / near.mean().clamp(min=1e-3)
         patches, real = (_cut(x, batch["corners"]) for x in (made, true))
         judged_real = self._critic(real)
         judged = self._critic.frozen(patches)
@@ -175,7 +177,20 @@ def _cut(pixels: Tensor, corners: Tensor) -> Tensor:
     )
 
 
+def _distance(made: Tensor, true: Tensor) -> Tensor:
+    error = (made - true).abs().mean() + gradient_error(made, true)
+    return error + DETAIL_WEIGHT * _detail_error(made, true)
+
+
+def _detail_error(made: Tensor, true: Tensor) -> Tensor:
+    """L1 of the mean size of fine detail in squares of 8 pixels, at three scales."""
+    total = made.new_zeros(())
+    for size in (3, 5, 9):
+        a, b = (nnf.avg_pool2d(fine(x, size).abs(), 8, 4) for x in (made, true))
+        total = total + (a - b).abs().mean()
+    return total
+
+
 def _detail(pixels: Tensor, mask: Tensor) -> Tensor:
-    """Mean energy within the mask of what a Gaussian-like blur takes away."""
-    blurred = nnf.avg_pool2d(pixels, 5, stride=1, padding=2, count_include_pad=False)
-    return ((pixels - blurred).square().mean(1, keepdim=True) * mask).sum() / mask.sum()
+    """Mean energy of fine detail within the mask."""
+    return (fine(pixels).square().mean(1, keepdim=True) * mask).sum() / mask.sum()

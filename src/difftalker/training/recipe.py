@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from difftalker import avatar
 from difftalker import config as configs
 from difftalker.config import STAGES, Config
+from difftalker.data.checks import findings
 from difftalker.data.footage import find_footage
 from difftalker.data.prepare import Manifest, PrepareConfig, load_manifest, prepare
 from difftalker.errors import AvatarError, UsageError
@@ -20,6 +22,8 @@ from difftalker.machine import pick_device
 from difftalker.speech.encoder import features_called, load_encoder
 from difftalker.training.run import Run, TrainOptions, save_avatar
 from difftalker.training.trainer import Log
+
+logger = logging.getLogger(__name__)
 
 PrepareProgress = Callable[[int, int, str], None]
 """Called with (clips done, clips in all, what happened)."""
@@ -111,6 +115,8 @@ def train(
         threads=threads,
     )
     work = Run(chosen, options)
+    for line in findings(work.data.train, chosen.model.completion.features):
+        logger.warning("%s", line)
     validation = work.train()
     unfinished = work.unfinished()
     complete = bool(consent) and not unfinished

@@ -1,0 +1,150 @@
+"""Is this footage good to learn a speaker from? Looked at before hours are spent on it.
+
+Nothing here refuses: each finding is one line with what was found, what was wanted and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from difftalker.data.dataset import ClipData
+from difftalker.face.landmarks import mouth_opening
+from difftalker.face.looks import look
+from difftalker.speech.windows import windows
+
+Floats = NDArray[np.float64]
+
+WANTED_S = 120.0
+SMALL = 0.5
+"""Width of the footage's crop, over that of the avatar's, below which detail is missing."""
+SOFT = 3.0
+"""Detail of a face below which it counts as out of focus, grey levels; GRID's faces have 6 to 8."""
+OTHER_PERSON = 0.55
+"""Distance between looks beyond which two faces are hardly one person's."""
+ENOUGH_FOR_SYNC_S = 20.0
+LAG_FRAMES = 12
+TOLERATED_FRAMES = 2
+CLEARER = 0.05
+"""By how much more of the mouth's opening speech must explain at another offset, to be believed."""
+
+
+def findings(clips: Sequence[ClipData], features: str) -> list[str]:
+    """What is wrong with footage, worst first in time to notice; empty where nothing is.
+
+    ``features`` are those that the clips were prepared with.
+    """
+    checks = (_length(clips), _size(clips), _focus(clips), _people(clips), _sync(clips, features))
+    return [line for lines in checks for line in lines]
+
+
+def _length(clips: Sequence[ClipData]) -> Iterator[str]:
+    seconds = _seconds(clips)
+    if seconds < WANTED_S:
+        yield (
+            f"the footage shows the face for {seconds:.0f} seconds; wanted two minutes or more;"
+            " add clips, or expect mouths that are less exact"
+        )
+
+
+def _seconds(clips: Sequence[ClipData]) -> float:
+    return sum(float(c.found.sum() * np.median(np.diff(c.times_s))) for c in clips)
+
+
+def _size(clips: Sequence[ClipData]) -> Iterator[str]:
+    side, size = float(np.median([c.side_px for c in clips])), clips[0].frames.shape[1]
+    if side < SMALL * size:
+        yield (
+            f"the face and its surroundings are {side:.0f} pixels wide; wanted {SMALL * size:.0f}"
+            " or more; use footage of a higher resolution, or expect soft faces"
+        )
+
+
+def _focus(clips: Sequence[ClipData]) -> Iterator[str]:
+    detail = float(np.median([_detail(c) for c in clips]))
+    if detail < SOFT:
+        yield (
+            f"the faces have {detail:.1f} grey levels of detail; wanted {SOFT:.0f} or more; use"
+            " footage in focus, less compressed, not enlarged"
+        )
+
+
+def _detail(clip: ClipData) -> float:
+    """Spread of what a blur of the mouth's region takes away, in one frame."""
+    frame = int(np.flatnonzero(clip.found)[clip.found.sum() // 2])
+    top, bottom, left, right = clip.boxes[frame]
+    grey = cv2.cvtColor(np.asarray(clip.frames[frame]), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return float((grey - cv2.GaussianBlur(grey, (0, 0), 3))[top:bottom, left:right].std())
+
+
+def _people(clips: Sequence[ClipData]) -> Iterator[str]:
+    looks = np.stack([_look(clip) for clip in clips])
+    apart = np.linalg.norm(looks[:, None] - looks[None], axis=-1)
+    most = looks[int(np.median(apart, axis=1).argmin())]
+    others = np.flatnonzero(np.linalg.norm(looks - most, axis=1) > OTHER_PERSON)
+    if len(others):
+        names = ", ".join(clips[i].name for i in others[:3]) + (" ..." if len(others) > 3 else "")
+        yield (
+            f"{len(others)} of {len(clips)} clips ({names}) seem to show somebody else; wanted one"
+            " speaker; leave them out, or choose with --face"
+        )
+
+
+def _look(clip: ClipData) -> NDArray[np.float32]:
+    frame = int(np.flatnonzero(clip.found)[clip.found.sum() // 2])
+    picture = np.asarray(clip.frames[frame])
+    return look(picture, clip.points_crop[frame] * picture.shape[1])
+
+
+def _sync(clips: Sequence[ClipData], features: str) -> Iterator[str]:
+    """At which offset does speech explain the mouth best? Ridge regression, judged by halves."""
+    if _seconds(clips) < ENOUGH_FOR_SYNC_S:
+        return
+    period = float(np.median(np.concatenate([np.diff(c.times_s) for c in clips])))
+    offsets = np.arange(-LAG_FRAMES, LAG_FRAMES + 1)
+    explained = np.array([_explained(clips, features, k * period) for k in offsets])
+    best = int(explained.argmax())
+    beside = explained[abs(offsets) <= TOLERATED_FRAMES].max()
+    if explained[best] < CLEARER:
+        yield (
+            "the sound does not tell when the mouth opens; wanted the voice of the person seen;"
+            " look whether sound and picture belong together"
+        )
+    elif abs(offsets[best]) > TOLERATED_FRAMES and explained[best] > beside + CLEARER:
+        late = "after" if offsets[best] > 0 else "before"
+        yield (
+            f"the sound comes {abs(offsets[best]) * period:.2f} seconds {late} the lips; wanted"
+            f" {TOLERATED_FRAMES} frames or less; shift it before training"
+        )
+
+
+def _explained(clips: Sequence[ClipData], features: str, later_s: float) -> float:
+    """Share of the mouth's opening that speech ``later_s`` later tells of, in unseen halves."""
+    halves: list[list[tuple[Floats, Floats]]] = [[], []]
+    for i, clip in enumerate(clips):
+        speech, opening = _heard_and_seen(clip, features, later_s)
+        middle = len(opening) // 2
+        halves[i % 2].append((speech[:middle], opening[:middle]))
+        halves[1 - i % 2].append((speech[middle:], opening[middle:]))
+    first, second = ([np.concatenate(part) for part in zip(*h, strict=True)] for h in halves)
+    return float(np.mean([_told(*first, *second), _told(*second, *first)]))
+
+
+def _told(x: Floats, y: Floats, unseen: Floats, wanted: Floats) -> float:
+    """Share of the variance of ``wanted`` that ridge regression of y (N,) on x (N, C) foretells."""
+    middle, mean = x.mean(0), y.mean()
+    inside = (x - middle).T @ (x - middle)
+    penalty = np.eye(len(inside)) * (0.1 * np.trace(inside) / len(inside) + 1e-9)
+    weights = np.linalg.solve(inside + penalty, (x - middle).T @ (y - mean))
+    left = wanted - mean - (unseen - middle) @ weights
+    return 1 - float(left.var()) / max(float(wanted.var()), 1e-12)
+
+
+def _heard_and_seen(clip: ClipData, features: str, later_s: float) -> tuple[Floats, Floats]:
+    """Speech (n, C) and the mouth's opening (n,) less its mean, where there is a face."""
+    speech = windows(clip.features(features), clip.times_s + later_s, size=1)[clip.found, 0]
+    opening = mouth_opening(clip.points_crop[clip.found]).astype(np.float64)
+    return speech.astype(np.float64), opening - opening.mean()
