@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -323,6 +324,107 @@ def test_a_full_disk_is_said_and_the_same_call_goes_on(
     painted.clear()
     job.save(tmp_path / "out.mp4")
     assert len(painted) == CHUNKS - kept
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MiB, in memory; only the superuser may mount it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    try:
+        how = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+        subprocess.run(how, check=True, capture_output=True, timeout=30)
+    except (OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"no small disk can be mounted: {error}")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True, timeout=30)
+
+
+def leave_free(disk: Path, room: int) -> None:
+    """Fill a disk but for so many bytes."""
+    filler = disk / "filler"
+    filler.unlink(missing_ok=True)
+    there = os.statvfs(disk)
+    filler.write_bytes(bytes(max(0, there.f_bavail * there.f_frsize - room)))
+
+
+def test_a_disk_that_is_really_full(
+    tmp_path: Path,
+    small_disk: Path,
+    clip: tuple[Path, Path],
+    avatar: Avatar,
+    painted: list[int],
+) -> None:
+    """More and more room: the journal's pieces stop it, then the video, then nothing does."""
+    job = avatar.dub(*clip, located=located(clip[0], still_track(FRAMES)))
+    job.save(tmp_path / "out.mkv", lossless=True)
+    output, told, room = small_disk / "out.mkv", list[str](), 0
+    output.write_bytes(b"earlier")
+    painted.clear()
+    while output.read_bytes() == b"earlier":
+        leave_free(small_disk, room)
+        try:
+            job.save(output, lossless=True)
+        except MediaError as error:
+            told.append(str(error))
+            assert not list(small_disk.glob(".*.dubbing/*.mkv")), "half a video"
+        room += 130_000
+    assert output.read_bytes() == (tmp_path / "out.mkv").read_bytes()
+    assert {path.name for path in small_disk.iterdir()} == {"out.mkv", "filler"}
+    of_the_journal = [one for one in told if ".out.mkv.dubbing: No space left" in one]
+    of_the_video = [one for one in told if "/out.mkv: No space left" in one]
+    assert of_the_journal
+    assert of_the_video
+    assert len(told) == len(of_the_journal) + len(of_the_video)
+    assert CHUNKS <= len(painted) <= CHUNKS + len(of_the_journal), "what is kept is not done again"
+
+
+def test_the_last_pages_of_a_video_have_no_room(
+    tmp_path: Path, small_disk: Path, clip: tuple[Path, Path], avatar: Avatar
+) -> None:
+    """The end of an MP4 file is written after all frames, its index then moved to the front."""
+    job = avatar.dub(*clip, located=located(clip[0], still_track(FRAMES)))
+    page = os.sysconf("SC_PAGE_SIZE")
+    output = small_disk / "out.mp4"
+    job.save(output, keep_journal=True)
+    whole = output.read_bytes()
+    output.write_bytes(b"earlier")
+    for missing in (8, 2, 1):
+        leave_free(small_disk, (-(-len(whole) // page) - missing) * page)
+        with pytest.raises(MediaError, match=r"could not write .*/out\.mp4: No space left"):
+            job.save(output)
+        assert output.read_bytes() == b"earlier"
+    leave_free(small_disk, len(whole) + 4 * page)
+    job.save(output)
+    assert output.read_bytes() == whole
+    assert {path.name for path in small_disk.iterdir()} == {"out.mp4", "filler"}
+
+
+def test_a_rename_that_fails_leaves_the_earlier_output(
+    tmp_path: Path,
+    clip: tuple[Path, Path],
+    avatar: Avatar,
+    painted: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = avatar.dub(*clip, located=located(clip[0], still_track(FRAMES)))
+    whole, output = tmp_path / "whole.mp4", tmp_path / "out.mp4"
+    job.save(whole)
+    output.write_bytes(b"earlier")
+
+    def full(path: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(MediaError, match=r"could not write .*out\.mp4: No space left"):
+            job.save(output)
+    assert output.read_bytes() == b"earlier"
+    painted.clear()
+    job.save(output)
+    assert painted == []
+    assert output.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "whole.mp4"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
