@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from difftalker import journal as journal_module
 from difftalker import pipeline
 from difftalker.errors import MediaError
+from difftalker.files import whole_file
 from difftalker.journal import Journal, file_hash, key_of, pack, unpack
 from difftalker.painting import CHUNK_FRAMES
 from difftalker.pipeline import Avatar
@@ -304,21 +305,22 @@ def test_a_full_disk_is_said_and_the_same_call_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job = avatar.dub(*clip, located=located(clip[0], still_track(FRAMES)))
-    write, room = Path.write_bytes, [4]  # landmarks, light, and two chunks
+    room = [4]  # landmarks, light, and two chunks
 
-    def fills_up(path: Path, data: bytes) -> int:
-        room[0] -= 1
-        if room[0] < 0:
-            write(path, data[: len(data) // 2])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write(path, data)
+    def fills_up(path: Path, data: bytes) -> None:
+        with whole_file(path) as file:
+            file.write(data[: len(data) // 2])
+            room[0] -= 1
+            if room[0] < 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            file.write(data[len(data) // 2 :])
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", fills_up)
+        patch.setattr(journal_module, "write_whole", fills_up)
         with pytest.raises(MediaError, match=r"No space left.*same command"):
             job.save(tmp_path / "out.mp4")
     assert [path.name for path in tmp_path.iterdir()] == [".out.mp4.dubbing"]
-    assert not list((tmp_path / ".out.mp4.dubbing").glob("*.part"))
+    assert not list((tmp_path / ".out.mp4.dubbing").glob(".*")), "half a piece"
     kept = len(list((tmp_path / ".out.mp4.dubbing").glob("faces-*")))
     assert kept == 2
     painted.clear()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from difftalker.data.dataset import ClipData, frame_index
 from difftalker.diffusion.region import box_mask
+from difftalker.files import whole_folder
 from difftalker.models.autoencoder import Autoencoder, paint_out, to_pixels
 
 
@@ -49,28 +49,25 @@ def encode_clips(
     if (folder / "identity.json").is_file():
         if json.loads((folder / "identity.json").read_text()) == identity:
             return _opened(folder, index)
-        shutil.rmtree(folder)
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+        shutil.rmtree(folder)  # before there are others: they are large
     size = clips[0].frames.shape[1] // 8
     shape = (len(index), autoencoder.latent_channels, size, size)
-    whole, painted = (
-        np.lib.format.open_memmap(part / f"{name}.npy", mode="w+", dtype=np.float16, shape=shape)
-        for name in ("whole", "painted")
-    )
     autoencoder.eval()
     kind = torch.device(device).type
-    for start in range(0, len(index), batch):
-        rows = slice(start, start + batch)
-        with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=autocast):
-            z, z_painted = encode_frames(autoencoder, clips, index[rows], device)
-        whole[rows], painted[rows] = z.cpu().numpy(), z_painted.cpu().numpy()
-        progress(min(start + batch, len(index)), len(index))
-    whole.flush()
-    painted.flush()
-    (part / "identity.json").write_text(json.dumps(identity))
-    os.replace(part, folder)
+    with whole_folder(folder) as part:
+        whole, painted = (
+            np.lib.format.open_memmap(part / f"{name}.npy", "w+", np.float16, shape)
+            for name in ("whole", "painted")
+        )
+        for start in range(0, len(index), batch):
+            rows = slice(start, start + batch)
+            with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=autocast):
+                z, z_painted = encode_frames(autoencoder, clips, index[rows], device)
+            whole[rows], painted[rows] = z.cpu().numpy(), z_painted.cpu().numpy()
+            progress(min(start + batch, len(index)), len(index))
+        whole.flush()
+        painted.flush()
+        (part / "identity.json").write_text(json.dumps(identity))
     return _opened(folder, index)
 
 
