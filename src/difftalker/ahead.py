@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
+def ahead(items: Iterator[T]) -> Generator[T]:
     """The same items, each made in a thread of its own while the one before it is in use.
 
     One is made at a time, so at most two are held. What making one raises is raised where that one
-    would come. Whoever stops early waits for the one that is being made.
+    would come. Whoever stops early closes it, and so waits for the one that is being made.
     """
     end = object()
     with ThreadPoolExecutor(1) as worker:

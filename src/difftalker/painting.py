@@ -8,7 +8,8 @@ lay     back into the footage's light, into the frame, with grain    face.blend
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -103,21 +104,26 @@ class Painter:
             seed=seed,
         )
 
-    def frames(self, shown: Iterator[Frame]) -> Iterator[tuple[Frame, Image]]:
+    def frames(self, shown: Iterator[Frame]) -> Generator[tuple[Frame, Image]]:
         """Each frame with its new picture; frames that are not driven pass untouched."""
-        strength = self._scene.strength
         # The networks paint the next chunk while this one is laid and encoded.
-        for chunk, painted in ahead(self._painted(shown)):
-            pairs = iter(painted)
-            for i, frame in chunk:
-                if strength[i] <= 0:
-                    yield frame, frame.image
-                    continue
-                if i in self._begins:
-                    self._blender.forget()
-                crop, face = next(pairs)
-                image = self._blender.lay(i, frame.image, crop, face, float(strength[i]))
-                yield frame, image
+        with closing(ahead(self._painted(shown))) as chunks:
+            for chunk, pairs in chunks:
+                yield from self._laid(chunk, iter(pairs))
+
+    def _laid(
+        self, chunk: Chunk, pairs: Iterator[tuple[Image, Image]]
+    ) -> Iterator[tuple[Frame, Image]]:
+        """The frames of a chunk with the new faces of its driven ones."""
+        for i, frame in chunk:
+            strength = float(self._scene.strength[i])
+            if strength <= 0:
+                yield frame, frame.image
+                continue
+            if i in self._begins:
+                self._blender.forget()
+            crop, face = next(pairs)
+            yield frame, self._blender.lay(i, frame.image, crop, face, strength)
 
     def _painted(self, shown: Iterator[Frame]) -> Iterator[tuple[Chunk, list[tuple[Image, Image]]]]:
         """Chunks of frames, and the driven ones' crops and new faces."""

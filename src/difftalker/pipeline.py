@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -615,10 +616,10 @@ class Dub:
             with writer:
                 scene = self._scene(located, points)
                 painter = Painter(self.avatar, self.sampling, self.seed, scene, journal)
-                painted = painter.frames(play(self.video, timeline))
-                for done, (frame, image) in enumerate(painted, 1):
-                    writer.write(image, frame.pts)
-                    progress("paint", done, len(located))
+                with closing(painter.frames(play(self.video, timeline))) as painted:
+                    for done, (frame, image) in enumerate(painted, 1):
+                        writer.write(image, frame.pts)
+                        progress("paint", done, len(located))
         return DubResult(
             output=output,
             frames=len(located),
