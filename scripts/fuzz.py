@@ -374,6 +374,9 @@ def prepared(case: Case, seeds: Path, folder: Path) -> list[str]:
     words = [str(video), str(sound), "--landmarks", str(track), "--avatar", str(avatar)]
     if chance.random() < 0.3 and case.kind in ("video", "both"):
         words += ["--keep-audio"]
+    if case.kind == "track":
+        words += ["--fit", chance.choice(("trim", "trim", "pad", "loop", "pingpong"))]
+        words += ["--edit", chance.choice(("mouth=2", "smooth=0.1@0.1-", "shift=-0.05"))]
     return words
 
 

@@ -29,9 +29,11 @@ from difftalker.data.dataset import ClipData, frame_index, load_dataset, span_in
 from difftalker.data.latents import encode_clips
 from difftalker.errors import MediaError, TrainingError, UsageError
 from difftalker.face.landmarks import LOWER, UPPER
+from difftalker.files import whole_file
 from difftalker.models.autoencoder import Autoencoder
 from difftalker.models.completion import CompletionNet
 from difftalker.pipeline import load
+from difftalker.training import run as runs
 from difftalker.training import trainer as trainers
 from difftalker.training.checkpoint import load_checkpoint, save_checkpoint
 from difftalker.training.run import Run, TrainOptions, save_avatar
@@ -269,24 +271,24 @@ def test_log_and_settings_survive_a_kill_while_they_are_written_again(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Path(shutil.copytree(finished.folder, tmp_path / "run"))
-    whole = Path.write_text
 
-    def half(path: Path, text: str, *args: Any) -> int:
-        whole(path, text[: len(text) // 2], *args)
-        raise Killed
+    def half(path: Path, content: str) -> None:
+        with whole_file(path) as file:
+            file.write(content[: len(content) // 2].encode())
+            raise Killed
 
     def resumed() -> Trainer:
         return run_at(finished.dataset, folder, ("landmarks",)).trainer("landmarks")
 
-    monkeypatch.setattr(Path, "write_text", half)
-    with pytest.raises(Killed):  # over config.json
-        resumed()
-    monkeypatch.setattr(Path, "write_text", whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_whole", half)
+        with pytest.raises(Killed):  # over config.json
+            resumed()
     run = run_at(finished.dataset, folder, ("landmarks",))
-    monkeypatch.setattr(Path, "write_text", half)
-    with pytest.raises(Killed):  # over log.jsonl
-        run.trainer("landmarks")
-    monkeypatch.setattr(Path, "write_text", whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainers, "write_whole", half)
+        with pytest.raises(Killed):  # over log.jsonl
+            run.trainer("landmarks")
     assert resumed().step == STEPS
     assert log_of(folder / "landmarks") == log_of(finished.folder / "landmarks")
 

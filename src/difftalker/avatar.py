@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from difftalker.config import ModelConfig, from_dict
 from difftalker.errors import AvatarError, UsageError
+from difftalker.files import whole_file, whole_folder
 from difftalker.hashing import sha256_of
 from difftalker.weights import load
 
@@ -109,25 +108,21 @@ def write(
     """Write an avatar; it appears by one rename, in the place of an older one."""
     from safetensors.torch import save_file
 
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for key, tensors in weights.items():
-        halves = {k: half(v) for k, v in tensors.items()}
-        save_file(halves, part / f"{key}.safetensors")
-    (part / "card.md").write_text(card)
-    hashes = {path.name: sha256_of(path) for path in sorted(part.iterdir())}
-    record = {
-        "format": FORMAT,
-        "name": name,
-        "model": asdict(config),
-        "architecture": dict(architecture),
-        "facts": dict(facts),
-        "files": hashes,
-    }
-    (part / "config.json").write_text(json.dumps(record, indent=1) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(part, folder)
+    with whole_folder(folder) as part:
+        for key, tensors in weights.items():
+            halves = {k: half(v) for k, v in tensors.items()}
+            save_file(halves, part / f"{key}.safetensors")
+        (part / "card.md").write_text(card)
+        hashes = {path.name: sha256_of(path) for path in sorted(part.iterdir())}
+        record = {
+            "format": FORMAT,
+            "name": name,
+            "model": asdict(config),
+            "architecture": dict(architecture),
+            "facts": dict(facts),
+            "files": hashes,
+        }
+        (part / "config.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 def extend_card(folder: Path, section: str) -> None:
@@ -140,11 +135,9 @@ def extend_card(folder: Path, section: str) -> None:
     card, config = folder / "card.md", folder / "config.json"
     text = f"{card.read_text().rstrip()}\n\n{section.strip()}\n"
     raw["files"]["card.md"] = hashlib.sha256(text.encode()).hexdigest()
-    parts = {card: text, config: json.dumps(raw, indent=1) + "\n"}
-    for path, content in parts.items():
-        path.with_name(f".{path.name}.part").write_text(content)
-    for path in parts:
-        os.replace(path.with_name(f".{path.name}.part"), path)
+    with whole_file(config) as whole_config, whole_file(card) as whole_card:
+        whole_card.write(text.encode())
+        whole_config.write(f"{json.dumps(raw, indent=1)}\n".encode())
 
 
 def _folder(name_or_folder: str | Path) -> Path:

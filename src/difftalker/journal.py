@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.errors import MediaError
+from difftalker.files import write_whole
 from difftalker.hashing import sha256_of
 
 _DIGEST_BYTES = 32
@@ -91,14 +92,9 @@ class Journal:
         Raises:
             MediaError: there is no room for it.
         """
-        path = self._path(kind, key)
-        part = path.with_name(f"{path.name}.part")
         try:
-            part.write_bytes(hashlib.sha256(data).digest() + data)
-            os.replace(part, path)
+            write_whole(self._path(kind, key), hashlib.sha256(data).digest() + data)
         except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
             raise self._failure(error) from error
 
     def _path(self, kind: str, key: str) -> Path:
@@ -109,7 +105,7 @@ class Journal:
     def _sweep(self) -> None:
         """Remove what a killed run left half done."""
         for path in self.folder.iterdir():
-            if path.name.startswith((".", "lock.")) or path.name.endswith(".part"):
+            if path.name.startswith((".", "lock.")):
                 path.unlink(missing_ok=True)
 
     def _prune(self) -> None:

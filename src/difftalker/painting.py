@@ -8,8 +8,8 @@ lay     back into the footage's light, into the frame, with grain    face.blend
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,9 +17,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from difftalker.ahead import ahead
 from difftalker.config import ModelConfig, SamplingConfig
 from difftalker.face.blend import RING_PX, Blender
-from difftalker.face.crop import Framing, cut
+from difftalker.face.crop import Framing, boxes_hull, cut
 from difftalker.face.detect import FaceTrack
 from difftalker.face.landmarks import UPPER
 from difftalker.face.light import Light, LightMap, Skin
@@ -32,6 +33,8 @@ CHUNK_FRAMES = 16
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+Chunk = list[tuple[int, Frame]]
+"""Frames with their numbers."""
 
 
 class Artist(Protocol):
@@ -79,6 +82,9 @@ class Scene:
     windows: WindowStream | None
     """Speech, for avatars that paint from it."""
 
+    def __len__(self) -> int:
+        return len(self.strength)
+
 
 class Painter:
     """Paints one video from start to end; what is in the journal is not painted again."""
@@ -98,21 +104,43 @@ class Painter:
             seed=seed,
         )
 
-    def frames(self, shown: Iterator[Frame]) -> Iterator[tuple[Frame, Image]]:
+    def frames(self, shown: Iterator[Frame]) -> Generator[tuple[Frame, Image]]:
         """Each frame with its new picture; frames that are not driven pass untouched."""
-        strength, light = self._scene.strength, self._light()
-        numbered = zip(range(len(strength)), shown, strict=False)
-        while chunk := list(itertools.islice(numbered, CHUNK_FRAMES)):
-            pairs = iter(self._pairs(chunk, light))
-            for i, frame in chunk:
-                if strength[i] <= 0:
-                    yield frame, frame.image
-                    continue
-                if i in self._begins:
-                    self._blender.forget()
-                crop, face = next(pairs)
-                image = self._blender.lay(i, frame.image, crop, face, float(strength[i]))
-                yield frame, image
+        # The networks paint the next chunk while this one is laid and encoded.
+        with closing(ahead(self._painted(shown))) as chunks:
+            for chunk, pairs in chunks:
+                yield from self._laid(chunk, iter(pairs))
+
+    def _laid(
+        self, chunk: Chunk, pairs: Iterator[tuple[Image, Image]]
+    ) -> Iterator[tuple[Frame, Image]]:
+        """The frames of a chunk with the new faces of its driven ones."""
+        for i, frame in chunk:
+            strength = float(self._scene.strength[i])
+            if strength <= 0:
+                yield frame, frame.image
+                continue
+            if i in self._begins:
+                self._blender.forget()
+            crop, face = next(pairs)
+            yield frame, self._blender.lay(i, frame.image, crop, face, strength)
+
+    def _painted(self, shown: Iterator[Frame]) -> Iterator[tuple[Chunk, list[tuple[Image, Image]]]]:
+        """Chunks of frames, and the driven ones' crops and new faces."""
+        light = self._light()
+        for chunk in self._chunks(zip(range(len(self._scene)), shown, strict=False)):
+            yield chunk, self._pairs(chunk, light)
+
+    def _chunks(self, numbered: Iterable[tuple[int, Frame]]) -> Iterator[Chunk]:
+        """Neighbouring frames, a few at a time, each time of one shot."""
+        chunk: Chunk = []
+        for i, frame in numbered:
+            if len(chunk) == CHUNK_FRAMES or (chunk and i in self._begins):
+                yield chunk
+                chunk = []
+            chunk.append((i, frame))
+        if chunk:
+            yield chunk
 
     def _light(self) -> Light:
         """What follows the footage's light, told the avatar's own by a face that it imagines.
@@ -132,7 +160,7 @@ class Painter:
             face = _pictures(kept)
         return Light(Skin.of(face, points, int(self._scene.framing.boxes[driven[0], 0])))
 
-    def _pairs(self, chunk: Sequence[tuple[int, Frame]], light: Light) -> list[tuple[Image, Image]]:
+    def _pairs(self, chunk: Chunk, light: Light) -> list[tuple[Image, Image]]:
         """The driven frames' crops (S, S, 3), and the same with new faces, in the same light."""
         scene, driven = self._scene, [i for i, _ in chunk if self._scene.strength[i] > 0]
         numbers = slice(chunk[0][0], chunk[-1][0] + 1)
@@ -163,7 +191,7 @@ class Painter:
         for crop, (top, bottom, left, right) in zip(hidden, boxes, strict=True):
             crop[top:bottom, left:right] = 0
         key = key_of(*self._how(), boxes, control, hidden)
-        rows, columns = _kept_region(boxes, self._size_px)
+        rows, columns = boxes_hull(boxes, self._size_px, RING_PX)
         out = crops.copy()
         kept = self._journal.get("faces", key)
         if kept is None:
@@ -177,13 +205,6 @@ class Painter:
     def _how(self) -> tuple[object, ...]:
         """What pictures depend on besides their frames."""
         return self._artist.fingerprint, repr(self._sampling), self._seed
-
-
-def _kept_region(boxes: NDArray[np.int32], size_px: int) -> tuple[slice, slice]:
-    """Rows and columns of the crop that hold all mask boxes (n, 4), and the ring around them."""
-    low = np.clip(boxes.min(0) - RING_PX, 0, size_px)
-    high = np.clip(boxes.max(0) + RING_PX, 0, size_px)
-    return slice(int(low[0]), int(high[1])), slice(int(low[2]), int(high[3]))
 
 
 def _film_strip(images: Image) -> bytes:

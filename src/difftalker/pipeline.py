@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +31,8 @@ from difftalker.diffusion.region import box_mask
 from difftalker.diffusion.sampling import sample
 from difftalker.edits import Edit, apply_edits
 from difftalker.errors import AvatarError, MediaError, TrackError, UsageError
-from difftalker.face.crop import CropTrack, Framing, frame_face
+from difftalker.face.blend import RING_PX
+from difftalker.face.crop import CELL, CropTrack, Framing, boxes_hull, frame_face
 from difftalker.face.detect import FaceTrack, track
 from difftalker.face.draw import landmark_maps
 from difftalker.face.landmarks import LOWER, UPPER
@@ -48,6 +50,7 @@ from difftalker.media.video import (
     read_frames,
 )
 from difftalker.models.autoencoder import paint_out, to_images, to_pixels
+from difftalker.models.decoding import decode_part
 from difftalker.models.networks import Networks
 from difftalker.models.trial import restore
 from difftalker.painting import CHUNK_FRAMES, Painter, Scene
@@ -269,13 +272,15 @@ class Avatar:
         self.name, self.config, self.device = name, config, device
         self.facts = facts or {}
         self.networks = networks.to(device)
+        if has_fast_bfloat16(torch.device(device).type):
+            self.networks.rounded()
         self._encoder: SpeechEncoder | None = None
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of everything that makes its pictures: weights, settings, and way to compute."""
         weights = (
-            (part, name, tensor.detach().cpu().numpy())
+            (part, name, tensor.detach().float().cpu().numpy())
             for part, tensors in sorted(self.networks.state().items())
             for name, tensor in sorted(tensors.items())
         )
@@ -425,7 +430,8 @@ class Avatar:
 
         ``control`` is points (n, 68, 2), crop units, or what :meth:`control` gave. What the crops
         show within their boxes never reaches the networks. All frames start from one noise, so
-        that neighbours differ by their landmarks alone.
+        that neighbours differ by their landmarks alone. They are of one shot; far from all boxes
+        the result is the crops.
         """
         return self._made(crops, boxes, control, sampling, seed)
 
@@ -438,7 +444,7 @@ class Avatar:
         seed: int,
     ) -> NDArray[np.uint8]:
         given = control if self.hears else landmark_maps(control, self.config.size_px)
-        guides = torch.from_numpy(given)
+        guides = torch.from_numpy(given).to(self.device)
         with torch.inference_mode(), self._autocast():
             pixels = to_pixels(torch.from_numpy(crops).to(self.device))
             places = torch.from_numpy(boxes).to(self.device)
@@ -446,7 +452,20 @@ class Avatar:
             known = self.networks.autoencoder.encode(hidden)
             mask = box_mask(places, known.shape[-1], 8)
             latents = self._sampled(known, mask, guides, sampling, seed)
+            return self._decoded(latents, boxes, crops)
+
+    def _decoded(
+        self, latents: Tensor, boxes: NDArray[np.int32], crops: NDArray[np.uint8]
+    ) -> NDArray[np.uint8]:
+        """Pictures (n, S, S, 3) that are painted about the boxes, at least."""
+        around = boxes_hull(boxes, self.config.size_px, RING_PX + CELL)
+        cells = [slice(s.start // CELL, s.stop // CELL) for s in around]
+        part = decode_part(self.networks.autoencoder, latents, *cells)
+        if part is None:
             return to_images(self.networks.autoencoder.decode(latents)).cpu().numpy()
+        out = crops.copy()
+        out[:, around[0], around[1]] = to_images(part).cpu().numpy()
+        return out
 
     def imagine(
         self, points_crop: NDArray[np.float32], sampling: SamplingConfig, seed: int = 0
@@ -466,8 +485,7 @@ class Avatar:
         self, known: Tensor, mask: Tensor, guides: Tensor, sampling: SamplingConfig, seed: int
     ) -> Tensor:
         net, prior = self.networks.synthesis, self.config.prior
-        scale = 1 if self.hears else 255
-        guidance = net.guide(guides.to(self.device).float() / scale, known)
+        guidance = net.guide(guides if self.hears else self._drawn(guides), known)
         # Drawn on the CPU, so that a seed means the same on every device.
         noise = torch.randn(known.shape[1:], generator=torch.Generator().manual_seed(seed))
         return sample(
@@ -481,6 +499,11 @@ class Avatar:
             timesteps=prior.timesteps,
             seed=seed,
         )
+
+    def _drawn(self, maps: Tensor) -> Tensor:
+        """Maps (n, K, S, S) uint8 in 0..1, of the type that the networks compute in."""
+        dtype = torch.bfloat16 if has_fast_bfloat16(maps.device.type) else torch.float32
+        return maps.to(dtype, memory_format=torch.channels_last) / 255
 
     def _completed(self, located: Located, windows: WindowStream) -> Iterator[NDArray[np.float32]]:
         """Chunks of completed points, each seen with as many neighbours as the network reaches."""
@@ -593,10 +616,10 @@ class Dub:
             with writer:
                 scene = self._scene(located, points)
                 painter = Painter(self.avatar, self.sampling, self.seed, scene, journal)
-                painted = painter.frames(play(self.video, timeline))
-                for done, (frame, image) in enumerate(painted, 1):
-                    writer.write(image, frame.pts)
-                    progress("paint", done, len(located))
+                with closing(painter.frames(play(self.video, timeline))) as painted:
+                    for done, (frame, image) in enumerate(painted, 1):
+                        writer.write(image, frame.pts)
+                        progress("paint", done, len(located))
         return DubResult(
             output=output,
             frames=len(located),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from difftalker.data.dataset import ClipData, frame_index
 from difftalker.diffusion.region import box_mask
+from difftalker.files import whole_folder
 from difftalker.models.autoencoder import Autoencoder, paint_out, to_pixels
 
 
@@ -86,27 +86,24 @@ def keep(
     if (folder / "identity.json").is_file():
         if json.loads((folder / "identity.json").read_text()) == made_of:
             return _opened(folder, names)
-        shutil.rmtree(folder)
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+        shutil.rmtree(folder)  # before there are others: they are large
     files: list[NDArray[np.float16]] = []
-    for start in range(0, len(index), batch):
-        with torch.inference_mode():
-            made = make(index[start : start + batch])
-        files = files or [
-            np.lib.format.open_memmap(
-                part / f"{name}.npy", "w+", np.float16, (len(index), *one.shape[1:])
-            )
-            for name, one in zip(names, made, strict=True)
-        ]
-        for file, one in zip(files, made, strict=True):
-            file[start : start + batch] = one.float().cpu().numpy()
-        progress(min(start + batch, len(index)), len(index))
-    for file in files:
-        cast(np.memmap, file).flush()
-    (part / "identity.json").write_text(json.dumps(made_of))
-    os.replace(part, folder)
+    with whole_folder(folder) as part:
+        for start in range(0, len(index), batch):
+            with torch.inference_mode():
+                made = make(index[start : start + batch])
+            files = files or [
+                np.lib.format.open_memmap(
+                    part / f"{name}.npy", "w+", np.float16, (len(index), *one.shape[1:])
+                )
+                for name, one in zip(names, made, strict=True)
+            ]
+            for file, one in zip(files, made, strict=True):
+                file[start : start + batch] = one.float().cpu().numpy()
+            progress(min(start + batch, len(index)), len(index))
+        for file in files:
+            cast(np.memmap, file).flush()
+        (part / "identity.json").write_text(json.dumps(made_of))
     return _opened(folder, names)
 
 

@@ -29,6 +29,7 @@ from difftalker.errors import DiffTalkerError, FaceError, MediaError, UsageError
 from difftalker.face.crop import CropTrack, Framing, cut, frame_face, frame_rate
 from difftalker.face.detect import FaceTrack, track
 from difftalker.face.people import Choice
+from difftalker.files import whole_file, whole_folder, write_whole
 from difftalker.hashing import sha256_of
 from difftalker.media.audio import stream_audio
 from difftalker.media.limits import Limits, current, limited
@@ -194,15 +195,12 @@ def _prepare_clip(
     known = _known_clip(folder, digest, config, face.key)
     if known:
         return _with_features(known, video, folder, config, face.key)
-    building = folder.with_name(f".{name}.part")
-    for old in (building, folder):
-        shutil.rmtree(old, ignore_errors=True)
-    building.mkdir()
-    facts = _build(video, building, config, face)
-    files = {path.name: sha256_of(path) for path in sorted(building.iterdir())}
-    clip = Clip(name=name, source=video.name, sha256=digest, files=files, **facts)
-    _write_json(building / "clip.json", _record(clip, config, face.key))
-    os.replace(building, folder)
+    shutil.rmtree(folder, ignore_errors=True)  # of other footage, or cut in another way
+    with whole_folder(folder) as building:
+        facts = _build(video, building, config, face)
+        files = {path.name: sha256_of(path) for path in sorted(building.iterdir())}
+        clip = Clip(name=name, source=video.name, sha256=digest, files=files, **facts)
+        _write_json(building / "clip.json", _record(clip, config, face.key))
     return clip
 
 
@@ -288,9 +286,8 @@ def _save_features(video: Path, kind: str, folder: Path) -> str:
 
     torch.set_num_threads(1)
     features = encode_all(_encoder(kind), stream_audio(video))
-    part = folder / f".{kind}.part.npy"
-    np.save(part, features.astype(np.float16))
-    os.replace(part, folder / f"{kind}.npy")
+    with whole_file(folder / f"{kind}.npy") as file:
+        np.save(file, features.astype(np.float16))
     return sha256_of(folder / f"{kind}.npy")
 
 
@@ -303,6 +300,4 @@ def _encoder(kind: str) -> SpeechEncoder:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(part, path)
+    write_whole(path, json.dumps(content, indent=1) + "\n")

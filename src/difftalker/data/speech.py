@@ -10,9 +10,7 @@ the clip of a dataset that the sound was taken from, so that one held out there 
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from difftalker.errors import MediaError
+from difftalker.files import whole_folder
 from difftalker.hashing import sha256_of
 from difftalker.media.audio import stream_audio
 from difftalker.speech.encoder import SpeechEncoder, encode_all, load_encoder
@@ -125,15 +124,12 @@ def _is_cached(cache: Path, identity: dict[str, object]) -> bool:
 def _fill(
     cache: Path, clips: Sequence[Spoken], identity: dict[str, object], encoder: SpeechEncoder
 ) -> None:
-    part, lengths = cache.with_name(f"{cache.name}.part"), []
-    for old in (part, cache):
-        shutil.rmtree(old, ignore_errors=True)
-    part.mkdir(parents=True)
-    with (part / "features.f16").open("wb") as file:
-        for clip in tqdm(clips, desc="features", unit="clip", mininterval=2.0):
-            features = encode_all(encoder, stream_audio(clip.sound)).astype(np.float16)
-            lengths.append(len(features))
-            file.write(features.tobytes())
-    record = {"identity": identity, "lengths": lengths, "width": encoder.dim}
-    (part / "cache.json").write_text(json.dumps(record))
-    os.replace(part, cache)
+    lengths = []
+    with whole_folder(cache) as part:
+        with (part / "features.f16").open("wb") as file:
+            for clip in tqdm(clips, desc="features", unit="clip", mininterval=2.0):
+                features = encode_all(encoder, stream_audio(clip.sound)).astype(np.float16)
+                lengths.append(len(features))
+                file.write(features.tobytes())
+        record = {"identity": identity, "lengths": lengths, "width": encoder.dim}
+        (part / "cache.json").write_text(json.dumps(record))

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker import expert
-from difftalker.config import from_dict
 from difftalker.evaluation.scoring import Crops, Figures, Footage, Output
 from difftalker.face.detect import FaceTrack
 from difftalker.face.mouth import lip_points, mouth_views
@@ -39,14 +38,13 @@ class LipJudge:
         """The packaged expert, or that in ``folder``; ``alignments`` may tell what is said.
 
         Raises:
-            AssetError: it is missing or altered.
+            AssetError: it is missing or altered, or does not fit.
         """
         files = expert.read(folder, kind="lips")
-        self._net = LipReader(from_dict(LipReaderConfig, files.config, str(files.folder)))
-        self._net.load_state_dict({k: v.float() for k, v in files.weights().items()})
-        self._net.eval().to(device)
+        self._net = files.restore(LipReader, LipReaderConfig).to(device)
         self._alignments = alignments
-        self.facts: Mapping[str, Any] = {"sha256": files.sha256, "unseen": files.facts["unseen"]}
+        unseen = files.facts.get("unseen")
+        self.facts: Mapping[str, Any] = {"sha256": files.sha256, "unseen": unseen}
 
     def judge(self, clip: Footage, output: Output, made: FaceTrack) -> Figures:
         """The figures of one video; not a number where no sentence of GRID is heard."""

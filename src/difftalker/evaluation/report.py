@@ -35,6 +35,7 @@ from difftalker.evaluation.scoring import Figures, Footage, Score, reason, score
 from difftalker.evaluation.table import failures, table
 from difftalker.face.people import Choice
 from difftalker.hashing import sha256_of
+from difftalker.media.container import complete_file
 from difftalker.pipeline import Avatar, DubResult, Progress, locate
 
 __all__ = ["ROWS", "VERSION", "evaluate", "failures", "peak_memory_mb", "table"]
@@ -336,12 +337,5 @@ def _machine(device: str) -> dict[str, Any]:
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file that is complete or not there."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise MediaError(
-            f"could not write {path}: {error.strerror}", fix="free space, or choose another folder"
-        ) from error
+    with complete_file(path, (path.suffix,)) as file:
+        file.write(content)

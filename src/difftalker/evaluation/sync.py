@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difftalker import expert
-from difftalker.config import from_dict
 from difftalker.evaluation.scoring import Figures, Footage, Output
 from difftalker.face.detect import FaceTrack
 from difftalker.face.landmarks import BROWS, NOSE_BASE
@@ -73,14 +72,13 @@ class SyncJudge:
         """The packaged expert, or that in ``folder``.
 
         Raises:
-            AssetError: it is missing or altered.
+            AssetError: it is missing or altered, or does not fit.
         """
         files = expert.read(folder, kind="sync")
-        self._net = SyncNet(from_dict(SyncConfig, files.config, f"{files.folder}/config.json"))
-        self._net.load_state_dict({k: v.float() for k, v in files.weights().items()})
-        self._net.eval().to(device)
+        self._net = files.restore(SyncNet, SyncConfig).to(device)
         self._device, self._encoder = device, LogMelEncoder(device)
-        self.facts: Mapping[str, Any] = {"sha256": files.sha256, "unseen": files.facts["unseen"]}
+        unseen = files.facts.get("unseen")
+        self.facts: Mapping[str, Any] = {"sha256": files.sha256, "unseen": unseen}
 
     def judge(self, clip: Footage, output: Output, made: FaceTrack) -> Figures:
         """The figures of one video; see ``judges.Judge``. Not numbers where all is silent."""

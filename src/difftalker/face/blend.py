@@ -161,10 +161,13 @@ class Patch:
         if grain is not None:
             new += grain[..., None]
         weight = self.weight[..., None]
-        # In this form a weight of one gives the new face exactly, whatever lies below it.
-        mixed = (1 - weight) * region + weight * new
-        inside = self.weight > 0
-        region[inside] = np.clip(np.rint(mixed[inside]), 0, 255).astype(np.uint8)
+        # In this form a weight of one gives the new face exactly, whatever lies below it, and a
+        # weight of zero the frame.
+        mixed = (1 - weight) * region
+        new *= weight
+        mixed += new
+        np.rint(mixed, out=mixed)
+        region[...] = np.clip(mixed, 0, 255, out=mixed)
         return out
 
 

@@ -123,6 +123,13 @@ def mask_boxes(
     return boxes
 
 
+def boxes_hull(boxes: NDArray[np.int32], size_px: int, around_px: int = 0) -> tuple[slice, slice]:
+    """Rows and columns of the crop that hold all mask boxes (n, 4), and so much around them."""
+    low = np.clip(boxes.min(0) - around_px, 0, size_px)
+    high = np.clip(boxes.max(0) + around_px, 0, size_px)
+    return slice(int(low[0]), int(high[1])), slice(int(low[2]), int(high[3]))
+
+
 def cut(image: NDArray[np.uint8], crop: CropTrack, frame: int, size_px: int) -> NDArray[np.uint8]:
     """The crop of one frame, (H, W, 3) -> (size, size, 3) RGB; edges of the frame are repeated."""
     to_crop, scale = crop_map(crop, frame, size_px)

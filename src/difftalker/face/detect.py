@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker import assets
+from difftalker.ahead import ahead
 from difftalker.errors import FaceError
 from difftalker.face.cover import find_covered
 from difftalker.face.landmarks import POINTS, from_mediapipe
@@ -273,12 +274,13 @@ def track(
     face = face or Choice()
     with Finder() as finder:
         photo = None if face.picture is None else _look_of(face.picture, finder)
-        for frame in frames:
-            changed = meter.see(frame.image)
-            faces = [Sighting(frame.image, p) for p in finder.see(frame, changed=changed)]
-            follower.see(frame.time_s, faces, cut=changed)
-            times.append(frame.time_s)
-            width_px = frame.image.shape[1]
+        # The next frame's faces are found while this one's are compared.
+        with closing(ahead(_seen(frames, meter, finder))) as all_seen:
+            for frame, changed, found in all_seen:
+                faces = [Sighting(frame.image, points_px) for points_px in found]
+                follower.see(frame.time_s, faces, cut=changed)
+                times.append(frame.time_s)
+                width_px = frame.image.shape[1]
     times_s = np.array(times)
     nothing = np.full((len(times), POINTS, 2), np.nan, np.float32)
     people = find_people(follower.stretches, times_s, meter.cuts(nothing))
@@ -290,6 +292,15 @@ def track(
         )
     chosen = choose(people, face, width_px, photo)
     return _track_of(people, chosen, follower.stretches, times_s, meter).smoothed()
+
+
+def _seen(
+    frames: Iterable[Frame], meter: ChangeMeter, finder: Finder
+) -> Iterator[tuple[Frame, bool, list[NDArray[np.float32]]]]:
+    """Each frame, whether much of the picture changed, and the points of each face."""
+    for frame in frames:
+        changed = meter.see(frame.image)
+        yield frame, changed, finder.see(frame, changed=changed)
 
 
 def _look_of(picture: Path, finder: Finder) -> NDArray[np.float32]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
@@ -22,6 +21,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from difftalker.errors import MediaError
+from difftalker.files import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -127,18 +127,14 @@ def complete_file(path: MediaPath, suffixes: tuple[str, ...]) -> Iterator[Binary
     Raises MediaError as ``check_output`` does, and where it cannot be written.
     """
     path = check_output(path, suffixes)
-    part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        with part.open("wb") as file:
+        with whole_file(path) as file:
             yield file
-        os.replace(part, path)
     except OSError as error:
         raise MediaError(
             f"could not write {path}: {error.strerror or error}",
             fix="free space in the output folder, or choose another",
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def not_media(path: MediaPath) -> MediaError:

@@ -286,8 +286,8 @@ class VideoWriter:
             raise self._failure(error) from error
 
     def _frame(self, image: Image, pts: int) -> VideoFrame:
-        if not self._lossless:
-            odd_rows, odd_columns = self._height % 2, self._width % 2
+        odd_rows, odd_columns = self._height % 2, self._width % 2
+        if not self._lossless and (odd_rows or odd_columns):
             image = np.pad(image, ((0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
         rgb = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         rgb.pts, rgb.time_base = pts, self._time_base

@@ -73,7 +73,11 @@ class Autoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, S/8, S/8) -> (B, 3, S, S)."""
-        return self.decode_raw(latents * self.std[:, None, None] + self.mean[:, None, None])
+        return self.decode_raw(self.unscaled(latents))
+
+    def unscaled(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, H, W) of unit variance as ``decode_raw`` takes them."""
+        return latents * self.std[:, None, None] + self.mean[:, None, None]
 
     def decode_raw(self, latents: Tensor) -> Tensor:
         """The same from latents before scaling."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from difftalker.config import ModelConfig
 from difftalker.errors import AvatarError
@@ -74,7 +74,18 @@ class Networks:
             net.requires_grad_(False)
         return self
 
-    def _parts(self) -> dict[str, torch.nn.Module]:
+    def rounded(self) -> Networks:
+        """Hold the weights that autocast rounds to bfloat16 at each call as such; returns itself.
+
+        Those of convolutions and linear layers; what they compute stays the same to the bit.
+        """
+        for net in (self.autoencoder, self.synthesis):
+            for layer in net.modules():
+                if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                    layer.to(torch.bfloat16)
+        return self
+
+    def _parts(self) -> dict[str, nn.Module]:
         return {
             "completion": self.completion,
             "autoencoder": self.autoencoder,

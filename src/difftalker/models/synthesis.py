@@ -218,10 +218,13 @@ class WindowCrossAttention(nn.Module):
         now = self.when(nnf.silu(embedding))[:, :, None, None]
         queries = self._split(self.q(_to_windows(self.norm(x) + now, side)))
         k, v = guide
-        bias = self._bias_of(side).to(queries.dtype)
+        # With an axis for the windows torch takes its fast attention, without one it does not.
+        bias = self._bias_of(side).to(queries.dtype)[None]
         seen = nnf.scaled_dot_product_attention(queries, k, v, attn_mask=bias)
         y = self.out(seen.transpose(1, 2).flatten(2))
-        y = y + self.mlp(_to_windows(x, side) + y + _to_windows(now.expand_as(x), side))
+        tokens = _to_windows(x, side)
+        everywhere = now.flatten(1).repeat_interleave(len(tokens) // len(x), 0)[:, None]
+        y = y + self.mlp(tokens + y + everywhere)
         return x + _from_windows(y, side, x.shape[-2:])
 
     def _side(self, x: Tensor) -> int:
@@ -332,7 +335,8 @@ def _from_windows(tokens: Tensor, side: int, size: tuple[int, ...]) -> Tensor:
     """The inverse of :func:`_to_windows` for a map of (H, W) = ``size``."""
     rows, columns = size[0] // side, size[1] // side
     cut: Tensor = tokens.unflatten(0, (-1, rows, columns)).unflatten(3, (side, side))
-    return cut.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+    # Channels stay last in memory, as convolutions want them.
+    return cut.permute(0, 1, 3, 2, 4, 5).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 def _distance_bias(heads: int, window: int) -> Tensor:

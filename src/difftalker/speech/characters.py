@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from difftalker import expert
-from difftalker.config import from_dict
-from difftalker.errors import AssetError, DiffTalkerError, UsageError
+from difftalker.errors import UsageError
 from difftalker.speech.encoder import SHORT_WINDOWS, ShortWhisperEncoder, WindowConfig
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz'"
@@ -151,14 +150,7 @@ def load_characters(folder: str | Path = "") -> CharactersNet:
     Raises:
         AssetError: it is missing, altered or does not fit.
     """
-    files = expert.read(folder, kind="characters")
-    try:
-        net = CharactersNet(from_dict(CharactersConfig, files.config, "its config.json"))
-        net.load_state_dict({name: tensor.float() for name, tensor in files.weights().items()})
-    except (DiffTalkerError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise AssetError(f"the expert in {files.folder} does not fit: {reason}") from error
-    return net.eval().requires_grad_(False)
+    return expert.read(folder, kind="characters").restore(CharactersNet, CharactersConfig)
 
 
 class CharactersEncoder(ShortWhisperEncoder):

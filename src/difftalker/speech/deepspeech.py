@@ -25,6 +25,7 @@ from difftalker.hashing import sha256_of
 from difftalker.speech.characters import levels
 from difftalker.speech.encoder import WindowConfig, WindowedEncoder
 from difftalker.speech.graphdef import WANTED, Floats, Graph, read_graph
+from difftalker.speech.mfcc import mfcc
 from difftalker.speech.whisper import FEATURE_SAMPLES, SAMPLE_RATE_HZ
 
 VARIABLE = "DIFFTALKER_DEEPSPEECH"
@@ -140,29 +141,10 @@ def _triangles() -> Floats:
 def cepstra_of_old(samples: Floats) -> Floats:
     """(n,) samples from -1 to 1 -> (n // 320, 26), as python_speech_features for version 0.1.
 
-    Every second window of 25 ms every 10 ms: pre-emphasis, 26 triangles over the power, logarithm,
-    orthonormal cosine transform, lifter 22; the first coefficient is the energy's logarithm.
+    Every second window, of those that begin 20 ms or more before the end.
     """
-    scaled = samples.astype(np.float64) * 32768
-    sharpened = np.append(scaled[:1], scaled[1:] - 0.97 * scaled[:-1])
-    frames = _frames(sharpened, 400, FEATURE_SAMPLES, len(samples) // FEATURE_SAMPLES)
-    power = np.square(np.abs(np.fft.rfft(frames, 512))) / 512
-    least = np.finfo(float).eps
-    loud, energy = power @ _old_triangles().T, power.sum(1)
-    found = dct(np.log(np.where(loud == 0, least, loud)), type=2, norm="ortho")
-    found = found * (1 + 11 * np.sin(np.pi * np.arange(26) / 22))
-    found[:, 0] = np.log(np.where(energy == 0, least, energy))
-    return np.asarray(found, np.float32)
-
-
-def _old_triangles() -> Floats:
-    """(26, 257): triangles whose corners are whole bins, on the mel scale 2595 lg(1 + f / 700)."""
-    mels = np.linspace(0, 2595 * np.log10(1 + SAMPLE_RATE_HZ / 2 / 700), 28)
-    corners = np.floor(513 * 700 * (10 ** (mels / 2595) - 1) / SAMPLE_RATE_HZ)
-    bins, (left, middle, right) = np.arange(257), (corners[i : i + 26, None] for i in range(3))
-    rising = (bins - left) / np.maximum(middle - left, 1) * ((bins >= left) & (bins < middle))
-    falling = (right - bins) / np.maximum(right - middle, 1) * ((bins >= middle) & (bins < right))
-    return np.asarray(rising + falling, np.float32)
+    found = mfcc(samples.astype(np.float64) * 32768, CEPSTRA)[::2]
+    return np.asarray(found[: len(samples) // FEATURE_SAMPLES], np.float32)
 
 
 def _frames(samples: NDArray[np.floating], size: int, hop: int, count: int) -> NDArray[np.floating]:

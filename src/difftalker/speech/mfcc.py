@@ -1,4 +1,4 @@
-"""Mel-frequency cepstral coefficients, as SyncNet's published evaluation takes them.
+"""Mel-frequency cepstral coefficients, as SyncNet's evaluation and DeepSpeech 0.1 take them.
 
 The numbers are those of the package python_speech_features (Lyons, 2013-2017, MIT) with its
 defaults: rectangular windows, HTK's mel scale, log energy in place of the zeroth coefficient.
@@ -21,8 +21,8 @@ LIFTER = 22
 Floats = NDArray[np.float64]
 
 
-def mfcc(samples: NDArray[np.number]) -> Floats:
-    """16 kHz mono (n,), in 16-bit steps as the energy has no other unit -> (frames, 13) at 100 Hz.
+def mfcc(samples: NDArray[np.number], coefficients: int = COEFFICIENTS) -> Floats:
+    """16 kHz mono (n,), in 16-bit steps as the energy has no other unit -> (frames, C) at 100 Hz.
 
     Windows of 25 ms every 10 ms; the last one is filled up with zeros, so no sample is lost.
     """
@@ -30,7 +30,7 @@ def mfcc(samples: NDArray[np.number]) -> Floats:
     emphasised = np.append(sound[:1], sound[1:] - PRE_EMPHASIS * sound[:-1])
     power = np.abs(np.fft.rfft(_frames(emphasised), FFT_SAMPLES)) ** 2 / FFT_SAMPLES
     logs = np.log(_above_zero(power @ mel_triangles().T))
-    cepstra = logs @ _cosines().T * _lifter()
+    cepstra = logs @ _cosines(coefficients).T * _lifter(coefficients)
     cepstra[:, 0] = np.log(_above_zero(power.sum(1)))
     return cepstra
 
@@ -57,17 +57,17 @@ def _frames(sound: Floats) -> Floats:
     return frames[::HOP_SAMPLES]
 
 
-def _cosines() -> Floats:
-    """(13, 26): the orthonormal discrete cosine transform of type 2."""
-    k, n = np.arange(COEFFICIENTS)[:, None], np.arange(FILTERS)
+def _cosines(coefficients: int) -> Floats:
+    """(C, 26): the orthonormal discrete cosine transform of type 2."""
+    k, n = np.arange(coefficients)[:, None], np.arange(FILTERS)
     waves: Floats = np.sqrt(2 / FILTERS) * np.cos(np.pi * k * (2 * n + 1) / (2 * FILTERS))
     waves[0] /= np.sqrt(2)
     return waves
 
 
-def _lifter() -> Floats:
-    """(13,): gives the higher coefficients more weight."""
-    lifter: Floats = 1 + LIFTER / 2 * np.sin(np.pi * np.arange(COEFFICIENTS) / LIFTER)
+def _lifter(coefficients: int) -> Floats:
+    """(C,): gives the higher coefficients more weight."""
+    lifter: Floats = 1 + LIFTER / 2 * np.sin(np.pi * np.arange(coefficients) / LIFTER)
     return lifter
 
 

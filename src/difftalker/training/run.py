@@ -19,12 +19,12 @@ from difftalker.config import STAGES, Config, ModelConfig, from_dict
 from difftalker.data.dataset import Dataset, load_dataset
 from difftalker.data.latents import LatentSet, Progress, encode_clips
 from difftalker.errors import TrainingError, UsageError
+from difftalker.files import write_whole
 from difftalker.models.autoencoder import Autoencoder
 from difftalker.models.completion import CompletionNet
 from difftalker.models.networks import Networks, build_autoencoder, build_prior
 from difftalker.models.synthesis import Prior, SynthesisNet
 from difftalker.models.trial import restore
-from difftalker.training.checkpoint import write_text
 from difftalker.training.decoder_task import DecoderTask
 from difftalker.training.tasks import AutoencoderTask, LandmarkTask, PriorTask, SynthesisTask
 from difftalker.training.trainer import Log, Task, Trainer
@@ -380,7 +380,7 @@ def _remember_config(config: Config, options: TrainOptions) -> None:
             fix="use it, or another --run folder",
         )
     options.run.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(asdict(config), indent=1) + "\n")
+    write_whole(path, json.dumps(asdict(config), indent=1) + "\n")
 
 
 def _begun_with(path: Path) -> ModelConfig:

@@ -21,12 +21,12 @@ from tqdm import tqdm
 
 from difftalker.config import StageConfig
 from difftalker.errors import TrainingError
+from difftalker.files import write_whole
 from difftalker.training.checkpoint import (
     flatten_optimizer,
     load_checkpoint,
     restore_optimizer,
     save_checkpoint,
-    write_text,
 )
 
 Log = dict[str, float]
@@ -272,7 +272,7 @@ class Trainer:
         path = self.folder / "log.jsonl"
         lines = path.read_text().splitlines() if path.is_file() else []
         kept = [line for line in lines if _step_of(line) <= self.step]
-        write_text(path, "".join(line + "\n" for line in kept))
+        write_whole(path, "".join(line + "\n" for line in kept))
 
     def _last_validation(self) -> Log:
         saved = load_checkpoint(self.folder / "checkpoint")

@@ -1,0 +1,125 @@
+"""Where the time of a dubbing goes: milliseconds of one core a frame, part by part.
+
+    python scripts/measure_speed.py [--footage FILE] [--speech FILE] [--avatar NAME] [--steps N]
+
+CPU time and not that of a clock, of networks on one thread: so a machine that is busy with other
+things gives nearly the same numbers. On two idle cores a frame takes a little more than half of the
+sum, as the parts run beside each other. Footage and speech are by default the packaged ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import cv2
+import torch
+
+from difftalker import pipeline, samples
+from difftalker.face.blend import Blender
+from difftalker.face.crop import cut
+from difftalker.face.detect import Finder
+from difftalker.face.light import Light, Skin
+from difftalker.face.people import Follower
+from difftalker.media import limits, pictures
+from difftalker.media.video import VideoWriter, read_frames
+from difftalker.models.autoencoder import Autoencoder
+from difftalker.models.synthesis import SynthesisNet
+
+PARTS: dict[str, list[tuple[Any, str]]] = {
+    "follow faces": [(Follower, "see")],
+    "match the light": [(Light, "see"), (Skin, "of")],
+    "autoencoder's encoder": [(Autoencoder, "encode")],
+    "landmark branch": [(SynthesisNet, "guide")],
+    "denoising, all steps": [(SynthesisNet, "forward")],
+    "autoencoder's decoder": [(pipeline.Avatar, "_decoded")],
+    "lay into the frame": [(Blender, "lay")],
+    "hand to the video's encoder": [(VideoWriter, "write")],
+}
+"""Functions that one thread carries out, by what they are for."""
+
+
+def main() -> None:
+    """Dub once and print a line for each part."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--footage", type=Path, default=samples.footage())
+    parser.add_argument("--speech", type=Path, default=samples.speech())
+    parser.add_argument("--avatar", default=samples.AVATAR)
+    parser.add_argument("--steps", type=int, default=None)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    avatar = pipeline.load(options.avatar)
+    with Finder():
+        pass  # what is loaded once is no part of a frame
+    spent, frames = measure(avatar, options.footage, options.speech, options.steps)
+    total = sum(spent.values())
+    for part, seconds in [*spent.items(), ("all", total)]:
+        print(f"{part:32s}{1000 * seconds / frames:8.1f} ms")
+
+
+def measure(
+    avatar: pipeline.Avatar, footage: Path, speech: Path, steps: int | None
+) -> tuple[dict[str, float], int]:
+    """Seconds of one core for each part, and the number of frames."""
+    within: dict[str, float] = defaultdict(float)
+    spent: dict[str, float] = {}
+    decoded = _cpu_s(lambda: [None for _ in pictures.frames(footage, limits.current())])
+    spent["decode, two passes"] = 2 * decoded
+    with tempfile.TemporaryDirectory() as folder, _watched(within):
+        size, mask = avatar.config.size_px, avatar.config.mask
+        located = pipeline.locate(footage, size, mask=mask)  # once before, for what is loaded
+        within.clear()
+        found = _cpu_s(lambda: pipeline.locate(footage, size, mask=mask))
+        spent["find faces"] = found - sum(within.values())
+        spent |= within
+        within.clear()
+        spent["hear and complete"] = _cpu_s(lambda: avatar.complete(located, speech))
+        points = avatar.complete(located, speech)
+        job = avatar.dub(footage, speech, steps=steps, located=located, landmarks=points)
+        painted = _cpu_s(lambda: job.save(Path(folder) / "out.mp4"))
+        spent |= {part: within[part] for part in PARTS if part in within}
+        first = next(read_frames(footage)).image
+        spent["cut"] = len(located) * _cpu_s(lambda: cut(first, located.framing.crop, 0, size))
+        spent["the rest, x264 above all"] = painted - sum(within.values()) - spent["cut"]
+    return spent, len(located)
+
+
+def _cpu_s(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def _watched(within: dict[str, float]) -> ExitStack:
+    """Let the functions of ``PARTS`` add their thread's CPU time to ``within``."""
+    stack = ExitStack()
+    for part, functions in PARTS.items():
+        for owner, name in functions:
+            stack.enter_context(patch.object(owner, name, _timed(owner, name, part, within)))
+    return stack
+
+
+def _timed(owner: Any, name: str, part: str, within: dict[str, float]) -> Any:
+    kind, work = owner.__dict__[name], getattr(owner, name)
+    bound = isinstance(kind, classmethod)
+
+    def timed(*args: Any, **options: Any) -> Any:
+        began = time.thread_time()
+        try:
+            return work(*args, **options)
+        finally:
+            within[part] += time.thread_time() - began
+
+    return staticmethod(timed) if bound else timed
+
+
+if __name__ == "__main__":
+    main()
