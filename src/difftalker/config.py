@@ -307,12 +307,12 @@ def tiny() -> Config:
         model=ModelConfig(),
         training=TrainingConfig(
             landmarks=StageConfig(
-                steps=800, batch=6, learning_rate=1.5e-4, ema=0.99, autocast=False
+                steps=300, batch=6, learning_rate=1.5e-4, ema=0.99, autocast=False
             ),
             autoencoder=StageConfig(steps=1300, batch=16, learning_rate=6e-4, ema=0.99),
             prior=StageConfig(steps=1000, batch=32, learning_rate=5e-4, ema=0.995),
             synthesis=StageConfig(steps=900, batch=32, learning_rate=5e-4, ema=0.995),
-            decoder=StageConfig(steps=1200, batch=6, learning_rate=2e-4, ema=0.99),
+            decoder=StageConfig(steps=600, batch=6, learning_rate=2e-4, ema=0.99),
         ),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -355,7 +355,8 @@ def _facts(run: Run) -> dict[str, Any]:
 def _started(name: str, wanted: ModelConfig) -> avatar.AvatarFiles:
     """The avatar to start from."""
     files = avatar.read(name)
-    if files.config != wanted:
+    # How faces are drawn is no matter of the networks.
+    if replace(files.config, sampling=wanted.sampling) != wanted:
         raise UsageError(
             f"the avatar {name} has other networks than those to be trained",
             wanted="the same preset, completion and features",
