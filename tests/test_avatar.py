@@ -117,7 +117,7 @@ def test_an_avatar_comes_back(folder: Path) -> None:
         (("name",), "line\nbreak"),
         (("name",), "x" * 10_000),
         (("facts",), None),
-        (("format",), 2),
+        (("format",), avatar.FORMAT + 1),
         (("format",), [[]]),
     ],
 )

@@ -19,7 +19,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from conftest import write_dataset
@@ -30,6 +30,7 @@ from difftalker.data.latents import encode_clips
 from difftalker.errors import MediaError, TrainingError, UsageError
 from difftalker.face.landmarks import LOWER, UPPER
 from difftalker.files import whole_file
+from difftalker.hashing import sha256_of
 from difftalker.models.autoencoder import Autoencoder
 from difftalker.models.completion import CompletionNet
 from difftalker.pipeline import load
@@ -639,6 +640,34 @@ def test_every_stage_begins_from_an_avatar(
     prefix = "prior." if stages[0] == "prior" else ""
     for name, tensor in begun.state_dict().items():
         torch.testing.assert_close(tensor, old[prefix + name].to(tensor), msg=name)
+
+
+def blinking(folder: Path, blinks_hz: float) -> Path:
+    """The avatar, with another rate of blinks than its footage has."""
+    part = folder / "motion.safetensors"
+    save_file({**load_file(part), "blinks_hz": torch.tensor(blinks_hz).half()}, part)
+    config = folder / "config.json"
+    raw = json.loads(config.read_text())
+    raw["files"][part.name] = sha256_of(part)
+    config.write_text(json.dumps(raw))
+    return folder
+
+
+def test_the_movement_of_heads_is_that_of_the_footage_the_landmarks_come_from(
+    finished: Finished, tmp_path: Path
+) -> None:
+    first, said = tmp_path / "first", {"consent": "drawn", "source": "tests", "command": "make"}
+    save_avatar(run_at(finished.dataset, finished.folder), first, name="cartoon", **said)
+    saved = load(first).networks.motion
+    seen = load_dataset(finished.dataset, validation_clips=1).train[0].points_crop[:, list(UPPER)]
+    # The drawn head sways by a hundredth of the crop about where it stands.
+    np.testing.assert_allclose(saved.mean.numpy(), seen.mean(0), atol=0.02)
+    assert 0 < float(saved.spread[0]) < 0.2
+    blinking(first, 0.125)
+    for stages, is_kept in ((("decoder",), True), (("landmarks",), False)):
+        run = started(finished, tmp_path / f"run-{stages[0]}", first, stages)
+        run.train()
+        assert (float(run.networks().motion.blinks_hz) == 0.125) is is_kept
 
 
 def test_a_run_begins_from_no_avatar_of_other_networks(finished: Finished, tmp_path: Path) -> None:

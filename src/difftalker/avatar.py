@@ -1,7 +1,7 @@
 """Avatars on disk: one person, as a folder.
 
     AVATAR/config.json          format, model configuration, facts, and the hash of every other file
-          /PART.safetensors     fp16 weights of completion, autoencoder and synthesis
+          /PART.safetensors     fp16 weights of completion, motion, autoencoder and synthesis
           /card.md              who, which footage, consent, licence, measured quality
 
 Nothing but these files is read, and no path is taken from within them.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 2
-PARTS = ("completion", "autoencoder", "synthesis")
+PARTS = ("completion", "motion", "autoencoder", "synthesis")
 PACKAGED = Path(__file__).parent / "avatars"
 
 _MAX_CONFIG_BYTES = 1 << 20

@@ -14,9 +14,14 @@ from numpy.typing import NDArray
 from difftalker.config import FEATURE_OPTIONS
 from difftalker.data.prepare import load_manifest
 from difftalker.errors import MediaError, UsageError
-from difftalker.face.crop import mask_boxes
+from difftalker.face.crop import CropTrack, frame_rate, mask_boxes
 from difftalker.face.detect import FaceTrack
+from difftalker.face.landmarks import UPPER
 from difftalker.speech.windows import windows
+
+HELD_S = 4.0
+"""How long a crop is held still where the movement of heads is looked at: longer, and people who
+change their seat would seem to sway as far."""
 
 
 class ClipData:
@@ -34,14 +39,16 @@ class ClipData:
                 # Datasets made before cuts were kept do not know of any.
                 cuts = arrays["cuts"] if "cuts" in arrays else np.zeros(0, np.int64)
                 boxes: NDArray[np.int32] = arrays["boxes"]
-                self.side_px: float = float(np.median(arrays["side_px"]))
-                """Side of the crop in the footage, pixels."""
+                crop = CropTrack(centre_px=arrays["centre_px"], side_px=arrays["side_px"])
         except (OSError, KeyError, ValueError, BadZipFile) as error:
             raise MediaError(
                 f"the clip {folder} of the dataset cannot be read: {error}",
                 fix="delete its folder and run `difftalker prepare` again",
             ) from error
-        self.boxes = boxes if mask == "jaw" else self._boxes(mask, cuts)
+        self._crop, self._cuts = crop, cuts
+        self.side_px: float = float(np.median(crop.side_px))
+        """Side of the crop in the footage, pixels."""
+        self.boxes = boxes if mask == "jaw" else self._boxes(mask)
 
     def __len__(self) -> int:
         return len(self.times_s)
@@ -52,15 +59,44 @@ class ClipData:
         loaded: NDArray[np.uint8] = np.load(self._folder / "frames.npy", mmap_mode="r")
         return loaded
 
-    def _boxes(self, mask: str, cuts: NDArray[np.int64]) -> NDArray[np.int32]:
+    def _boxes(self, mask: str) -> NDArray[np.int32]:
         """Boxes of another mask than the stored one, shot by shot as in use."""
         missing = np.where(self.found[:, None, None], self.points_crop, np.nan)
-        face = FaceTrack(times_s=self.times_s, points_px=missing.astype(np.float32), cuts=cuts)
+        face = FaceTrack(
+            times_s=self.times_s, points_px=missing.astype(np.float32), cuts=self._cuts
+        )
         size_px = self.frames.shape[1]
         shots = face.shots()
         return np.concatenate(
             [mask_boxes(self.points_crop[s], self.times_s[s], size_px, mask) for s in shots]
         )
+
+    def movement(self) -> list[tuple[NDArray[np.float32], float]]:
+        """How the upper face moves: spans of points (F, 37, 2) with their frames a second.
+
+        In crop units of a crop that stands still for each span, at most ``HELD_S`` long: the stored
+        one follows the head, so little is left to be seen of its movement.
+        """
+        rate = frame_rate(self.times_s)
+        points_px = self._crop.to_px(self.points_crop)[:, list(UPPER)]
+        spans = []
+        for span in self._runs(max(1, round(HELD_S * rate))):
+            centre_px = self._crop.centre_px[span].mean(0, keepdims=True)
+            held = CropTrack(
+                centre_px=centre_px, side_px=self._crop.side_px[span].mean(keepdims=True)
+            )
+            spans.append((held.to_crop(points_px[span]), rate))
+        return spans
+
+    def _runs(self, longest: int) -> list[slice]:
+        """Frames with a face and without a cut among them, at most ``longest`` in a row."""
+        frames = np.arange(len(self))
+        breaks = np.isin(frames, self._cuts) | ~self.found
+        breaks[1:] |= ~self.found[:-1]
+        runs = np.split(frames, np.flatnonzero(breaks))
+        seen = [run for run in runs if len(run) and self.found[run[0]]]
+        pieces = [part for run in seen for part in np.array_split(run, -(-len(run) // longest))]
+        return [slice(int(part[0]), int(part[-1]) + 1) for part in pieces]
 
     def features(self, features: str) -> NDArray[np.float32]:
         """(T, dim): speech features at 50 Hz."""

@@ -14,6 +14,7 @@ from difftalker.config import ModelConfig
 from difftalker.errors import AvatarError
 from difftalker.models.autoencoder import Autoencoder
 from difftalker.models.completion import CompletionNet
+from difftalker.models.motion import HeadMotion
 from difftalker.models.synthesis import Prior, SynthesisNet
 
 Weights = dict[str, dict[str, Tensor]]
@@ -25,6 +26,7 @@ class Networks:
     """The networks of one avatar."""
 
     completion: CompletionNet
+    motion: HeadMotion
     autoencoder: Autoencoder
     synthesis: SynthesisNet
 
@@ -88,6 +90,7 @@ class Networks:
     def _parts(self) -> dict[str, nn.Module]:
         return {
             "completion": self.completion,
+            "motion": self.motion,
             "autoencoder": self.autoencoder,
             "synthesis": self.synthesis,
         }
@@ -101,6 +104,7 @@ def build(config: ModelConfig, architecture: Mapping[str, Any] | None = None) ->
     shape = architecture or {}
     return Networks(
         completion=CompletionNet(config.completion),
+        motion=HeadMotion(),
         autoencoder=build_autoencoder(config, shape.get("vae")),
         synthesis=SynthesisNet(
             config.synthesis, build_prior(config, shape.get("unet")), config.completion

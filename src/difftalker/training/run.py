@@ -22,6 +22,7 @@ from difftalker.errors import TrainingError, UsageError
 from difftalker.files import write_whole
 from difftalker.models.autoencoder import Autoencoder
 from difftalker.models.completion import CompletionNet
+from difftalker.models.motion import HeadMotion
 from difftalker.models.networks import Networks, build_autoencoder, build_prior
 from difftalker.models.synthesis import Prior, SynthesisNet
 from difftalker.models.trial import restore
@@ -112,7 +113,12 @@ class Run:
         synthesis = self._finished("synthesis")
         completion = self._finished("landmarks")
         autoencoder = self._finished("decoder")
-        return Networks(completion=completion, autoencoder=autoencoder, synthesis=synthesis)
+        return Networks(
+            completion=completion,
+            motion=self._motion(),
+            autoencoder=autoencoder,
+            synthesis=synthesis,
+        )
 
     @property
     def started_facts(self) -> Mapping[str, Any]:
@@ -168,6 +174,14 @@ class Run:
         if self._start:
             net.load_state_dict(self._brought(stage).state_dict())
         return net
+
+    def _motion(self) -> HeadMotion:
+        """How the head moves: fitted to the footage that the landmarks were learned from."""
+        if self._start and self._ready_made("landmarks"):
+            return restore(self._start).motion
+        motion = HeadMotion()
+        motion.fit([span for clip in self.data.train for span in clip.movement()])
+        return motion
 
     def _landmarks(self) -> LandmarkTask:
         net = CompletionNet(self.config.model.completion).to(self.options.device)
