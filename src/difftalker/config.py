@@ -156,7 +156,7 @@ class SamplingConfig:
 
     sampler: str = "dpm++"
     """``ddpm``, ``ddim`` or ``dpm++`` (a second-order solver for few steps)."""
-    steps: int = 6
+    steps: int = 3
 
     def __post_init__(self) -> None:
         _up_to(1000, self, "steps")
@@ -331,13 +331,13 @@ def half() -> Config:
         ),
         training=TrainingConfig(
             landmarks=StageConfig(
-                steps=500,
+                steps=300,
                 batch=4,
                 learning_rate=5e-4,
                 warmup_steps=50,
                 ema=0.99,
                 autocast=False,
-                validate_every=250,
+                validate_every=150,
             ),
             autoencoder=StageConfig(
                 steps=1500, batch=8, learning_rate=8e-4, ema=0.99, validate_every=500
