@@ -623,6 +623,8 @@ def sd15_config(base_model: Path) -> configs.Config:
             "training.landmarks.batch": "2",
             "training.synthesis.steps": "1",
             "training.synthesis.batch": "2",
+            "training.decoder.steps": "1",
+            "training.decoder.batch": "2",
             "training.span_frames": "12",
             "training.validation_clips": "1",
         },
@@ -657,7 +659,7 @@ def test_sd15_trains_samples_and_becomes_an_avatar_of_its_own(
     base = Path(shutil.copytree(base_model, tmp_path / "base"))
     run = Run(sd15_config(base), TrainOptions(dataset=dataset, run=tmp_path / "run"))
     numbers = run.train()
-    assert set(numbers) == {"landmarks", "synthesis"}  # the base model has the other two
+    assert set(numbers) == {"landmarks", "synthesis", "decoder"}  # the base model has the other two
     assert all(np.isfinite(list(log.values())).all() for log in numbers.values())
     save_avatar(
         run, tmp_path / "avatar", name="x", consent="drawn", source="none", command="pytest"
