@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from conftest import write_dataset
 from difftalker import config as configs
+from difftalker.avatar import read
 from difftalker.config import STAGES, StageConfig
 from difftalker.data.dataset import ClipData, frame_index, load_dataset, span_index
 from difftalker.data.latents import encode_clips
@@ -33,6 +34,7 @@ from difftalker.files import whole_file
 from difftalker.hashing import sha256_of
 from difftalker.models.autoencoder import Autoencoder
 from difftalker.models.completion import CompletionNet
+from difftalker.models.trial import restore
 from difftalker.pipeline import load
 from difftalker.training import run as runs
 from difftalker.training import trainer as trainers
@@ -635,7 +637,7 @@ def test_every_stage_begins_from_an_avatar(
     run = run_at(finished.dataset, finished.folder)
     save_avatar(run, first, name="a", consent="drawn", source="tests", command="make test")
     part = "synthesis" if stages[0] == "prior" else stages[0]
-    old = load(first).networks.state()[part]
+    old = restore(read(first)).state()[part]
     begun = started(finished, tmp_path / "run", first, stages).trainer(stages[0]).task.model
     prefix = "prior." if stages[0] == "prior" else ""
     for name, tensor in begun.state_dict().items():
