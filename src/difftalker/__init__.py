@@ -9,6 +9,8 @@
     track = track.edited([difftalker.Edit.parse("mouth=1.3@1.0-2.5")])
     avatar.dub("footage.mp4", "speech.wav", landmarks=track).save("out.mp4")
 
+    avatar.talk("speech.wav").save("out.mp4")
+
 Names are loaded when they are first used: ``import difftalker`` alone loads nothing heavy.
 """
 
