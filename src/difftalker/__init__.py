@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from difftalker.errors import DiffTalkerError
     from difftalker.evaluation.report import evaluate
     from difftalker.pipeline import Avatar, Dub, DubResult, load
+    from difftalker.talking import Talk, TalkResult
     from difftalker.track import LandmarkTrack
     from difftalker.training.recipe import train
 
@@ -37,6 +38,8 @@ __all__ = [
     "DubResult",
     "Edit",
     "LandmarkTrack",
+    "Talk",
+    "TalkResult",
     "__version__",
     "evaluate",
     "load",
@@ -51,6 +54,8 @@ _HOMES = {
     "DubResult": "pipeline",
     "Edit": "edits",
     "LandmarkTrack": "track",
+    "Talk": "talking",
+    "TalkResult": "talking",
     "evaluate": "evaluation.report",
     "load": "pipeline",
     "prepare": "data.prepare",
