@@ -9,6 +9,8 @@
     track = track.edited([difftalker.Edit.parse("mouth=1.3@1.0-2.5")])
     avatar.dub("footage.mp4", "speech.wav", landmarks=track).save("out.mp4")
 
+    avatar.talk("speech.wav").save("out.mp4")
+
 Names are loaded when they are first used: ``import difftalker`` alone loads nothing heavy.
 """
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from difftalker.errors import DiffTalkerError
     from difftalker.evaluation.report import evaluate
     from difftalker.pipeline import Avatar, Dub, DubResult, load
+    from difftalker.talking import Talk, TalkResult
     from difftalker.track import LandmarkTrack
     from difftalker.training.recipe import train
 
@@ -35,6 +38,8 @@ __all__ = [
     "DubResult",
     "Edit",
     "LandmarkTrack",
+    "Talk",
+    "TalkResult",
     "__version__",
     "evaluate",
     "load",
@@ -49,6 +54,8 @@ _HOMES = {
     "DubResult": "pipeline",
     "Edit": "edits",
     "LandmarkTrack": "track",
+    "Talk": "talking",
+    "TalkResult": "talking",
     "evaluate": "evaluation.report",
     "load": "pipeline",
     "prepare": "data.prepare",

@@ -17,6 +17,9 @@ from difftalker.errors import UsageError
 DEFAULT_CRF = 14
 """x264's quality: here the structure of camera footage survives (SSIM 0.975; 0.966 at 18)."""
 
+DEFAULT_FPS, MAX_FPS = 25.0, 120.0
+"""Frames a second of videos that have no footage."""
+
 MAX_SIZE_PX = 1024
 """The largest crop: a picture of so many pixels a side takes 16,384 latents."""
 

@@ -155,9 +155,9 @@ class Painter:
         kept = self._journal.get("light", key)
         if kept is None:
             face = self._artist.imagine(points, self._sampling, self._seed)
-            self._journal.put("light", key, _film_strip(face[None]))
+            self._journal.put("light", key, film_strip(face[None]))
         else:
-            face = _pictures(kept)
+            face = pictures(kept)
         return Light(Skin.of(face, points, int(self._scene.framing.boxes[driven[0], 0])))
 
     def _pairs(self, chunk: Chunk, light: Light) -> list[tuple[Image, Image]]:
@@ -197,9 +197,9 @@ class Painter:
         if kept is None:
             made = self._artist.paint(hidden, boxes, control, self._sampling, self._seed)
             out[:, rows, columns] = made[:, rows, columns]
-            self._journal.put("faces", key, _film_strip(out[:, rows, columns]))
+            self._journal.put("faces", key, film_strip(out[:, rows, columns]))
         else:
-            out[:, rows, columns] = _pictures(kept).reshape(out[:, rows, columns].shape)
+            out[:, rows, columns] = pictures(kept).reshape(out[:, rows, columns].shape)
         return out
 
     def _how(self) -> tuple[object, ...]:
@@ -207,12 +207,12 @@ class Painter:
         return self._artist.fingerprint, repr(self._sampling), self._seed
 
 
-def _film_strip(images: Image) -> bytes:
+def film_strip(images: Image) -> bytes:
     """Pictures (n, H, W, 3), one below the other, as a PNG file; channels keep their order."""
     strip = images.reshape(-1, *images.shape[2:])
     return cv2.imencode(".png", strip, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
-def _pictures(film_strip: bytes) -> Image:
-    """What ``_film_strip`` was given, one below the other: (n H, W, 3)."""
+def pictures(film_strip: bytes) -> Image:
+    """What ``film_strip`` was given, one below the other: (n H, W, 3)."""
     return np.asarray(cv2.imdecode(np.frombuffer(film_strip, np.uint8), cv2.IMREAD_COLOR), np.uint8)

@@ -26,7 +26,13 @@ from torch import Tensor
 
 from difftalker import __version__
 from difftalker import avatar as avatar_files
-from difftalker.config import DEFAULT_CRF, CompletionConfig, ModelConfig, SamplingConfig
+from difftalker.config import (
+    DEFAULT_CRF,
+    DEFAULT_FPS,
+    CompletionConfig,
+    ModelConfig,
+    SamplingConfig,
+)
 from difftalker.diffusion.region import box_mask
 from difftalker.diffusion.sampling import sample
 from difftalker.edits import Edit, apply_edits
@@ -56,6 +62,7 @@ from difftalker.models.trial import restore
 from difftalker.painting import CHUNK_FRAMES, Painter, Scene
 from difftalker.speech.encoder import SpeechEncoder, load_encoder
 from difftalker.speech.windows import WindowStream
+from difftalker.talking import Talk
 from difftalker.track import LandmarkTrack, check_points
 
 HEAR_FRAMES = 256
@@ -297,11 +304,34 @@ class Avatar:
         Raises:
             MediaError: the sound cannot be read, or has no length.
         """
+        upper = located.framing.points_crop[:, list(UPPER)]
+        return self.speak(upper, located.track.times_s, audio, progress)
+
+    def speak(
+        self,
+        upper_crop: NDArray[np.float32],
+        times_s: NDArray[np.float64],
+        audio: Path,
+        progress: Progress = _silent,
+    ) -> NDArray[np.float32]:
+        """The points (frames, 68, 2) for upper ones (frames, 37, 2), crop units, at these times.
+
+        Raises:
+            MediaError: the sound cannot be read, or has no length.
+        """
         pieces = []
-        for piece in self._completed(located, self.windows(located, audio)):
+        for piece in self._completed(upper_crop, times_s, self._heard(audio, times_s)):
             pieces.append(piece)
-            progress("complete", sum(map(len, pieces)), len(located))
+            progress("complete", sum(map(len, pieces)), len(times_s))
         return np.concatenate(pieces)
+
+    def move(self, frames: int, fps: float, seed: int = 0) -> NDArray[np.float32]:
+        """Upper points (frames, 37, 2), crop units, of a head that sways and blinks as in life.
+
+        Raises:
+            AvatarError: the avatar's model of movement is damaged.
+        """
+        return self.networks.motion.sample(frames, fps, seed)
 
     def landmarks(
         self,
@@ -381,6 +411,24 @@ class Avatar:
             landmarks = landmarks.points_crop
         return Dub(self, Path(video), Path(audio), chosen, seed, whom, located, landmarks, edits)
 
+    def talk(
+        self,
+        audio: str | Path,
+        *,
+        fps: float = DEFAULT_FPS,
+        sampler: str | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+    ) -> Talk:
+        """Prepare a video without footage, of the whole face; ``save`` makes it.
+
+        Raises:
+            UsageError: there is no such sampler, the number of steps or of frames a second is out
+                of range, or the avatar paints without landmarks.
+        """
+        chosen = self.sampling(sampler=sampler, steps=steps)
+        return Talk(self, Path(audio), chosen, seed, fps)
+
     def sampling(self, *, sampler: str | None = None, steps: int | None = None) -> SamplingConfig:
         """The avatar's way of sampling, with what is given in its place.
 
@@ -415,8 +463,11 @@ class Avatar:
 
     def windows(self, located: Located, audio: Path) -> WindowStream:
         """The speech around each frame, as the avatar's networks hear it."""
+        return self._heard(audio, located.track.times_s)
+
+    def _heard(self, audio: Path, times_s: NDArray[np.float64]) -> WindowStream:
         config = self.config.completion
-        return hear(audio, located.track.times_s, self._speech_encoder(config), config.window)
+        return hear(audio, times_s, self._speech_encoder(config), config.window)
 
     def paint(
         self,
@@ -505,10 +556,14 @@ class Avatar:
         dtype = torch.bfloat16 if has_fast_bfloat16(maps.device.type) else torch.float32
         return maps.to(dtype, memory_format=torch.channels_last) / 255
 
-    def _completed(self, located: Located, windows: WindowStream) -> Iterator[NDArray[np.float32]]:
+    def _completed(
+        self,
+        upper_crop: NDArray[np.float32],
+        times: NDArray[np.float64],
+        windows: WindowStream,
+    ) -> Iterator[NDArray[np.float32]]:
         """Chunks of completed points, each seen with as many neighbours as the network reaches."""
-        net, times = self.networks.completion, located.track.times_s
-        upper = torch.from_numpy(located.framing.points_crop[:, list(UPPER)])
+        net, upper = self.networks.completion, torch.from_numpy(upper_crop)
         held, first = windows.take(times[:0]), 0
         for start in range(0, len(times), HEAR_FRAMES):
             stop = min(start + HEAR_FRAMES, len(times))

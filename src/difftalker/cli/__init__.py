@@ -16,6 +16,7 @@ from difftalker.cli import (
     evaluate,
     landmarks,
     prepare,
+    talk,
     train,
     train_expert,
 )
@@ -29,6 +30,7 @@ app = App(
 for _command in (
     demo.demo,
     dub.dub,
+    talk.talk,
     landmarks.landmarks,
     prepare.prepare,
     train.train,

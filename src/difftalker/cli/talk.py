@@ -1,0 +1,74 @@
+"""``difftalker talk``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+
+from difftalker.cli.common import COMPUTE, GUARDS, AtLeast1, Bars, Compute, Guards, Outcome
+from difftalker.config import DEFAULT_CRF, DEFAULT_FPS, MAX_FPS
+
+
+def talk(
+    audio: Path,
+    /,
+    *,
+    avatar: Annotated[str, Parameter(name=("--avatar", "-a"))],
+    output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    fps: Annotated[float, Parameter(validator=validators.Number(gte=1, lte=MAX_FPS))] = DEFAULT_FPS,
+    sampler: str | None = None,
+    steps: AtLeast1 | None = None,
+    keep_journal: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    crf: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=51))] = DEFAULT_CRF,
+    lossless: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    guards: Guards = GUARDS,
+    options: Compute = COMPUTE,
+) -> Outcome:
+    """Let an avatar speak without any footage: the whole face is made, as long as the sound is.
+
+    Its head sways and its eyes blink as in the footage that the avatar learned from; --seed chooses
+    how. A run that was stopped goes on from where it was with the same command.
+
+    Args:
+        audio: The speech: any file with a sound track, a video too.
+        avatar: A packaged avatar's name, or a folder made by `difftalker train`.
+        output: The video to write (.mp4, .m4v, .mov or .mkv); its folder has to exist.
+        fps: Frames a second.
+        sampler: ddpm, ddim or dpm++; by default the avatar's own.
+        steps: Steps of denoising, more is slower; by default the avatar's own.
+        keep_journal: Leave the finished work beside the output.
+        crf: Quality of the picture, 0 to 51; lower is better and larger.
+        lossless: Keep every pixel (.mkv with FFV1 and PCM).
+        guards: Limits of what is read.
+        options: Those that commands share.
+    """
+    from difftalker import results
+    from difftalker.machine import pick_device, use_threads
+    from difftalker.pipeline import load
+
+    results.check_outputs(output, lossless=lossless, inputs=(audio,))
+    use_threads(options.threads)
+    speaker = load(avatar, device=pick_device(options.device))
+    job = speaker.talk(audio, fps=fps, sampler=sampler, steps=steps, seed=options.seed)
+    with Bars() as bars:
+        result = job.save(
+            output, crf=crf, lossless=lossless, keep_journal=keep_journal, progress=bars
+        )
+    record = {
+        "output": result.output,
+        "avatar": speaker.name,
+        "frames": result.frames,
+        "fps": fps,
+        "seconds": result.seconds,
+        "frames_per_second": result.frames_per_second,
+        "sampler": job.sampling.sampler,
+        "steps": job.sampling.steps,
+        "seed": options.seed,
+        "device": speaker.device,
+    }
+    return Outcome(
+        record,
+        f"{output}: {result.frames} frames, {result.frames_per_second:.1f} frames a second",
+    )
