@@ -2,10 +2,12 @@
 
     python scripts/kill_test.py [--kills 50] [--seconds 30] [--limit-s 3600]
 
-The packaged footage (or --footage) is played forth and back to --seconds. Each trial starts
-`difftalker dub` in a process of its own, sends it SIGKILL at a moment drawn evenly from the time
-that a whole run takes, runs the same command again to its end, and compares the bytes. Exits 1
-where they differ, or where anything but the output is left at the end.
+The packaged footage (or --footage) is played forth and back to --seconds and dubbed by
+`difftalker dub` in a process of its own. Every start of the command is killed with SIGKILL at a
+moment drawn evenly from the time that a whole run takes, and begun again, until one comes to its
+end before its moment: then its bytes are compared with those of a run left alone, and the next job
+begins. So each kill is resumed, most of them by runs that are killed in turn. Exits 1 where bytes
+differ, or where anything but the output is left at the end of a job.
 """
 
 from __future__ import annotations
@@ -51,28 +53,24 @@ def finish(context: ForkServerContext, words: Sequence[str]) -> float:
     return time.monotonic() - began
 
 
-def trial(
-    context: ForkServerContext, words: Sequence[str], output: Path, after_s: float
-) -> tuple[bool, str]:
-    """Kill a run and resume it; whether it was still at work, and the hash of the output."""
-    output.unlink(missing_ok=True)
+def lives(context: ForkServerContext, words: Sequence[str], after_s: float) -> bool:
+    """Start the command and kill it after so long; whether it had come to its end before."""
     run = begin(context, words)
     run.join(after_s)
-    was_running = run.is_alive()
+    ended = not run.is_alive()
     run.kill()
     run.join()
-    if was_running and output.exists() and output.with_name(f".{output.name}.dubbing").exists():
-        print("  killed between the end of the video and the end of the run")
-    finish(context, words)
-    return was_running, file_hash(output)
+    if ended and run.exitcode != 0:
+        sys.exit(f"the dubbing failed with exit code {run.exitcode}")
+    return ended
 
 
 def main() -> None:
-    """Print one line a trial and a summary."""
+    """Print one line a kill and a job, and a summary."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seconds", type=float, default=30.0, help="of footage")
-    parser.add_argument("--limit-s", type=float, default=3600.0, help="stop after so long")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of footage")
+    parser.add_argument("--limit-s", type=float, default=3600.0, help="begin no job after so long")
     parser.add_argument("--footage", type=Path, default=None)
     parser.add_argument("--avatar", default=samples.AVATAR)
     parser.add_argument("--seed", type=int, default=0)
@@ -80,6 +78,7 @@ def main() -> None:
     chance, began = random.Random(options.seed), time.monotonic()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    kills, jobs, wrong = 0, 0, 0
     with tempfile.TemporaryDirectory() as scratch:
         video, folder = Path(scratch, "footage.mp4"), Path(scratch, "out")
         folder.mkdir()
@@ -87,17 +86,18 @@ def main() -> None:
         output = folder / "out.mp4"
         words = [str(video), str(samples.speech()), "--avatar", options.avatar, "-o", str(output)]
         whole_s = finish(context, words)
-        wanted, killed, wrong, trials = file_hash(output), 0, 0, 0
-        while trials < options.kills and time.monotonic() - began < options.limit_s:
-            after_s = chance.uniform(0, whole_s)
-            was_running, found = trial(context, words, output, after_s)
+        wanted = file_hash(output)
+        while kills < options.kills and time.monotonic() - began < options.limit_s:
+            output.unlink()
+            while not lives(context, words, after_s := chance.uniform(0, whole_s)):
+                kills += 1
+                print(f"kill {kills}: after {after_s:.1f} of {whole_s:.1f} s", flush=True)
+            same = file_hash(output) == wanted
             clean = [path.name for path in folder.iterdir()] == [output.name]
-            trials, killed = trials + 1, killed + was_running
-            wrong += found != wanted or not clean
-            same = "same bytes" if found == wanted else "OTHER BYTES"
-            print(f"{trials}: after {after_s:.1f} of {whole_s:.1f} s: {same}", flush=True)
-    print(f"{killed} runs killed in {trials} trials, {wrong} of them did not come out the same")
-    sys.exit(bool(wrong) or not killed)
+            jobs, wrong = jobs + 1, wrong + (not same or not clean)
+            print(f"job {jobs}: {'same' if same else 'OTHER'} bytes", flush=True)
+    print(f"{kills} kills in {jobs} jobs, {wrong} of which did not come out the same")
+    sys.exit(bool(wrong) or not kills)
 
 
 if __name__ == "__main__":
