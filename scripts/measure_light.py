@@ -1,12 +1,13 @@
 """Seams of new faces in footage whose light is not the avatar's.
 
-    python scripts/measure_light.py GRID/s1 --clips bras6n lwbs1s bwbn4p lrbl3a
+    python scripts/measure_light.py GRID/s1 --clips bras6n lwbs1s bwbn4p lrbl3a [--ideal]
 
 Clips of the avatar's person are put into another light, dubbed with their own sound, and measured
 as `difftalker evaluate` does it: the step of the luma across the mask's edges, in the output over
 that in the footage (`evaluation.metrics.seam_step`). 1 is unseen. Faces are searched once, in the
-clip as it is: this is about light alone. Prints the seam for each light, clip by clip, and exits 1
-where the mean over clips is further than a tenth from 1.
+clip as it is: this is about light alone. With --ideal the networks' faces are replaced by those of
+the clip as it is, so that what is left is what matching the light and blending do. Prints the seam
+for each light, clip by clip, and exits 1 where the mean over clips is further than a tenth from 1.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker import samples
+from difftalker.config import SamplingConfig
 from difftalker.evaluation.metrics import seam_step
 from difftalker.face.crop import cut
 from difftalker.media.video import VideoWriter, probe_video, read_frames
@@ -94,6 +96,30 @@ def face_of(avatar: Avatar, clip: Path, frames: int, scratch: Path) -> Located:
     return locate(video, avatar.config.size_px, mask=avatar.config.mask)
 
 
+class Ideal(Avatar):
+    """An avatar that paints the faces of footage as they are, the driven ones one by one."""
+
+    def __init__(self, avatar: Avatar, footage: Located) -> None:
+        super().__init__("ideal", avatar.config, avatar.networks)
+        crop, size = footage.framing.crop, avatar.config.size_px
+        self._faces = (
+            cut(frame.image, crop, i, size)
+            for i, frame in enumerate(read_frames(footage.video))
+            if footage.strength[i] > 0
+        )
+
+    def paint(
+        self,
+        crops: Image,
+        boxes: NDArray[np.int32],
+        control: NDArray[np.float32],
+        sampling: SamplingConfig,
+        seed: int = 0,
+    ) -> Image:
+        """The next faces of the footage, (n, S, S, 3)."""
+        return np.stack(list(islice(self._faces, len(crops))))
+
+
 def seam(
     avatar: Avatar, clip: Path, found: Located, light: Callable[[Floats], Floats], scratch: Path
 ) -> float:
@@ -101,7 +127,8 @@ def seam(
     video, output = scratch / "in.mkv", scratch / "out.mkv"
     relit(clip, light, video, len(found))
     located = replace(found, video=video, info=probe_video(video))
-    avatar.dub(video, clip, located=located).save(output, lossless=True)
+    points = found.framing.points_crop if isinstance(avatar, Ideal) else None
+    avatar.dub(video, clip, located=located, landmarks=points).save(output, lossless=True)
     framing, size = located.framed(avatar.config).framing, avatar.config.size_px
     steps = []
     for i, pair in enumerate(zip(read_frames(output), read_frames(video), strict=True)):
@@ -120,6 +147,7 @@ def main() -> None:
     parser.add_argument("--clips", nargs="+", required=True, help="names without suffix")
     parser.add_argument("--avatar", default=samples.AVATAR)
     parser.add_argument("--frames", type=int, default=50, help="of each clip")
+    parser.add_argument("--ideal", action="store_true", help="faces of the clip, not painted ones")
     parser.add_argument("--only", default="", help="only lights with this in their name")
     options = parser.parse_args()
     avatar, wrong = load(options.avatar), 0
@@ -131,7 +159,13 @@ def main() -> None:
             if options.only not in name:
                 continue
             seams = [
-                seam(avatar, clip, each, light, Path(scratch))
+                seam(
+                    Ideal(avatar, each) if options.ideal else avatar,
+                    clip,
+                    each,
+                    light,
+                    Path(scratch),
+                )
                 for clip, each in zip(clips, found, strict=True)
             ]
             mean = float(np.mean(seams))
