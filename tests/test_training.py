@@ -1,4 +1,4 @@
-"""The four stages at debug size: they train, survive kills unchanged, and make an avatar."""
+"""The five stages at debug size: they train, survive kills unchanged, and make an avatar."""
 
 from __future__ import annotations
 
