@@ -46,6 +46,7 @@ def folder(written: Path, tmp_path: Path) -> Path:
 
 def test_a_section_is_added_to_the_card(folder: Path) -> None:
     before = avatar.read(folder)
+    avatar.extend_card(folder, "## Measured\n\nPSNR 29 dB\n")
     avatar.extend_card(folder, "## Measured\n\nPSNR 30 dB\n")
     assert (folder / "card.md").read_text() == "# Someone\n\n## Measured\n\nPSNR 30 dB\n"
     assert avatar.read(folder) == before

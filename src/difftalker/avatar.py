@@ -126,14 +126,18 @@ def write(
 
 
 def extend_card(folder: Path, section: str) -> None:
-    """Put one more section, Markdown, at the end of an avatar's card; its hash follows.
+    """Put a section, Markdown, at the end of an avatar's card, in the place of one of its title.
+
+    The hash of the card follows.
 
     Raises:
         AvatarError: the folder is no avatar.
     """
     raw = _read_config(folder)
     card, config = folder / "card.md", folder / "config.json"
-    text = f"{card.read_text().rstrip()}\n\n{section.strip()}\n"
+    title = section.strip().splitlines()[0]
+    before = card.read_text().split(f"\n{title}\n")[0]
+    text = f"{before.rstrip()}\n\n{section.strip()}\n"
     raw["files"]["card.md"] = hashlib.sha256(text.encode()).hexdigest()
     with whole_file(config) as whole_config, whole_file(card) as whole_card:
         whole_card.write(text.encode())
