@@ -65,7 +65,7 @@ class Row:
 
 ROWS = (
     Row(size=(3840, 2160)),
-    Row(size=(3840, 2160), face=0.15, pixels="yuv422p10le", codec="ffv1"),
+    Row(size=(3840, 2160), face=0.45, pixels="yuv422p10le", codec="ffv1"),
     Row(size=(1917, 1079), pixels="yuv444p"),
     Row(size=(1079, 1917), pixels="yuv444p", turned=True),
     Row(size=(641, 479), pixels="yuv444p"),
