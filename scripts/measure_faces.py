@@ -195,14 +195,16 @@ def main() -> int:
         for kind, made in scenes(own, others).items():
             for scene in made if args.only in (None, kind) else ():
                 failures += _try(scene(), Path(folder) / "scene.mkv", avatar)
-    alarms = cuts = frames = 0
+    alarms = faceless = frames = 0
     for path in paths[: args.plain]:
         face = locate(path, 256)
-        alarms += int((face.strength < 1).sum())
-        cuts += len(face.track.cuts)
+        alone, doubted = ~face.track.usable, face.track.why > 0
+        alarms += int((alone & doubted).sum())
+        faceless += int((alone & ~doubted).sum())
         frames += len(face)
     print(
-        f"{frames} frames of {min(args.plain, len(paths))} clips as they are: {alarms} left alone"
+        f"{frames} frames of {min(args.plain, len(paths))} clips as they are: {alarms} taken for"
+        f" covered or another person's, in {faceless} no face found"
     )
     return 1 if failures or alarms else 0
 

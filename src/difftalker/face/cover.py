@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from difftalker.face.landmarks import EYES, JAW, NOSE_BASE
 
-MEAN_UNUSUAL = 1.15
+MEAN_UNUSUAL = 1.25
 """A face is covered where its cells differ by so many times what is usual, in the mean ..."""
-MANY_UNUSUAL = 1.35
+MANY_UNUSUAL = 1.47
 """... or where 3 of 10 cells do so by this much."""
 UNCOVERED = 0.75
 """It is uncovered again below this share of both."""
