@@ -55,6 +55,7 @@ from difftalker.media.video import (
     probe_video,
     read_frames,
 )
+from difftalker.memory import give_back
 from difftalker.models.autoencoder import paint_out, to_images, to_pixels
 from difftalker.models.decoding import decode_part
 from difftalker.models.networks import Networks
@@ -660,6 +661,7 @@ class Dub:
         next(stream_audio(self.audio))  # unusable sound is told before the work, not after
         with journal:
             footage = self._locate(journal, progress)
+            give_back()
             timeline = self._timeline(footage, fit)
             if self._landmarks is None:
                 located = footage.shown(timeline, self.avatar.config)
@@ -668,6 +670,7 @@ class Dub:
                 located = footage.played(timeline)
                 points = _given(self._landmarks, len(footage))[timeline.source]
             points = self._edited(located, points)
+            give_back()
             with writer:
                 scene = self._scene(located, points)
                 painter = Painter(self.avatar, self.sampling, self.seed, scene, journal)

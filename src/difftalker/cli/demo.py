@@ -23,11 +23,13 @@ def demo(
     """
     from difftalker import results, samples
     from difftalker.machine import pick_device, use_threads
+    from difftalker.memory import steady
     from difftalker.pipeline import load
 
     footage, speech, sheet = samples.footage(), samples.speech(), output.with_suffix(".png")
     output.parent.mkdir(parents=True, exist_ok=True)
     results.check_outputs(output)
+    steady()
     use_threads(options.threads)
     speaker = load(samples.AVATAR, device=pick_device(options.device))
     with Bars() as bars:

@@ -69,6 +69,7 @@ def dub(
     from difftalker.edits import Edit
     from difftalker.face.people import Choice
     from difftalker.machine import pick_device, use_threads
+    from difftalker.memory import steady
     from difftalker.pipeline import load
     from difftalker.track import LandmarkTrack
 
@@ -89,6 +90,7 @@ def dub(
             wanted="--landmarks alone: they belong to one face",
             fix="choose it when they are made, with `difftalker landmarks --face`",
         )
+    steady()
     use_threads(options.threads)
     track = None if landmarks is None else LandmarkTrack.load(landmarks)
     speaker = load(avatar, device=pick_device(options.device))

@@ -46,9 +46,11 @@ def talk(
     """
     from difftalker import results
     from difftalker.machine import pick_device, use_threads
+    from difftalker.memory import steady
     from difftalker.pipeline import load
 
     results.check_outputs(output, lossless=lossless, inputs=(audio,))
+    steady()
     use_threads(options.threads)
     speaker = load(avatar, device=pick_device(options.device))
     job = speaker.talk(audio, fps=fps, sampler=sampler, steps=steps, seed=options.seed)

@@ -55,8 +55,8 @@ class Blender:
     ) -> None:
         """Crops and boxes (frames, 4) of a video, its completed landmarks (frames, 68, 2)."""
         self._crop, self._boxes, self._times_s = crop, boxes, times_s
-        self._points_px = crop.to_px(points_crop)
-        self._size_px, self._grain = size_px, Grain(seed)
+        self._points_crop, self._size_px = points_crop, size_px
+        self._grain = Grain(seed)
         self._shift: tuple[Floats, float] | None = None
         self._before: tuple[int, Image] | None = None
 
@@ -93,7 +93,8 @@ class Blender:
 
     def _see(self, i: int, image: Image, patch: Patch) -> None:
         """Measure the grain of the skin above the mask and of the new face."""
-        points, time_s = self._points_px[i], float(self._times_s[i])
+        points = self._crop.part(slice(i, i + 1)).to_px(self._points_crop[i : i + 1])[0]
+        time_s = float(self._times_s[i])
         follows = self._before is not None and self._before[0] == i - 1
         hidden = min(self._top_px(i), self._top_px(i - 1)) if follows else self._top_px(i)
         place = _around(points[list(UPPER)], (hidden, image.shape[1]))

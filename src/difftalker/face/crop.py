@@ -49,6 +49,10 @@ class CropTrack:
     def __len__(self) -> int:
         return len(self.side_px)
 
+    def part(self, frames: slice) -> CropTrack:
+        """The crops of some neighbouring frames."""
+        return CropTrack(centre_px=self.centre_px[frames], side_px=self.side_px[frames])
+
     def to_crop(self, points_px: NDArray[np.float32]) -> NDArray[np.float32]:
         """(frames, n, 2) pixels -> crop units."""
         corner = (self.centre_px - self.side_px[:, None] / 2)[:, None]
