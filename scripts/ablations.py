@@ -139,8 +139,13 @@ def ingredients(stage: str, config: Config) -> tuple[Any, ...]:
         "landmarks": (model.completion, training.span_frames, training.lips_weight),
         "autoencoder": (model.autoencoder, model.size_px, model.mask),
         "prior": (model.prior, training.latent_stride),
-        "synthesis": (model.synthesis, *(speech if model.synthesis.guidance == "audio" else ())),
-        "decoder": (model.sampling, training.latent_stride),
+        "synthesis": (
+            model.synthesis,
+            model.sampling,
+            training.mouth_weight,
+            *(speech if model.synthesis.guidance == "audio" else ()),
+        ),
+        "decoder": (training.latent_stride,),
     }
     before = {"prior": "autoencoder", "synthesis": "prior", "decoder": "synthesis"}
     earlier = ingredients(before[stage], config) if stage in before else common

@@ -159,7 +159,7 @@ class SamplingConfig:
 
     sampler: str = "dpm++"
     """``ddpm``, ``ddim`` or ``dpm++`` (a second-order solver for few steps)."""
-    steps: int = 3
+    steps: int = 2
 
     def __post_init__(self) -> None:
         _up_to(1000, self, "steps")
@@ -244,13 +244,15 @@ class TrainingConfig:
     """Neighbouring frames in one example of landmark completion."""
     lips_weight: float = 3.0
     """Of the lips' opening beside Eq. 1, with own and with another's speech; 0: Eq. 1 alone."""
+    mouth_weight: float = 4.0
+    """Of the mouth in the loss of the synthesis; 1: Eq. 5 as printed, where skin counts as much."""
     latent_stride: int = 2
     """Every how many frames latents are kept for the diffusion stages: neighbours differ little."""
     autocast: bool = True
     """bfloat16 where it is safe."""
 
     def __post_init__(self) -> None:
-        _positive(self, "span_frames", "latent_stride")
+        _positive(self, "span_frames", "latent_stride", "mouth_weight")
 
 
 @dataclass(frozen=True, kw_only=True)

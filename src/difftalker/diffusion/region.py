@@ -55,7 +55,7 @@ def clean_from(prediction: Tensor, noisy: Tensor, alpha_bar: Tensor, kind: str) 
 
 
 def region_loss(predicted: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-    """Eq. 5: mean squared error over the lower face alone."""
+    """Eq. 5: mean squared error over the lower face alone, or as ``mask`` weighs its places."""
     squared = (predicted.float() - wanted.float()).square() * mask
     return squared.sum() / (mask.sum() * predicted.shape[1]).clamp(min=1)
 

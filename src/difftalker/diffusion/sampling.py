@@ -62,6 +62,14 @@ def alpha_bars(prediction: str, timesteps: int = 1000) -> Tensor:
     return bars
 
 
+def timesteps_of(sampler: str, steps: int, prediction: str, timesteps: int = 1000) -> Tensor:
+    """(steps,) integers, falling: where :func:`sample` asks the network."""
+    solver = scheduler(sampler, prediction, timesteps)
+    solver.set_timesteps(steps)
+    asked: Tensor = solver.timesteps.long()
+    return asked
+
+
 def sample(
     denoise: Denoise,
     clean: Tensor,

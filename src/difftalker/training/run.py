@@ -225,6 +225,8 @@ class Run:
             self.data,
             self._latents(autoencoder),
             speech=model.completion,
+            sampling=model.sampling,
+            mouth_weight=self.config.training.mouth_weight,
             device=self.options.device,
         )
 

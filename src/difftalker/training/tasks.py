@@ -22,7 +22,7 @@ from difftalker.diffusion.region import (
     region_loss,
     target,
 )
-from difftalker.diffusion.sampling import Denoise, alpha_bars, sample
+from difftalker.diffusion.sampling import Denoise, alpha_bars, sample, timesteps_of
 from difftalker.errors import TrainingError
 from difftalker.face.draw import contact_sheet, landmark_maps, overlay
 from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, CONTOUR, LOWER, MOUTH, UPPER
@@ -290,6 +290,13 @@ def gradient_error(made: Tensor, true: Tensor) -> Tensor:
     return total
 
 
+def mouth_mask(points: Tensor, cells: int) -> Tensor:
+    """Points (B, 68, 2) in crop units -> (B, 1, cells, cells): 1 around the lips, one cell more."""
+    lips = points[:, list(MOUTH)] * cells
+    boxes = torch.stack([lips.amin(1).floor() - 1, lips.amax(1).ceil() + 1], -1).long()
+    return box_mask(boxes.flip(1).flatten(1), cells)
+
+
 def _jittered(boxes: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Boxes moved by up to two cells an edge, so that the decoder learns no fixed seam."""
     steps = torch.randint(-2, 3, boxes.shape, generator=generator)
@@ -335,12 +342,16 @@ class _DiffusionTask:
     def _noised(self, batch: dict[str, Tensor], generator: torch.Generator) -> _Noised:
         """Eq. 4 at random timesteps: whole latents below, painted ones above."""
         whole, mask = batch["whole"], batch["mask"]
-        steps = torch.randint(self._config.timesteps, (len(whole),), generator=generator)
+        steps = self._steps(len(whole), generator)
         noise = torch.randn(whole.shape, generator=generator).to(whole)
         bars = self._alpha_bars[steps.to(self.device)]
         noisy = add_noise_by_region(keep_upper(whole, batch["painted"], mask), noise, bars, mask)
         wanted = target(whole, noise, bars, self._config.prediction)
         return _Noised(noisy, steps.to(self.device), wanted, mask)
+
+    def _steps(self, count: int, generator: torch.Generator) -> Tensor:
+        """Timesteps (count,) to learn at."""
+        return torch.randint(self._config.timesteps, (count,), generator=generator)
 
     def describe(self, indices: NDArray[np.int64]) -> list[str]:
         """Names of the clips; see ``trainer.Task``."""
@@ -445,10 +456,22 @@ class SynthesisTask(_DiffusionTask):
         latents: LatentSet,
         *,
         speech: CompletionConfig | None = None,
+        sampling: SamplingConfig | None = None,
+        mouth_weight: float = 1.0,
         device: str = "cpu",
     ) -> None:
-        """``speech`` says what is heard where audio is the guidance."""
+        """``speech`` says what is heard where audio is the guidance.
+
+        Half of the examples have one of the timesteps at which ``sampling`` asks the network; the
+        few steps that are made in use are learned best so. ``mouth_weight`` is that of the mouth
+        in Eq. 5.
+        """
         super().__init__(autoencoder, data, latents, model.prior.config, device=device)
+        chosen = sampling or SamplingConfig()
+        self._in_use = timesteps_of(
+            chosen.sampler, chosen.steps, self._config.prediction, self._config.timesteps
+        )
+        self._mouth_weight = mouth_weight
         self.model, self._hears = model, model.config.guidance == "audio"
         heard = speech or CompletionConfig()
         self._windows = {
@@ -459,8 +482,18 @@ class SynthesisTask(_DiffusionTask):
         with torch.no_grad():
             self._nothing_known = autoencoder.encode(nothing + PAINT).float()
 
+    def _steps(self, count: int, generator: torch.Generator) -> Tensor:
+        anywhere = super()._steps(count, generator)
+        chosen = torch.randint(len(self._in_use), (count,), generator=generator)
+        half = torch.rand(count, generator=generator) < 0.5
+        return torch.where(half, self._in_use[chosen], anywhere)
+
     def _extra(self, rows: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
-        return {"control": self._control(self._data.train, rows, generator)}
+        points = np.stack([self._data.train[c].points_crop[f] for c, f in rows])
+        return {
+            "control": self._control(self._data.train, rows, generator),
+            "mouth": mouth_mask(torch.from_numpy(points), self._latents.whole.shape[-1]),
+        }
 
     def _control(
         self,
@@ -487,7 +520,8 @@ class SynthesisTask(_DiffusionTask):
         noised = self._noised(batch, generator)
         guidance = self._guide(batch["control"], batch["painted"])
         predicted = self.model(noised.noisy, noised.steps, guidance)
-        return {"loss": region_loss(predicted, noised.wanted, noised.mask)}
+        weight = noised.mask * (1 + (self._mouth_weight - 1) * batch["mouth"])
+        return {"loss": region_loss(predicted, noised.wanted, weight)}
 
     def _some_whole(
         self, batch: dict[str, Tensor], generator: torch.Generator
