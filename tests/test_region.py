@@ -17,7 +17,7 @@ from difftalker.diffusion.region import (
     region_loss,
     target,
 )
-from difftalker.diffusion.sampling import alpha_bars, sample, scheduler
+from difftalker.diffusion.sampling import alpha_bars, sample, scheduler, timesteps_of
 from difftalker.errors import UsageError
 
 # abar = 0.36 makes both roots whole: sqrt(abar) = 0.6, sqrt(1 - abar) = 0.8.
@@ -86,6 +86,25 @@ def test_eq_5_weighs_every_lower_place_of_a_batch_alike() -> None:
     predicted = torch.full((2, 1, 2, 2), 3.0)
     assert region_loss(predicted, torch.zeros_like(predicted), mask).item() == pytest.approx(9)
     assert region_loss(predicted, torch.zeros_like(predicted), 0 * mask).item() == 0
+
+
+def test_eq_5_with_places_that_weigh_more_by_hand() -> None:
+    weight = plane([[0, 0], [1.0, 3.0]])
+    predicted = plane([[9.0, 9.0], [1.0, 2.0]])
+    assert region_loss(predicted, torch.zeros_like(predicted), weight).item() == (1 + 3 * 4) / 4
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_network_is_asked_at_the_steps_that_are_named(sampler: str) -> None:
+    asked: list[int] = []
+
+    def denoise(latents: Tensor, steps: Tensor) -> Tensor:
+        asked.append(int(steps[0]))
+        return torch.zeros_like(latents)
+
+    clean = torch.zeros(1, 1, 2, 2)
+    sample(denoise, clean, LOWER, clean, sampler=sampler, steps=3, prediction="v_prediction")
+    assert timesteps_of(sampler, 3, "v_prediction").tolist() == asked == [999, 666, 332]
 
 
 def test_eq_5_has_no_gradient_above() -> None:

@@ -28,8 +28,9 @@ from difftalker.avatar import read
 from difftalker.config import STAGES, StageConfig
 from difftalker.data.dataset import ClipData, frame_index, load_dataset, span_index
 from difftalker.data.latents import encode_clips
+from difftalker.diffusion.sampling import timesteps_of
 from difftalker.errors import MediaError, TrainingError, UsageError
-from difftalker.face.landmarks import LOWER, UPPER
+from difftalker.face.landmarks import LOWER, MOUTH, UPPER
 from difftalker.files import whole_file
 from difftalker.hashing import sha256_of
 from difftalker.models.autoencoder import Autoencoder
@@ -40,7 +41,13 @@ from difftalker.training import run as runs
 from difftalker.training import trainer as trainers
 from difftalker.training.checkpoint import load_checkpoint, save_checkpoint
 from difftalker.training.run import Run, TrainOptions, save_avatar
-from difftalker.training.tasks import PIECE_FRAMES, LandmarkTask, complete
+from difftalker.training.tasks import (
+    PIECE_FRAMES,
+    LandmarkTask,
+    SynthesisTask,
+    complete,
+    mouth_mask,
+)
 from difftalker.training.trainer import Trainer
 
 STEPS = configs.debug().training.landmarks.steps
@@ -465,6 +472,37 @@ def test_the_landmark_loss_is_eq_1(dataset: Path) -> None:
     gaps = (out - batch["points"]).double().numpy()[:, :, list(LOWER)]
     by_hand = [gap[0] ** 2 + gap[1] ** 2 for gap in gaps.reshape(-1, 2)]
     assert mse == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-5)
+
+
+def test_the_mouth_of_a_mask_is_the_lips_and_a_cell_around_them() -> None:
+    points = torch.zeros(1, 68, 2)
+    points[:, list(MOUTH)] = torch.tensor([0.5, 0.7])
+    points[:, MOUTH[0]] = torch.tensor([0.33, 0.61])
+    mouth = mouth_mask(points, 10)[0, 0]
+    # From cell 3 to cell 5 and from 6 to 7 lie lips; one more on every side.
+    wanted = torch.zeros(10, 10)
+    wanted[5:8, 2:6] = 1
+    torch.testing.assert_close(mouth, wanted)
+
+
+def test_synthesis_learns_the_mouth_first_and_half_at_the_steps_in_use(
+    finished: Finished,
+) -> None:
+    task = run_at(finished.dataset, finished.folder).trainer("synthesis").task
+    assert isinstance(task, SynthesisTask)
+    batch = task.batch(np.array([0, 1]), torch.Generator().manual_seed(0))
+    assert (batch["mouth"] * batch["mask"]).any()
+
+    def loss() -> float:
+        torch.manual_seed(0)
+        return float(task.loss(batch, torch.Generator().manual_seed(0))["loss"])
+
+    weighed = loss()
+    batch["mouth"] = torch.zeros_like(batch["mouth"])
+    assert loss() != weighed
+    steps = task._steps(1000, torch.Generator().manual_seed(0))
+    in_use = torch.isin(steps, timesteps_of("dpm++", 2, "v_prediction")).float().mean()
+    assert 0.4 < float(in_use) < 0.6
 
 
 def test_a_long_clip_is_completed_in_pieces_as_in_one() -> None:
