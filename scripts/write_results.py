@@ -5,7 +5,9 @@
     python scripts/write_results.py
 
 Each report in docs/reports becomes a section, packaged avatars first; one with ablations has their
-table too. ``--card FOLDER`` puts the figures of the first report on an avatar's card.
+table too. Those in docs/reports/earlier, of avatars that were there before, are rows of the table
+of quality against time alone. ``--card FOLDER`` puts the figures of the first report on an avatar's
+card.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ PAPER_COLUMNS = (
 WITHOUT_AM_TRANS = "no-am-trans"
 WITHOUT_LANDMARKS = "no-landmarks"
 """Rows of the paper's own ablations, as scripts/ablations.py calls them."""
+MOUTH_MASK = "mouth-mask"
+"""The row of the mask without the jaw."""
 
 ABLATED = (
     *("landmark_error_frame", "landmark_error_mouth_crop", "ld_frame", "ld_lower_frame"),
@@ -51,6 +55,12 @@ ABLATED = (
     *("psnr_lower", "ssim_lower", "perceptual", "sharpness", "silence_leak"),
 )
 """What the table of ablations shows, where it was measured."""
+
+BUDGETED = (
+    *("landmark_error_frame", "open_corr", "closure", "psnr_lower", "ssim_lower"),
+    *("sharpness", "sync_c", "word_error"),
+)
+"""What the table of quality against time shows."""
 
 CAVEATS = (
     "The paper's footage is one politician's addresses at 512 x 512 from another landmark detector,"
@@ -83,8 +93,8 @@ def read_report(path: Path) -> dict[str, Any]:
     return report
 
 
-def write_results(reports: Sequence[Report]) -> str:
-    """The page, Markdown."""
+def write_results(reports: Sequence[Report], earlier: Sequence[Report] = ()) -> str:
+    """The page, Markdown; ``earlier`` reports are compared alone."""
     lines = [
         "# Results",
         "",
@@ -98,6 +108,7 @@ def write_results(reports: Sequence[Report]) -> str:
         "",
         *(f"- {text}" for text in CAVEATS),
     ]
+    lines += ["", "## Quality against time and size", "", *_budgets([*earlier, *reports])]
     for report in reports:
         lines += ["", f"## {_title(report)}", "", *_section(report)]
     lines += ["", "## Experts", "", *_experts(reports)]
@@ -115,6 +126,36 @@ def _beside_the_paper(reports: Sequence[Report]) -> Iterator[str]:
             for _, report, row in ours
         ]
         yield _row([text, *theirs, *cells])
+
+
+def _budgets(reports: Sequence[Report]) -> Iterator[str]:
+    """What more training and larger networks give, each avatar with the clips' own sound."""
+    yield (
+        "Clips dubbed with their own sound, least training first. An avatar's name that comes twice"
+        " is that avatar before and after more training."
+    )
+    yield ""
+    head = ["avatar", "preset", "crop", "parameters, 10^6", "training, minutes", "steps drawn"]
+    yield _row([*head, *(f"{described(key).text} {described(key).arrow}" for key in BUDGETED)])
+    yield "|---" * (len(head) + len(BUDGETED)) + "|"
+    for report in sorted(reports, key=_minutes):
+        person, own = report["avatar"], report["rows"]["own_audio"]
+        parameters = person.get("parameters")
+        yield _row(
+            [
+                f"`{person['name']}`",
+                person["preset"],
+                str(person["size_px"]),
+                f"{parameters / 1e6:.1f}" if parameters else "-",
+                f"{_minutes(report):.0f}",
+                str(person["steps"]),
+                *(_cell(own.get(key), described(key).digits) for key in BUDGETED),
+            ]
+        )
+
+
+def _minutes(report: Report) -> float:
+    return float(sum(facts["minutes"] for facts in report["avatar"]["trained"].values()))
 
 
 def _says(line: str, row: str) -> bool:
@@ -200,6 +241,12 @@ def _ablations(report: Report) -> Iterator[str]:
             f" `{WITHOUT_LANDMARKS}` completes landmarks as that avatar does, but paints without"
             " them: its errors of completion say nothing of its pictures."
             if WITHOUT_LANDMARKS in report["ablations"]
+            else ""
+        )
+        + (
+            f" `{MOUTH_MASK}` leaves most of the lower face as it was, and is scored in the whole"
+            " of it like the others: its pictures are better by what it did not have to paint."
+            if MOUTH_MASK in report["ablations"]
             else ""
         )
     )
@@ -325,6 +372,11 @@ def _machine(report: Report) -> list[str]:
     ]
 
 
+def earlier_reports(folder: Path = DOCS / "reports") -> list[dict[str, Any]]:
+    """The reports of avatars that were there before, by their names."""
+    return [read_report(path) for path in sorted((folder / "earlier").glob("*.json"))]
+
+
 def stored_reports(folder: Path = DOCS / "reports") -> list[dict[str, Any]]:
     """The reports of a folder by their names, those of packaged avatars first.
 
@@ -350,7 +402,8 @@ def main(words: Sequence[str] | None = None) -> None:
     options = parser.parse_args(words)
     try:
         reports = stored_reports(options.reports)
-        options.output.write_text(write_results(reports), encoding="utf-8")
+        earlier = earlier_reports(options.reports)
+        options.output.write_text(write_results(reports, earlier), encoding="utf-8")
         if options.card is not None:
             avatar.extend_card(options.card, card_section(reports[0]))
     except DiffTalkerError as error:

@@ -170,3 +170,16 @@ def test_the_stored_page_is_that_of_the_stored_reports() -> None:
     assert (write_results.DOCS / "results.md").read_text(encoding="utf-8") == page, (
         "run python scripts/write_results.py"
     )
+
+
+def test_quality_stands_beside_time_and_size(report: dict[str, Any]) -> None:
+    before = copy.deepcopy(report)
+    before["avatar"]["trained"]["prior"]["minutes"] = 0.5
+    report["avatar"]["parameters"] = 12_340_000
+    assert not problems(report)
+    page = write_results.write_results([report], [before])
+    table = page.split("## Quality against time and size")[1].split("## ")[0].splitlines()
+    rows = [line for line in table if line.startswith("| `reference`")]
+    assert rows[0].startswith("| `reference` | half | 128 | - | 2 | 4 | 0.0030")
+    assert rows[1].startswith("| `reference` | half | 128 | 12.3 | 4 | 4 | 0.0030")
+    assert page.count("## Avatar reference") == 1

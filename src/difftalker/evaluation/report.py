@@ -275,6 +275,9 @@ def _avatar_facts(studio: Studio) -> dict[str, Any]:
             for stage, facts in stages.items()
         },
         "clips_train": avatar.facts.get("clips_train"),
+        "parameters": sum(
+            t.numel() for part in avatar.networks.state().values() for t in part.values()
+        ),
     }
 
 

@@ -43,7 +43,8 @@ _AVATAR = _object(
         "steps": _COUNT,
         "trained": _named(_object({"steps": _COUNT, "minutes": _NUMBER})),
         "clips_train": {"type": ["integer", "null"]},
-    }
+    },
+    {"parameters": _COUNT},
 )
 _CLIP = _object(
     {"name": _TEXT, "source": _TEXT},
