@@ -247,31 +247,6 @@ def test_a_hull_holds_the_pixels_whose_centres_it_holds() -> None:
     assert not metrics.hull_mask(disc, 128).any()
 
 
-def test_sound_level_of_known_sounds() -> None:
-    seconds = np.arange(RATE_HZ) / RATE_HZ
-    sine = np.sin(2 * np.pi * 1000 * seconds)
-    level = metrics.sound_level_db(sine, np.array([0.5, 0.9, 5.0]), rate_hz=RATE_HZ)
-    assert level[:2] == pytest.approx(-3.01, abs=0.01)
-    assert level[2] == -120
-    quiet = metrics.sound_level_db(sine / 100, np.array([0.5]), rate_hz=RATE_HZ)
-    assert quiet == pytest.approx(-43.01, abs=0.01)
-
-
-def test_silence_is_quiet_and_away_from_speech() -> None:
-    level = np.full(FRAMES, -50.0)
-    level[10:20] = -15
-    silent = metrics.silent_frames(level, TIMES_S)
-    margin = 3  # frames of 40 ms within 0.12 s
-    expected = [i < 10 - margin or i > 19 + margin for i in range(FRAMES)]
-    assert silent.tolist() == expected
-
-
-@pytest.mark.parametrize(("level_db", "silent"), [(-120, True), (-61, True), (-30, False)])
-def test_an_even_level_is_silence_only_where_it_is_low(level_db: float, silent: bool) -> None:
-    frames = metrics.silent_frames(np.full(FRAMES, level_db), TIMES_S)
-    assert frames.tolist() == [silent] * FRAMES
-
-
 def test_silence_leak_by_hand() -> None:
     silent = TIMES_S >= 1
     still = np.full(FRAMES, 0.1)

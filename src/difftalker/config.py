@@ -65,6 +65,8 @@ class CompletionConfig:
     least_squares: bool = True
     """Whether the transformers begin at the least-squares fit of the points to upper points and
     speech, in place of the mean face."""
+    rests: bool = True
+    """Whether the mouth is held still where nothing is said (:mod:`difftalker.rest`)."""
 
     def __post_init__(self) -> None:
         _up_to(4096, self, "feature_dim", "width", "audio_dim")
@@ -409,7 +411,9 @@ PRESETS: dict[str, Callable[[], Config]] = {
 
 def paper_completion(config: CompletionConfig) -> CompletionConfig:
     """The completion exactly as in Section 2.3: frame by frame, a contour that hears nothing."""
-    return dataclasses.replace(config, neighbours=0, audio_moves_contour=False, least_squares=False)
+    return dataclasses.replace(
+        config, neighbours=0, audio_moves_contour=False, least_squares=False, rests=False
+    )
 
 
 COMPLETIONS: dict[str, Callable[[CompletionConfig], CompletionConfig]] = {

@@ -208,7 +208,7 @@ def smooth_motion(
 
     Each run of neighbouring frames with a face is smoothed by itself, and so is each shot.
     """
-    head = _head(points)
+    head = head_of(points)
     motion = points[:, LOWER] - head
     motion[~found] = np.nan
     track = FaceTrack(times_s=times_s, points_px=motion, cuts=cuts)
@@ -222,7 +222,7 @@ def shift_time(
     points: Points, times_s: NDArray[np.float64], delay_s: float, cuts: Cuts = NO_CUTS
 ) -> Points:
     """The lower face's motion against the head ``delay_s`` later; the ends of shots are held."""
-    head = _head(points)
+    head = head_of(points)
     motion = (points[:, LOWER] - head).reshape(len(points), -1)
     moved = np.empty_like(motion)
     for start, stop in pairwise(sorted({0, *cuts.tolist(), len(points)})):
@@ -235,7 +235,7 @@ def shift_time(
     return out
 
 
-def _head(points: Points) -> Points:
+def head_of(points: Points) -> Points:
     """(frames, 1, 2): where the head is, by the mean of the upper points."""
     middle: Points = points[:, UPPER].mean(1, keepdims=True)
     return middle

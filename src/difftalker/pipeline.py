@@ -35,7 +35,7 @@ from difftalker.config import (
 )
 from difftalker.diffusion.region import box_mask
 from difftalker.diffusion.sampling import sample
-from difftalker.edits import Edit, apply_edits
+from difftalker.edits import NO_CUTS, Edit, apply_edits
 from difftalker.errors import AvatarError, MediaError, TrackError, UsageError
 from difftalker.face.blend import RING_PX
 from difftalker.face.crop import CELL, CropTrack, Framing, boxes_hull, frame_face
@@ -61,7 +61,9 @@ from difftalker.models.decoding import decode_part
 from difftalker.models.networks import Networks
 from difftalker.models.trial import restore
 from difftalker.painting import CHUNK_FRAMES, Painter, Scene
+from difftalker.rest import at_rest
 from difftalker.speech.encoder import SpeechEncoder, load_encoder
+from difftalker.speech.silence import silent_frames, sound_level_db
 from difftalker.speech.windows import WindowStream
 from difftalker.talking import Talk
 from difftalker.track import LandmarkTrack, check_points
@@ -305,8 +307,10 @@ class Avatar:
         Raises:
             MediaError: the sound cannot be read, or has no length.
         """
-        upper = located.framing.points_crop[:, list(UPPER)]
-        return self.speak(upper, located.track.times_s, audio, progress)
+        upper, track = located.framing.points_crop[:, list(UPPER)], located.track
+        return self.speak(
+            upper, track.times_s, audio, progress, found=track.usable, cuts=track.cuts
+        )
 
     def speak(
         self,
@@ -314,8 +318,14 @@ class Avatar:
         times_s: NDArray[np.float64],
         audio: Path,
         progress: Progress = _silent,
+        *,
+        found: NDArray[np.bool_] | None = None,
+        cuts: NDArray[np.int64] = NO_CUTS,
     ) -> NDArray[np.float32]:
         """The points (frames, 68, 2) for upper ones (frames, 37, 2), crop units, at these times.
+
+        ``found`` (frames,) tells where there is a face, by default everywhere; at ``cuts`` a shot
+        begins.
 
         Raises:
             MediaError: the sound cannot be read, or has no length.
@@ -324,7 +334,12 @@ class Avatar:
         for piece in self._completed(upper_crop, times_s, self._heard(audio, times_s)):
             pieces.append(piece)
             progress("complete", sum(map(len, pieces)), len(times_s))
-        return np.concatenate(pieces)
+        points = np.concatenate(pieces)
+        if not self.config.completion.rests:
+            return points
+        seen = np.ones(len(times_s), bool) if found is None else found
+        level_db = sound_level_db(stream_audio(audio), times_s, rate_hz=SAMPLE_RATE_HZ)
+        return at_rest(points, times_s, seen, silent_frames(level_db, times_s), cuts)
 
     def move(self, frames: int, fps: float, seed: int = 0) -> NDArray[np.float32]:
         """Upper points (frames, 37, 2), crop units, of a head that sways and blinks as in life.

@@ -37,13 +37,6 @@ SEAM_OUTSIDE_PX = 3
 SEAM_INSIDE_PX = 12
 """Where a seam is looked for, from the mask's edge: past the ten pixels over which faces fade."""
 
-LEVEL_WINDOW_S = 0.04
-SILENT_BELOW_DB = 20.0
-"""Sound this far below the loud parts (95th percentile) of its clip is silence."""
-SILENT_DBFS = -60.0
-"""So is all sound below this level."""
-SILENT_MARGIN_S = 0.12
-"""Time next to speech that is not silence: lips open before it and close after."""
 MOVING_PER_S = 0.3
 """Relative opening gained or lost a second by a mouth that moves: 1 of 256 pixels at 25 Hz."""
 
@@ -260,30 +253,6 @@ def _steps_across(
         for outside, inside in places
         if 0 <= outside < len(mean) and 0 <= inside < len(mean)
     ]
-
-
-def sound_level_db(samples: Floats, times_s: Floats, *, rate_hz: int) -> NDArray[np.float64]:
-    """Level of the sound (samples,) around each time (F,): RMS over 40 ms, dB of full scale.
-
-    Times beyond the end are as silent as can be.
-    """
-    half = round(LEVEL_WINDOW_S * rate_hz / 2)
-    energy = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
-    centre = np.round(np.asarray(times_s) * rate_hz).astype(np.int64)
-    low, high = (np.clip(centre + side, 0, len(samples)) for side in (-half, half))
-    power = (energy[high] - energy[low]) / (2 * half)
-    level_db: NDArray[np.float64] = 10 * np.log10(np.maximum(power, 1e-12))
-    return level_db
-
-
-def silent_frames(level_db: Floats, times_s: Floats) -> Mask:
-    """(F,): the frames of silence, a margin away from speech; by level, relative to the clip's."""
-    loud = float(np.percentile(level_db, 95))
-    speech = level_db >= max(loud - SILENT_BELOW_DB, SILENT_DBFS)
-    before = np.maximum.accumulate(np.where(speech, times_s, -np.inf))
-    after = np.minimum.accumulate(np.where(speech, times_s, np.inf)[::-1])[::-1]
-    silent: Mask = (times_s - before > SILENT_MARGIN_S) & (after - times_s > SILENT_MARGIN_S)
-    return silent
 
 
 def silence_leak(points: NDArray[np.float32], times_s: Floats, silent: Mask) -> float:

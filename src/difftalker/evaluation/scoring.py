@@ -17,9 +17,10 @@ from difftalker.face.crop import cut
 from difftalker.face.detect import FaceTrack, track
 from difftalker.face.landmarks import CONTOUR, LOWER, MOUTH, POINTS
 from difftalker.face.people import Choice
-from difftalker.media.audio import SAMPLE_RATE_HZ, read_audio
+from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.video import read_frames
 from difftalker.pipeline import DubResult, Located
+from difftalker.speech.silence import silent_frames, sound_level_db
 
 if TYPE_CHECKING:
     from difftalker.evaluation.judges import Judge
@@ -128,10 +129,8 @@ def score(clip: Footage, output: Output, judges: Sequence[Judge] = ()) -> Score:
         MediaError: the video has not as many frames as the footage, or its sound cannot be read.
     """
     made = _track_again(output.video, clip)
-    level_db = metrics.sound_level_db(
-        read_audio(output.audio), made.times_s, rate_hz=SAMPLE_RATE_HZ
-    )
-    silent = metrics.silent_frames(level_db, made.times_s)
+    level_db = sound_level_db(stream_audio(output.audio), made.times_s, rate_hz=SAMPLE_RATE_HZ)
+    silent = silent_frames(level_db, made.times_s)
     figures = {
         **_completion_errors(clip.located, output.dub),
         **_found_again(clip.located, made),

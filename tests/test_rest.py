@@ -1,0 +1,112 @@
+"""Silence by its level, and a mouth that rests in it."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from difftalker import pipeline, samples
+from difftalker.face.landmarks import INNER_LIPS, LOWER, POINTS, UPPER, mouth_opening
+from difftalker.rest import at_rest
+from difftalker.speech.silence import silent_frames, sound_level_db
+
+RATE_HZ = 16_000
+FRAMES = 50
+TIMES_S = np.arange(FRAMES) / 25
+EVERYWHERE = np.ones(FRAMES, bool)
+
+
+def test_sound_level_of_known_sounds() -> None:
+    seconds = np.arange(RATE_HZ) / RATE_HZ
+    sine = np.sin(2 * np.pi * 1000 * seconds)
+    level = sound_level_db([sine], np.array([0.5, 0.9, 5.0]), rate_hz=RATE_HZ)
+    assert level[:2] == pytest.approx(-3.01, abs=0.01)
+    assert level[2] == -120
+    quiet = sound_level_db([sine / 100], np.array([0.5]), rate_hz=RATE_HZ)
+    assert quiet == pytest.approx(-43.01, abs=0.01)
+
+
+@pytest.mark.parametrize("block", [1, 37, 320, 16_000, 10**6])
+def test_the_level_is_the_same_in_blocks_of_any_length(block: int) -> None:
+    sound = np.random.default_rng(0).normal(0, 0.1, 3001 if block == 1 else 40_000)
+    times_s = np.array([-0.1, 0.0, 0.01, 0.1, 0.19, 1.0, 1.0, 2.49, 2.5, 2.6])
+    by_hand = []
+    for time_s in times_s:
+        first, last = (round(time_s * RATE_HZ) + side for side in (-320, 320))
+        power = np.square(sound[max(first, 0) : max(last, 0)]).sum() / 640
+        by_hand.append(10 * np.log10(max(power, 1e-12)))
+    blocks = [sound[i : i + block] for i in range(0, len(sound), block)]
+    found = sound_level_db(blocks, times_s, rate_hz=RATE_HZ)
+    np.testing.assert_allclose(found, by_hand, atol=1e-6)
+
+
+def test_silence_is_quiet_and_away_from_speech() -> None:
+    level = np.full(FRAMES, -50.0)
+    level[10:20] = -15
+    silent = silent_frames(level, TIMES_S)
+    margin = 3  # frames of 40 ms within 0.12 s
+    expected = [i < 10 - margin or i > 19 + margin for i in range(FRAMES)]
+    assert silent.tolist() == expected
+
+
+@pytest.mark.parametrize(("level_db", "silent"), [(-120, True), (-61, True), (-30, False)])
+def test_an_even_level_is_silence_only_where_it_is_low(level_db: float, silent: bool) -> None:
+    frames = silent_frames(np.full(FRAMES, level_db), TIMES_S)
+    assert frames.tolist() == [silent] * FRAMES
+
+
+def restless() -> NDArray[np.float32]:
+    """A head that drifts, and lips that open and close all the time."""
+    points = np.tile(np.linspace(0.2, 0.8, POINTS)[:, None], (FRAMES, 1, 2)).astype(np.float32)
+    points += (0.1 * TIMES_S)[:, None, None].astype(np.float32)
+    points[:, list(INNER_LIPS[4:]), 1] += (0.02 * np.sin(20 * TIMES_S))[:, None]
+    return points
+
+
+def test_the_mouth_rests_in_silence_and_goes_with_the_head() -> None:
+    points, silent = restless(), TIMES_S < 1
+    rested = at_rest(points, TIMES_S, EVERYWHERE, silent)
+    before, after = (np.ptp(mouth_opening(x)[silent]) for x in (points, rested))
+    assert after < 0.15 * before
+    head = rested[:, list(LOWER)].mean(1) - rested[:, list(UPPER)].mean(1)
+    assert np.ptp(head[silent], axis=0).max() < 0.003  # the head itself moves by 0.1
+    np.testing.assert_array_equal(rested[:, list(UPPER)], points[:, list(UPPER)])
+
+
+def test_speech_stays_as_it_is_and_the_rest_fades_in() -> None:
+    points, silent = restless(), TIMES_S < 1
+    rested = at_rest(points, TIMES_S, EVERYWHERE, silent)
+    np.testing.assert_array_equal(rested[28:], points[28:])  # 0.12 s after the silence
+    moved = np.abs(rested - points).max((1, 2))
+    assert moved[25:27].min() > 0
+    np.testing.assert_array_equal(at_rest(points, TIMES_S, EVERYWHERE, silent & False), points)
+
+
+def test_a_rest_ends_at_a_cut_and_leaves_frames_without_a_face() -> None:
+    points, silent, found = restless(), TIMES_S < 1, EVERYWHERE.copy()
+    points[25:] += 0.1  # another shot, in which speech begins at once
+    found[10:12] = False
+    rested = at_rest(points, TIMES_S, found, silent, np.array([25]))
+    np.testing.assert_array_equal(rested[25:], points[25:])
+    np.testing.assert_array_equal(rested[10:12], points[10:12])
+
+
+def test_an_avatar_rests_where_the_sound_is_silent(tmp_path: Path) -> None:
+    avatar, speech = pipeline.load(samples.AVATAR), samples.speech()
+    upper = avatar.move(75, 25.0)
+    times_s = np.arange(75) / 25
+    noise = np.random.default_rng(0).normal(0, 3, 3 * RATE_HZ).astype(np.int16)
+    breath = tmp_path / "breath.wav"
+    with wave.open(str(breath), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE_HZ)
+        file.writeframes(noise.tobytes())
+    openings = {
+        path: mouth_opening(avatar.speak(upper, times_s, path)) for path in (breath, speech)
+    }
+    assert np.ptp(openings[breath]) < 0.1 * np.ptp(openings[speech])
