@@ -665,6 +665,7 @@ def test_a_run_begins_from_an_avatar_and_leaves_the_other_stages_as_they_are(
     facts = load(second).facts["stages"]
     assert set(facts) == set(STAGES)
     assert facts["prior"] == load(first).facts["stages"]["prior"]
+    assert (facts["prior"]["steps"], facts["decoder"]["steps"]) == (STEPS, 2 * STEPS)
 
 
 @pytest.mark.parametrize("stages", [("prior",), ("synthesis",), ("autoencoder",)])

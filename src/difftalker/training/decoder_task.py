@@ -22,15 +22,15 @@ from difftalker.diffusion.region import box_mask
 from difftalker.face.draw import contact_sheet
 from difftalker.models.autoencoder import Autoencoder, to_images, to_pixels
 from difftalker.models.critic import Critic, critic_loss, feature_loss, fine, maker_loss
-from difftalker.training.tasks import SynthesisTask, gradient_error, psnr
+from difftalker.training.tasks import SynthesisTask, gradient_error, mouth_mask, psnr
 
 MARGIN_PX = 16
 """How far around the hidden region pictures are compared: the join is learned with it."""
-DETAIL_WEIGHT = 4.0
+DETAIL_WEIGHT = 8.0
 """Of how much fine detail there is in each place, beside what it is: a mean has too little."""
 FEATURE_WEIGHT = 4.0
 """Of the distance of the critic's features."""
-CRITIC_SHARE = 0.5
+CRITIC_SHARE = 1.0
 """Of the critic's pull on the last layer, in pulls of the pictures' distance (Esser et al.,
 "Taming Transformers for High-Resolution Image Synthesis", 2021, Eq. 7)."""
 
@@ -79,10 +79,12 @@ class DecoderTask:
         """Examples on the device; see ``trainer.Task``."""
         rows = [(self._data.train[c], f) for c, f in self._index[indices]]
         boxes = torch.from_numpy(np.stack([clip.boxes[f] for clip, f in rows]))
+        points = torch.from_numpy(np.stack([clip.points_crop[f] for clip, f in rows]))
         batch = {
             "images": torch.from_numpy(np.stack([clip.frames[f] for clip, f in rows])),
             "latents": torch.from_numpy(self._latents[indices]).float(),
             "boxes": boxes,
+            "mouth": mouth_mask(points, self._data.size_px // 8),
             "corners": _corners(boxes, self._data.size_px, generator),
         }
         return {k: v.to(self.device) for k, v in batch.items()}
@@ -91,11 +93,13 @@ class DecoderTask:
         """The losses of this stage; see ``trainer.Task``."""
         true = to_pixels(batch["images"])
         made = self._autoencoder.decode(batch["latents"]).float()
-        near = _near(box_mask(batch["boxes"], true.shape[-1]))
         distance = _distance(made, true)
-        # In dubbing nothing else is shown.
-        shown = torch.where(near > 0, made, true)
-        distance = distance + _distance(shown, true) / near.mean().clamp(min=1e-3)
+        # In dubbing nothing else is shown, and of that the mouth is looked at.
+        near = _near(box_mask(batch["boxes"], true.shape[-1]))
+        mouth = nnf.interpolate(batch["mouth"], scale_factor=8.0)
+        for place in (near, mouth):
+            shown = torch.where(place > 0, made, true)
+            distance = distance + _distance(shown, true) / place.mean().clamp(min=1e-3)
         patches, real = (_cut(x, batch["corners"]) for x in (made, true))
         judged_real = self._critic(real)
         judged = self._critic.frozen(patches)

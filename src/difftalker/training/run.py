@@ -347,15 +347,18 @@ def card(name: str, consent: str, source: str, command: str, facts: dict[str, An
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    stages = dict(run.started_facts.get("stages", {}))
+    """What an avatar's card says; steps and minutes count from the networks' first beginning."""
+    before = run.started_facts.get("stages", {})
+    stages = dict(before)
     for stage in STAGES:
         record = run.options.run / stage / "checkpoint" / "facts.json"
         if record.is_file():
             raw = json.loads(record.read_text())
             numbers = ", ".join(f"{k} {v:.4g}" for k, v in raw["validation"].items())
+            earlier = before.get(stage, {"steps": 0, "minutes": 0.0})
             stages[stage] = {
-                "steps": raw["step"],
-                "minutes": raw["seconds"] / 60,
+                "steps": earlier["steps"] + raw["step"],
+                "minutes": earlier["minutes"] + raw["seconds"] / 60,
                 "validation": numbers,
             }
     return {
