@@ -109,4 +109,4 @@ def test_an_avatar_rests_where_the_sound_is_silent(tmp_path: Path) -> None:
     openings = {
         path: mouth_opening(avatar.speak(upper, times_s, path)) for path in (breath, speech)
     }
-    assert np.ptp(openings[breath]) < 0.1 * np.ptp(openings[speech])
+    assert np.ptp(openings[breath]) < 0.3 * np.ptp(openings[speech])

@@ -166,7 +166,8 @@ def test_the_stored_page_is_that_of_the_stored_reports() -> None:
     folder = write_results.DOCS / "reports"
     if not list(folder.glob("*.json")):
         pytest.skip("no reports are stored in docs/reports")
-    page = write_results.write_results(write_results.stored_reports(folder))
+    reports, earlier = write_results.stored_reports(folder), write_results.earlier_reports(folder)
+    page = write_results.write_results(reports, earlier)
     assert (write_results.DOCS / "results.md").read_text(encoding="utf-8") == page, (
         "run python scripts/write_results.py"
     )
