@@ -34,6 +34,7 @@ MEASURES = (
     *("psnr_lower", "ssim_lower", "sharpness", "flicker"),
 )
 """What the short table shows."""
+_TINY_S = 1e-3  # containers round times
 PIECE_S, PIECES = 6.0, 4
 """The longest that one measured clip is, and how many there are at most."""
 
@@ -159,9 +160,11 @@ def _cut(part: Part, folder: Path) -> Path:
         sample_aspect_ratio=info.sample_aspect_ratio,
         lossless=True,
     ) as writer:
+        first = None
         for frame in read_frames(part.footage):
-            if part.start_s <= frame.time_s < part.stop_s:
-                writer.write(frame.image, frame.pts)
+            if part.start_s - _TINY_S <= frame.time_s < part.stop_s - _TINY_S:
+                first = frame.pts if first is None else first
+                writer.write(frame.image, frame.pts - first)
     return path
 
 

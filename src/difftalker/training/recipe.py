@@ -185,8 +185,7 @@ def _held_out(work: Run, footage: Sequence[Path], clips: Sequence[str]) -> list[
 def _part(clip: ClipData, file: Path) -> Part:
     first, last = float(clip.times_s[0]), float(clip.times_s[-1])
     step = (last - first) / max(1, len(clip) - 1)
-    start_s, whole = max(0.0, first - step / 2), clip.name == clip.clip
-    return Part(footage=file, start_s=start_s, stop_s=last + step / 2, whole=whole)
+    return Part(footage=file, start_s=first, stop_s=last + step, whole=clip.name == clip.clip)
 
 
 def _checked_stages(stages: Sequence[str]) -> tuple[str, ...]:
