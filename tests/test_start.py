@@ -28,6 +28,7 @@ from difftalker.media.video import read_frames
 from difftalker.models.completion import CompletionNet
 from difftalker.models.least_squares import ENOUGH_FRAMES
 from difftalker.models.networks import build
+from difftalker.pipeline import locate
 from difftalker.training import recipe
 from difftalker.training.start import NONE, choose_start, remember_start
 from synthetic import debug_avatar, swaying, write_footage, write_half_tone
@@ -89,7 +90,8 @@ def test_what_does_not_fit_is_told(model: configs.ModelConfig, why: str, tmp_pat
 
 
 def test_options_that_an_avatar_does_not_fit_are_refused(dataset: Path, tmp_path: Path) -> None:
-    for options in ({"completion": "paper"}, {"features": "characters"}):
+    others: list[dict[str, Any]] = [{"completion": "paper"}, {"features": "characters"}]
+    for options in others:
         with pytest.raises(UsageError, match=r"nobody has other networks.*--start none"):
             recipe.train(
                 [dataset], tmp_path / "me", preset="debug", consent="c", start="nobody", **options
@@ -274,16 +276,22 @@ def test_pieces_of_long_footage_are_dubbed_with_each_other_s_sound(
     assert record["failures"] == []
 
 
-def test_a_part_is_cut_out_as_it_was(footage: Path, tmp_path: Path) -> None:
-    part = Part(footage=footage, start_s=0.5, stop_s=1.0, whole=False)
+def test_a_part_is_cut_out_as_it_was_after_sound_without_a_face(
+    footage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_out, "LEAD_S", 0.2)
+    part = Part(footage=footage, start_s=0.6, stop_s=1.0, whole=False)
     cut = held_out._cut(part, tmp_path)
-    wanted = [f.image for f in read_frames(footage) if 0.5 <= f.time_s < 1.0]
+    wanted = [f.image for f in read_frames(footage) if 0.59 <= f.time_s < 0.99]
     found = [f.image for f in read_frames(cut)]
-    assert len(wanted) == len(found) == 12
-    assert all(np.array_equal(a, b) for a, b in zip(wanted, found, strict=True))
+    assert (len(wanted), len(found)) == (10, 15)
+    assert all((image == 128).all() for image in found[:5])
+    assert all(np.array_equal(a, b) for a, b in zip(wanted, found[5:], strict=True))
     sound, there = read_audio(footage), read_audio(cut)
-    np.testing.assert_allclose(there, sound[8000 : 8000 + len(there)], atol=1e-3)
-    assert abs(there[:3000]).max() > 0.1 > abs(there[5000:]).max()
+    np.testing.assert_allclose(there, sound[6400 : 6400 + len(there)], atol=1e-3)
+    located = locate(cut, 64)
+    assert located.track.found.tolist() == [False] * 5 + [True] * 10
+    assert located.strength.tolist() == [0.0] * 5 + [1.0] * 10  # nothing of the footage is shown
 
 
 def test_a_report_that_cannot_be_made_is_told(tmp_path: Path) -> None:

@@ -440,13 +440,11 @@ def preset(name: str, *, completion: str = "default") -> Config:
 
 def fine_tuned(config: Config) -> Config:
     """The budget of networks that begin at an avatar's: a third of the steps of every stage."""
-    return dataclasses.replace(
-        config,
-        training=dataclasses.replace(
-            config.training,
-            **{stage: _shortened(getattr(config.training, stage)) for stage in STAGES},
-        ),
-    )
+    training = config.training
+    for stage in STAGES:
+        shortened: Any = {stage: _shortened(getattr(training, stage))}
+        training = dataclasses.replace(training, **shortened)
+    return dataclasses.replace(config, training=training)
 
 
 def _shortened(stage: StageConfig) -> StageConfig:

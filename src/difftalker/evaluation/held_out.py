@@ -34,7 +34,9 @@ MEASURES = (
     *("psnr_lower", "ssim_lower", "sharpness", "flicker"),
 )
 """What the short table shows."""
-_TINY_S = 1e-3  # containers round times
+LEAD_S = 3.0
+"""How long before a piece its sound begins: a second of it alone is heard as something else."""
+_TINY_S, _GREY = 1e-3, 128  # containers round times
 PIECE_S, PIECES = 6.0, 4
 """The longest that one measured clip is, and how many there are at most."""
 
@@ -68,7 +70,7 @@ def report_held_out(
         return {"error": str(error)}
     record = {
         "report": "held-out/report.html",
-        "frames": sum(clip.get("frames", 0) for clip in report["clips"]),
+        "frames": sum(clip.get("frames_with_face", 0) for clip in report["clips"]),
         "clips": [{**asdict(piece), "footage": piece.footage.name} for piece in pieces],
         "rows": {
             row: {key: figures[key] for key in MEASURES if key in figures}
@@ -146,7 +148,11 @@ def _split(part: Part) -> Iterator[Part]:
 
 
 def _cut(part: Part, folder: Path) -> Path:
-    """A video file of the part alone, nothing lost but the sound's channels and rate."""
+    """A video file of the part, its frames as they are, its sound mono and at 16 kHz.
+
+    Some sound before it is there too, over grey pictures: they show no face, so that nothing is
+    dubbed or measured in them.
+    """
     if part.whole:
         return part.footage
     info, path = probe_video(part.footage), folder / f"{part.footage.stem}-{part.start_s:.1f}s.mkv"
@@ -162,14 +168,20 @@ def _cut(part: Part, folder: Path) -> Path:
     ) as writer:
         first = None
         for frame in read_frames(part.footage):
-            if part.start_s - _TINY_S <= frame.time_s < part.stop_s - _TINY_S:
+            if _heard_from(part) - _TINY_S <= frame.time_s < part.stop_s - _TINY_S:
                 first = frame.pts if first is None else first
-                writer.write(frame.image, frame.pts - first)
+                seen = frame.time_s >= part.start_s - _TINY_S
+                image = frame.image if seen else np.full_like(frame.image, _GREY)
+                writer.write(image, frame.pts - first)
     return path
 
 
+def _heard_from(part: Part) -> float:
+    return max(0.0, part.start_s - LEAD_S)
+
+
 def _cut_sound(part: Part, path: Path) -> Path:
-    first, last = (round(time_s * SAMPLE_RATE_HZ) for time_s in (part.start_s, part.stop_s))
+    first, last = (round(t * SAMPLE_RATE_HZ) for t in (_heard_from(part), part.stop_s))
     at = 0
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, SAMPLE_RATE_HZ, 0, "NONE", ""))
