@@ -117,6 +117,7 @@ def train_variant(name: str, options: Options) -> dict[str, Any]:
         consent=options.consent,
         preset=options.preset,
         completion=VARIANTS[name].completion,
+        start="none",
         settings={**options.settings, **VARIANTS[name].settings},
         stages=options.stages,
         run=options.run / name,

@@ -511,7 +511,7 @@ def test_train_leaves_other_folders_alone(run: Command, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["letters"]
 
 
-def write_dataset(path: Path, clips: int = 3, frames: int = 16, size: int = 64) -> Path:
+def write_dataset(path: Path, clips: int = 3, frames: int = 24, size: int = 64) -> Path:
     """A prepared dataset of noise."""
     rng = np.random.default_rng(0)
     points = rng.uniform(0.2, 0.8, (68, 2))

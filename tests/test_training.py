@@ -318,16 +318,15 @@ def test_a_line_of_the_log_cut_off_by_a_kill_is_forgotten(
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_clips(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "data")
-    features = dataset / "clips" / "c" / "mel.npy"
+    features = dataset / "clips" / "b" / "mel.npy"
     np.save(features, np.full_like(np.load(features), np.nan))
     run = run_at(dataset, tmp_path / "run", ("landmarks",))
-    assert [clip.name for clip in run.data.train] == ["a", "c"]
     with pytest.raises(
         TrainingError, match=r"loss of stage landmarks is nan at step \d+"
     ) as caught:
         run.train()
     assert "clips" in caught.value.fix
-    assert "c" in caught.value.fix.split("clips ")[1].split(", or")[0].split(", ")
+    assert "b" in caught.value.fix.split("clips ")[1].split(", or")[0].split(", ")
     saved = load_checkpoint(tmp_path / "run" / "landmarks" / "checkpoint")
     assert saved is None or all(v.isfinite().all() for v in saved[0].values())
 
@@ -525,12 +524,12 @@ def test_a_long_clip_is_completed_in_pieces_as_in_one() -> None:
 
 
 def test_clips_are_held_out_evenly_and_the_same_each_time(tmp_path: Path) -> None:
-    dataset = write_dataset(tmp_path, tuple("abcdefgh"), frames=12)
-    for wanted, held_out in ((1, "e"), (2, "cg"), (4, "bdfh"), (9, "bdfh")):
+    dataset = write_dataset(tmp_path, tuple("abcdefghijkl"), frames=12)
+    for wanted, held_out in ((1, "g"), (2, "dj"), (4, "dj"), (9, "dj")):
         data = load_dataset(dataset, validation_clips=wanted)
         assert "".join(clip.name for clip in data.validation) == held_out
         assert {*held_out}.isdisjoint(clip.name for clip in data.train)
-        assert len(data.train) + len(data.validation) == 8
+        assert len(data.train) + len(data.validation) == 12
 
 
 def test_only_frames_with_a_face_are_learned_from(tmp_path: Path) -> None:
@@ -582,8 +581,8 @@ def test_latents_are_kept_for_the_same_weights_alone(dataset: Path, tmp_path: Pa
         )
 
     first = encoded()
-    assert calls == [7, 14, 21, 26]
-    assert first.whole.shape == first.painted.shape == (26, 4, 8, 8)
+    assert calls == [7, 14, 21, 27]
+    assert first.whole.shape == first.painted.shape == (27, 4, 8, 8)
     assert first.index.tolist()[:2] == [[0, 0], [0, 2]]
     assert np.array_equal(encoded().whole, first.whole)
     assert calls == []
@@ -719,7 +718,7 @@ def test_a_run_begins_from_no_avatar_of_other_networks(finished: Finished, tmp_p
     options = TrainOptions(
         dataset=finished.dataset, run=tmp_path / "run", start=str(tmp_path / "first")
     )
-    with pytest.raises(UsageError, match=r"has other networks.*without --start"):
+    with pytest.raises(UsageError, match=r"has other networks.*with --start none"):
         Run(other, options)
 
 

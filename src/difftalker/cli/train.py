@@ -5,12 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from difftalker.cli.common import COMPUTE, GUARDS, Bars, Compute, Guards, List, Outcome
 from difftalker.errors import UsageError
+
+if TYPE_CHECKING:
+    from difftalker.training.recipe import Trained
 
 
 def train(
@@ -42,8 +45,9 @@ def train(
         features: Speech features that it moves them by: whisper, characters (29 posteriors, as in
             the paper), mel, or deepspeech (a model file that DIFFTALKER_DEEPSPEECH names); by
             default the preset's.
-        start: An avatar, by name or folder, to begin from: its networks are trained on, and
-            stages that are not chosen stay as they are in it.
+        start: An avatar, by name or folder, to begin from: its networks are trained on, with a
+            third of the steps, and stages that are not chosen stay as they are in it. By default
+            the packaged avatar, where it has the same networks; none begins at random.
         stage: Train this stage alone: landmarks, autoencoder, prior, synthesis or decoder. May be
             given several times; the avatar is written once all are finished.
         settings: KEY=VALUE, one setting of the preset, such as training.prior.steps=200. May be
@@ -82,11 +86,37 @@ def train(
             threads=options.threads,
             progress=bars.clip,
         )
-    if trained.avatar:
-        text = f"{trained.avatar}: trained on {trained.clips} clips"
-    else:
+    if not trained.avatar:
         text = f"{trained.run}: still to be trained: {', '.join(trained.unfinished) or 'nothing'}"
-    return Outcome({**vars(trained), "seed": options.seed}, text)
+        return Outcome({**vars(trained), "held_out": None, "seed": options.seed}, text)
+    figures, lines = _held_out(trained, face, options)
+    text = f"{trained.avatar}: trained on {trained.clips} clips\n{lines}"
+    return Outcome({**vars(trained), "held_out": figures, "seed": options.seed}, text)
+
+
+def _held_out(trained: Trained, face: str, options: Compute) -> tuple[dict[str, Any] | None, str]:
+    """The new avatar's report on footage held out of its training, which goes on its card."""
+    from difftalker.avatar import extend_card
+    from difftalker.evaluation import held_out
+    from difftalker.face.people import Choice
+    from difftalker.machine import pick_device
+    from difftalker.pipeline import load
+
+    assert trained.avatar is not None
+    if not trained.held_out:
+        return None, "no held-out report: no video was held out; `difftalker evaluate` makes one"
+    with Bars("step") as bars:
+        figures = held_out.report_held_out(
+            load(trained.avatar, device=pick_device(options.device)),
+            trained.held_out,
+            trained.run,
+            face=Choice.parse(face),
+            seed=options.seed,
+            progress=bars,
+        )
+    if "error" not in figures:
+        extend_card(trained.avatar, held_out.card_section(figures))
+    return figures, held_out.text(figures)
 
 
 def _setting(text: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,14 +24,21 @@ HELD_S = 4.0
 """How long a crop is held still where the movement of heads is looked at: longer, and people who
 change their seat would seem to sway as far."""
 
+FEW_CLIPS = 5
+"""Below so many clips none is held out whole, but the ends of all; else one of so many at most."""
+SHORTEST_END_S, LONGEST_END_S = 1.0, 12.0
+"""Of what is held out at the ends of clips: a fifth of each, at least so long, if that is no more
+than a third; the ends of all clips are at most ``LONGEST_END_S`` long in all."""
+
 
 class ClipData:
     """One clip of a prepared dataset."""
 
     def __init__(self, folder: Path, mask: str = "jaw") -> None:
         """``mask`` says what its boxes hold (:func:`difftalker.face.crop.mask_boxes`)."""
-        self.name = folder.name
-        self._folder = folder
+        self.name = self.clip = folder.name
+        """``clip`` is the name of the whole clip, where this is a part of it."""
+        self._folder, self._part = folder, slice(None)
         try:
             with np.load(folder / "track.npz", allow_pickle=False) as arrays:
                 self.points_crop: NDArray[np.float32] = arrays["points_crop"]
@@ -57,7 +65,34 @@ class ClipData:
     def frames(self) -> NDArray[np.uint8]:
         """(frames, size, size, 3) RGB, mapped from disk."""
         loaded: NDArray[np.uint8] = np.load(self._folder / "frames.npy", mmap_mode="r")
-        return loaded
+        return loaded[self._part]
+
+    def split(self, frame: int) -> tuple[ClipData, ClipData]:
+        """What comes before a frame, and the rest under a name that says so."""
+        before, after = self._cropped(0, frame), self._cropped(frame, len(self))
+        after.name = f"{self.name} from {self.times_s[frame]:.1f} s"
+        return before, after
+
+    def _cropped(self, start: int, stop: int) -> ClipData:
+        """The frames from ``start`` to ``stop`` of a whole clip; times stay as they are."""
+        part, span = copy(self), slice(start, stop)
+        part.__dict__.pop("frames", None)
+        part._part = span
+        part.points_crop, part.times_s = self.points_crop[span], self.times_s[span]
+        part.found, part.boxes = self.found[span], self.boxes[span]
+        part._crop = CropTrack(
+            centre_px=self._crop.centre_px[span], side_px=self._crop.side_px[span]
+        )
+        inside = (self._cuts > start) & (self._cuts < stop)
+        part._cuts = self._cuts[inside] - start
+        return part
+
+    def end(self, longest_s: float) -> int:
+        """The frame at which that end begins which is held out of a clip, by frames with a face."""
+        seen, rate = np.flatnonzero(self.found), frame_rate(self.times_s)
+        least = max(len(seen) // FEW_CLIPS, round(SHORTEST_END_S * rate))
+        held = max(1, min(least, len(seen) // 3, round(longest_s * rate)))
+        return int(seen[-held])
 
     def _boxes(self, mask: str) -> NDArray[np.int32]:
         """Boxes of another mask than the stored one, shot by shot as in use."""
@@ -123,7 +158,7 @@ def _option(features: str) -> str:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared dataset, split into clips to learn from and clips to watch the learning on."""
+    """A prepared dataset, split into what is learned from and what the learning is watched on."""
 
     size_px: int
     train: list[ClipData]
@@ -133,23 +168,28 @@ class Dataset:
 def load_dataset(folder: Path, *, validation_clips: int, mask: str = "jaw") -> Dataset:
     """Open a dataset; every so-manieth clip is held out, the same ones each time.
 
-    ``mask`` says what the clips' boxes hold.
+    Of fewer than ``FEW_CLIPS`` clips the ends are held out instead; with ``validation_clips`` 0
+    nothing is. ``mask`` says what the clips' boxes hold.
 
     Raises:
         MediaError: there is no dataset, or it is damaged.
     """
     manifest = load_manifest(folder)
     clips = [ClipData(folder / "clips" / clip.name, mask) for clip in manifest.clips]
-    held_out = set(_spread(len(clips), validation_clips))
-    train = [clip for i, clip in enumerate(clips) if i not in held_out]
-    # A single clip has to serve for both.
-    watched = [clips[i] for i in sorted(held_out)] or clips[-1:]
-    return Dataset(size_px=manifest.config.size_px, train=train, validation=watched)
+    train, held_out = clips, clips[-1:]
+    if validation_clips and len(clips) < FEW_CLIPS:
+        parts = [clip.split(clip.end(LONGEST_END_S / len(clips))) for clip in clips]
+        train, held_out = ([pair[i] for pair in parts] for i in (0, 1))
+    elif validation_clips:
+        places = set(_spread(len(clips), validation_clips))
+        train = [clip for i, clip in enumerate(clips) if i not in places]
+        held_out = [clips[i] for i in sorted(places)]
+    return Dataset(size_px=manifest.config.size_px, train=train, validation=held_out)
 
 
 def _spread(clips: int, wanted: int) -> list[int]:
-    """At most ``wanted`` places, evenly spread, of which at least half of the clips are free."""
-    count = min(wanted, clips // 2)
+    """At most ``wanted`` places, evenly spread, a fifth of the clips at most."""
+    count = min(wanted, clips // FEW_CLIPS)
     return [int((i + 0.5) * clips / count) for i in range(count)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from difftalker.errors import MediaError, UsageError
@@ -13,6 +14,17 @@ VIDEO_SUFFIXES = (
     *(".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv"),
 )
 """What counts as a video within a folder; a file that is named itself may be called anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A piece of a video file, or all of it."""
+
+    footage: Path
+    start_s: float
+    stop_s: float
+    """Frames before this time belong to it, those from ``start_s`` on."""
+    whole: bool
 
 
 def find_footage(paths: Sequence[Path], clips: Sequence[str] = ()) -> list[Path]:

@@ -164,7 +164,10 @@ class CompletionNet(nn.Module):
 
     @torch.no_grad()
     def fit(self, clips: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Take mean face and least squares from clips: points (F, 68, 2), windows (F, W, C)."""
+        """Take mean face and least squares from clips: points (F, 68, 2), windows (F, W, C).
+
+        Least squares that were fitted to another speaker stay where the clips are too short.
+        """
         points = torch.cat([one for one, _ in clips])
         upper, lower = points[:, list(UPPER)], points[:, list(LOWER)]
         given, lower = (upper - _anchor(upper)) * _SPREAD, lower - _anchor(upper)

@@ -26,6 +26,8 @@ TURNS = 0.03
 """By how much heads turn (rad) and grow, beside how they do in the footage."""
 EVERY = 2
 """Every which feature of a window is heard: neighbours say nearly the same."""
+ENOUGH_FRAMES = 1500
+"""Below so many, maps fitted to another speaker do better than new ones: only means are new."""
 KNOTS = 33
 """Of the curve from openings as they are fitted to openings as they are."""
 
@@ -89,8 +91,15 @@ class LeastSquares(nn.Module):
         """Fit to clips, (F, 37, 2), (F, 31, 2) and (F, W, C) each.
 
         ``mean`` is the mean face, (37, 2) and (31, 2), around the middle of the upper points.
+        Of few frames a map that is there already takes the mean of the speech alone.
         """
         frames = sum(map(len, windows))
+        is_fitted = bool(self.from_upper.any())
+        if self.moved:
+            total = torch.stack([_heard(w).sum(0) for w in windows]).sum(0)
+            self.mean_speech.copy_(total / frames)
+        if is_fitted and frames < ENOUGH_FRAMES:
+            return
         turned = [_turned(points, frames) for points in mean]
         seen, wanted = (
             [one.flatten(1) for one in (*group, more)]
@@ -100,7 +109,6 @@ class LeastSquares(nn.Module):
         self.from_upper.copy_(_ridge(*_products(seen, wanted), sizes).T)
         if not self.moved:
             return
-        self.mean_speech.copy_(torch.stack([_heard(w).sum(0) for w in windows]).sum(0) / frames)
         both = [
             torch.cat([s, _heard(w) - self.mean_speech], 1)
             for s, w in zip(seen, windows, strict=False)

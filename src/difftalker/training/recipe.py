@@ -14,13 +14,15 @@ from difftalker import avatar
 from difftalker import config as configs
 from difftalker.config import STAGES, Config
 from difftalker.data.checks import findings
-from difftalker.data.footage import find_footage
+from difftalker.data.dataset import ClipData
+from difftalker.data.footage import Part, find_footage
 from difftalker.data.prepare import Manifest, PrepareConfig, load_manifest, prepare
 from difftalker.errors import AvatarError, UsageError
 from difftalker.face.people import Choice
 from difftalker.machine import pick_device
 from difftalker.speech.encoder import features_called, load_encoder
 from difftalker.training.run import Run, TrainOptions, save_avatar
+from difftalker.training.start import NONE, Start, choose_start
 from difftalker.training.trainer import Log
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,8 @@ class Trained:
     """Each trained stage's numbers on clips held out."""
     unfinished: list[str]
     """Stages that have yet to be trained."""
+    held_out: list[Part]
+    """The footage that nothing was learned from; none of a prepared dataset, which has no video."""
 
 
 def train(
@@ -73,9 +77,14 @@ def train(
 
     ``consent`` says who agreed to what; only some ``stages`` can be trained without. ``features``
     replace the preset's speech features (:data:`difftalker.config.FEATURE_OPTIONS`), ``settings``
-    single values of it (``{"training.prior.steps": "200"}``). ``start`` names an avatar whose
-    networks the stages begin from: its model is taken in the place of the preset's, and stages that
-    are not chosen stay as they are in it. ``face`` says whom to learn, where there are several
+    single values of it (``{"training.prior.steps": "200"}``).
+
+    The networks begin at those of a packaged avatar, where it has the same ones, and then take a
+    third of the preset's steps (:func:`difftalker.config.fine_tuned`). ``start`` names another
+    avatar to begin at: its model is taken in the place of the preset's, and stages that are not
+    chosen stay as they are in it. With ``start`` "none" they begin at random.
+
+    ``face`` says whom to learn, where there are several
     people (:class:`difftalker.face.people.Choice`), ``clips`` picks some of the footage
     (:func:`difftalker.data.footage.find_footage`). All intermediate work goes to the folder
     ``run``, by default ``OUTPUT-run``; a call that was stopped goes on from there. The avatar is
@@ -83,25 +92,30 @@ def train(
     (corpus and licence) and ``command``.
 
     Raises:
-        UsageError: a setting or face is unknown or wrong, or consent is missing.
+        UsageError: a setting or face is unknown or wrong, consent is missing, or the avatar
+            ``start`` has other networks.
         AvatarError: ``output`` holds something that is no avatar.
         MediaError: no footage can be used.
         TrainingError: a loss is not finite, or the run was begun with other settings.
     """
-    output, chosen = Path(output), configs.preset(preset, completion=completion)
+    output = Path(output)
+    folder = Path(run) if run else output.with_name(f"{output.name}-run")
+    chosen = configs.preset(preset, completion=completion)
+    if start not in ("", NONE):
+        chosen = _modelled_on(start, chosen, completion)
     if features:
         kind = features_called(features)
         dim = configs.FEATURE_DIMS.get(kind) or load_encoder(kind).dim
         chosen = configs.with_features(chosen, kind, dim)
-    if start:
-        chosen = dataclasses.replace(chosen, model=avatar.read(start).config)
-    chosen = configs.override(chosen, settings or {})
+    chosen, whole_budget = configs.override(chosen, settings or {}), chosen
     configs.check_features(chosen.model.completion)
+    begun = choose_start(start, chosen.model, folder)
+    if begun.avatar:
+        chosen = configs.override(configs.fine_tuned(whole_budget), settings or {})
     wanted = _checked_stages(stages)
     _check_consent(consent, wanted)
     _check_avatar_folder(output)
     device = pick_device(device)
-    folder = Path(run) if run else output.with_name(f"{output.name}-run")
     paths, whom = [Path(path) for path in footage], Choice.parse(face)
     dataset = _dataset(paths, clips, whom, folder, chosen, progress)
     manifest = load_manifest(dataset)
@@ -109,7 +123,8 @@ def train(
         dataset=dataset,
         run=folder,
         stages=wanted,
-        start=start,
+        start=begun.avatar,
+        keep=start != "",
         seed=seed,
         device=device,
         threads=threads,
@@ -117,6 +132,7 @@ def train(
     work = Run(chosen, options)
     for line in findings(work.data.train, chosen.model.completion.features):
         logger.warning("%s", line)
+    logger.warning("%s", _told(begun))
     validation = work.train()
     unfinished = work.unfinished()
     complete = bool(consent) and not unfinished
@@ -137,7 +153,39 @@ def train(
         rejected=manifest.rejected,
         validation=validation,
         unfinished=unfinished,
+        held_out=_held_out(work, paths, clips),
     )
+
+
+def _modelled_on(start: str, chosen: Config, completion: str) -> Config:
+    """The configuration with an avatar's networks."""
+    model = avatar.read(start).config
+    wanted = configs.COMPLETIONS[completion](model.completion)
+    return dataclasses.replace(chosen, model=dataclasses.replace(model, completion=wanted))
+
+
+def _told(begun: Start) -> str:
+    """Where the networks begin, and why, in a line."""
+    if not begun.avatar:
+        return f"the networks begin at random: {begun.why}"
+    return (
+        f"the networks begin at those of the avatar {begun.avatar} ({begun.why}), and take a third"
+        f" of the steps; with --start {NONE} they begin at random"
+    )
+
+
+def _held_out(work: Run, footage: Sequence[Path], clips: Sequence[str]) -> list[Part]:
+    """Where in the files what was held out lies."""
+    if _is_dataset(footage) or not work.config.training.validation_clips:
+        return []
+    files = {path.stem: path for path in find_footage(footage, clips)}
+    return [_part(clip, files[clip.clip]) for clip in work.data.validation]
+
+
+def _part(clip: ClipData, file: Path) -> Part:
+    first, last = float(clip.times_s[0]), float(clip.times_s[-1])
+    step = (last - first) / max(1, len(clip) - 1)
+    return Part(footage=file, start_s=first, stop_s=last + step, whole=clip.name == clip.clip)
 
 
 def _checked_stages(stages: Sequence[str]) -> tuple[str, ...]:
@@ -185,7 +233,7 @@ def _dataset(
     progress: PrepareProgress,
 ) -> Path:
     """The prepared dataset that is meant, or one made of the footage within the run's folder."""
-    if len(footage) == 1 and (footage[0] / "manifest.json").is_file():
+    if _is_dataset(footage):
         if clips:
             raise UsageError("a prepared dataset is used whole", fix="leave --clips out")
         if face != Choice():
@@ -198,6 +246,10 @@ def _dataset(
     wanted = PrepareConfig(size_px=model.size_px, features=(model.completion.features,))
     prepare(find_footage(footage, clips), run / "data", wanted, face=face, progress=progress)
     return run / "data"
+
+
+def _is_dataset(footage: Sequence[Path]) -> bool:
+    return len(footage) == 1 and (footage[0] / "manifest.json").is_file()
 
 
 def _source(manifest: Manifest, named: int = 5) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from difftalker.models.networks import Networks, build_autoencoder, build_prior
 from difftalker.models.synthesis import Prior, SynthesisNet
 from difftalker.models.trial import restore
 from difftalker.training.decoder_task import DecoderTask
+from difftalker.training.start import open_start, remember_start
 from difftalker.training.tasks import AutoencoderTask, LandmarkTask, PriorTask, SynthesisTask
 from difftalker.training.trainer import Log, Task, Trainer
 
@@ -45,8 +46,10 @@ class TrainOptions:
     """Where checkpoints, logs and sheets go; a run that was stopped goes on from here."""
     stages: tuple[str, ...] = STAGES
     start: str = ""
-    """An avatar, by name or folder, whose networks the stages begin from; those that are not
-    chosen stay as they are in it."""
+    """An avatar, by name or folder, whose networks the stages begin from."""
+    keep: bool = True
+    """Whether stages that are not chosen stay as they are in that avatar; else they are yet to be
+    trained."""
     seed: int = 0
     device: str = "cpu"
     threads: int = 0
@@ -58,9 +61,10 @@ class Run:
 
     def __init__(self, config: Config, options: TrainOptions) -> None:
         _check_stages(options.stages)
-        self._start = _started(options.start, config.model) if options.start else None
+        self._start = open_start(options.start, config.model) if options.start else None
         self.config, self.options = config, options
         _remember_config(config, options)
+        remember_start(options.run, options.start)
         self.data: Dataset = load_dataset(
             options.dataset,
             validation_clips=config.training.validation_clips,
@@ -120,10 +124,22 @@ class Run:
             synthesis=synthesis,
         )
 
-    @property
-    def started_facts(self) -> Mapping[str, Any]:
-        """What is known of the avatar that the run began from."""
-        return self._start.facts if self._start else {}
+    def kept(self) -> dict[str, Any]:
+        """What is known of the stages that stay as they are in the avatar that the run began at."""
+        known = self._start.facts.get("stages", {}) if self._start else {}
+        return {stage: facts for stage, facts in known.items() if self._ready_made(stage)}
+
+    def trained_on(self) -> dict[str, Any]:
+        """What is known of the stages of an avatar that this run trains on; of others nothing."""
+        return self._start.facts.get("stages", {}) if self._start and self.options.keep else {}
+
+    def ancestors(self) -> list[dict[str, str]]:
+        """The avatars whose weights are in this one, nearest first: ``name`` and ``source``."""
+        if self._start is None:
+            return []
+        facts = self._start.facts
+        own = {"name": self._start.name, "source": str(facts.get("source", "unknown"))}
+        return [own, *(one for one in facts.get("begun_at", []) if one != own)]
 
     def unfinished(self) -> list[str]:
         """Stages that have yet to be trained, in order."""
@@ -131,7 +147,7 @@ class Run:
 
     def _ready_made(self, stage: str) -> bool:
         """Whether a stage has nothing to train: its network is taken as it is."""
-        if self._start and stage not in self.options.stages:
+        if self._start and self.options.keep and stage not in self.options.stages:
             return not (self.options.run / stage / "checkpoint").exists()
         return bool(self.config.model.base_model) and stage in ("autoencoder", "prior")
 
@@ -267,6 +283,8 @@ class Run:
                 return brought
             return self._placed(build_autoencoder(self.config.model)).eval()
         net: Autoencoder = self._finished("autoencoder")
+        if self._start:  # the scale that the networks after it know
+            return net
         clips = self.data.train[:: max(1, len(self.data.train) // 16)]
         frames = torch.cat([torch.tensor(c.frames[:: max(1, len(c) // 4)]) for c in clips])
         net.measure_scale(frames.to(self.options.device))
@@ -323,6 +341,7 @@ def save_avatar(
 
 def card(name: str, consent: str, source: str, command: str, facts: dict[str, Any]) -> str:
     """The avatar's card, Markdown: who, which footage, consent, licence, measured quality."""
+    begun = facts["begun_at"]
     rows = [
         f"| {stage} | {f['steps']} | {f['minutes']:.0f} | {f['validation']} |"
         for stage, f in facts["stages"].items()
@@ -336,6 +355,7 @@ def card(name: str, consent: str, source: str, command: str, facts: dict[str, An
             f"- Trained by: `{command}`, seed {facts['seed']}, on {facts['date']}",
             f"- Clips: {facts['clips_train']} to learn from, {facts['clips_validation']} held out"
             f" ({', '.join(facts['validation_names'])})",
+            *(f"- Begun at: the avatar {a['name']}, whose footage is {a['source']}" for a in begun),
             "- Videos made with this avatar are generated; say so where you show them.",
             "",
             "| stage | steps | minutes | held-out numbers at the end |",
@@ -347,9 +367,8 @@ def card(name: str, consent: str, source: str, command: str, facts: dict[str, An
 
 
 def _facts(run: Run) -> dict[str, Any]:
-    """What an avatar's card says; steps and minutes count from the networks' first beginning."""
-    before = run.started_facts.get("stages", {})
-    stages = dict(before)
+    """What an avatar's card says; where an avatar is trained on, its steps and minutes add up."""
+    stages, before = run.kept(), run.trained_on()
     for stage in STAGES:
         record = run.options.run / stage / "checkpoint" / "facts.json"
         if record.is_file():
@@ -365,23 +384,11 @@ def _facts(run: Run) -> dict[str, Any]:
         "stages": stages,
         "seed": run.options.seed,
         "date": date.today().isoformat(),
+        "begun_at": run.ancestors(),
         "clips_train": len(run.data.train),
         "clips_validation": len(run.data.validation),
         "validation_names": [c.name for c in run.data.validation],
     }
-
-
-def _started(name: str, wanted: ModelConfig) -> avatar.AvatarFiles:
-    """The avatar to start from."""
-    files = avatar.read(name)
-    # How faces are drawn is no matter of the networks.
-    if replace(files.config, sampling=wanted.sampling) != wanted:
-        raise UsageError(
-            f"the avatar {name} has other networks than those to be trained",
-            wanted="the same preset, completion and features",
-            fix="leave those options out, or train without --start",
-        )
-    return files
 
 
 def _check_stages(stages: Sequence[str]) -> None:
