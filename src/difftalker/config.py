@@ -415,9 +415,7 @@ PRESETS: dict[str, Callable[[], Config]] = {
 
 def paper_completion(config: CompletionConfig) -> CompletionConfig:
     """The completion exactly as in Section 2.3: frame by frame, a contour that hears nothing."""
-    return dataclasses.replace(
-        config, neighbours=0, audio_moves_contour=False, least_squares=False, rests=False
-    )
+    return dataclasses.replace(config, neighbours=0, audio_moves_contour=False, least_squares=False)
 
 
 COMPLETIONS: dict[str, Callable[[CompletionConfig], CompletionConfig]] = {
