@@ -165,11 +165,14 @@ class Dataset:
     validation: list[ClipData]
 
 
-def load_dataset(folder: Path, *, validation_clips: int, mask: str = "jaw") -> Dataset:
+def load_dataset(
+    folder: Path, *, validation_clips: int, mask: str = "jaw", whole_clips: bool = False
+) -> Dataset:
     """Open a dataset; every so-manieth clip is held out, the same ones each time.
 
     Of fewer than ``FEW_CLIPS`` clips the ends are held out instead; with ``validation_clips`` 0
-    nothing is. ``mask`` says what the clips' boxes hold.
+    nothing is. ``mask`` says what the clips' boxes hold. ``whole_clips`` cuts none in two, for who
+    needs whole sentences: up to half of them are held out, and a single one serves for both.
 
     Raises:
         MediaError: there is no dataset, or it is damaged.
@@ -177,19 +180,19 @@ def load_dataset(folder: Path, *, validation_clips: int, mask: str = "jaw") -> D
     manifest = load_manifest(folder)
     clips = [ClipData(folder / "clips" / clip.name, mask) for clip in manifest.clips]
     train, held_out = clips, clips[-1:]
-    if validation_clips and len(clips) < FEW_CLIPS:
+    if validation_clips and len(clips) < FEW_CLIPS and not whole_clips:
         parts = [clip.split(clip.end(LONGEST_END_S / len(clips))) for clip in clips]
         train, held_out = ([pair[i] for pair in parts] for i in (0, 1))
     elif validation_clips:
-        places = set(_spread(len(clips), validation_clips))
+        free = 2 if whole_clips else FEW_CLIPS
+        places = set(_spread(len(clips), min(validation_clips, len(clips) // free)))
         train = [clip for i, clip in enumerate(clips) if i not in places]
-        held_out = [clips[i] for i in sorted(places)]
+        held_out = [clips[i] for i in sorted(places)] or held_out
     return Dataset(size_px=manifest.config.size_px, train=train, validation=held_out)
 
 
-def _spread(clips: int, wanted: int) -> list[int]:
-    """At most ``wanted`` places, evenly spread, a fifth of the clips at most."""
-    count = min(wanted, clips // FEW_CLIPS)
+def _spread(clips: int, count: int) -> list[int]:
+    """So many places, evenly spread."""
     return [int((i + 0.5) * clips / count) for i in range(count)]
 
 

@@ -93,7 +93,7 @@ def train_expert(
         seed=seed,
         device=pick_device(device),
     )
-    data = load_dataset(dataset, validation_clips=validation_clips)
+    data = load_dataset(dataset, validation_clips=validation_clips, whole_clips=True)
     torch.manual_seed(seed)
     build: Callable[[Dataset, ExpertOptions], ExpertJob] = import_module(
         f"difftalker.training.{kind}_task"
