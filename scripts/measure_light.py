@@ -112,9 +112,11 @@ class Ideal(Avatar):
         self,
         crops: Image,
         boxes: NDArray[np.int32],
-        control: NDArray[np.float32],
+        points_crop: NDArray[np.float32],
         sampling: SamplingConfig,
         seed: int = 0,
+        *,
+        windows: NDArray[np.float32] | None = None,
     ) -> Image:
         """The next faces of the footage, (n, S, S, 3)."""
         return np.stack(list(islice(self._faces, len(crops))))

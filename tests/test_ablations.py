@@ -138,7 +138,11 @@ def test_a_stage_is_shared_where_nothing_that_it_depends_on_differs(tmp_path: Pa
 @pytest.mark.parametrize(
     ("kind", "wrong", "message"),
     [
-        (SynthesisConfig, {"guidance": "sound"}, "guidance is 'sound'; wanted landmarks or audio"),
+        (
+            SynthesisConfig,
+            {"guidance": "sound"},
+            "guidance is 'sound'; wanted landmarks or audio or both",
+        ),
         (ModelConfig, {"mask": "chin"}, "mask is 'chin'; wanted jaw or mouth"),
     ],
 )
@@ -229,15 +233,15 @@ def test_audio_guidance_starts_at_the_prior_and_then_follows_the_speech() -> Non
     windows = torch.randn(2, speech.window, speech.feature_dim, generator=generator)
     steps = torch.tensor([500, 3])
     with torch.no_grad():
-        start = net(noisy, steps, net.guide(windows, known))
+        start = net(noisy, steps, net.guide(known, windows=windows))
         torch.testing.assert_close(start, net.prior(noisy, steps), atol=1e-5, rtol=1e-5)
         for parameter in (*net.branch.parameters(), *net.cross.parameters()):
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
         assert net.prompt is not None
         for parameter in net.prompt.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator))
-        spoken = net(noisy, steps, net.guide(windows, known))
-        other = net(noisy, steps, net.guide(windows.flip(0), known))
+        spoken = net(noisy, steps, net.guide(known, windows=windows))
+        other = net(noisy, steps, net.guide(known, windows=windows.flip(0)))
     assert (spoken - start).abs().max() > 1e-3
     assert (spoken - other).abs().max() > 1e-3
 
@@ -342,10 +346,9 @@ def test_a_run_of_before_the_options_goes_on(trained: Path, dataset: Path, tmp_p
 # Dubbing
 
 
-@pytest.fixture(scope="module")
-def listener() -> Avatar:
-    """An avatar without landmarks in which everything matters."""
-    synthesis = dataclasses.replace(DEBUG.synthesis, guidance="audio")
+def hearing(guidance: str) -> Avatar:
+    """An avatar that hears, in which everything matters."""
+    synthesis = dataclasses.replace(DEBUG.synthesis, guidance=guidance)
     model = dataclasses.replace(DEBUG, synthesis=synthesis)
     torch.manual_seed(0)
     networks = build(model)
@@ -353,6 +356,12 @@ def listener() -> Avatar:
         for parameter in networks.synthesis.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.1)
     return Avatar("listener", model, networks)
+
+
+@pytest.fixture(scope="module")
+def listener() -> Avatar:
+    """An avatar without landmarks."""
+    return hearing("audio")
 
 
 def images_of(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -381,7 +390,27 @@ def test_without_landmarks_there_are_none_to_paint(listener: Avatar, tmp_path: P
     with pytest.raises(UsageError, match="listener, which paints from speech alone"):
         listener.dub(tmp_path / "a.mp4", tmp_path / "a.wav", landmarks=points)
     with pytest.raises(UsageError, match="no speech for the avatar listener"):
-        listener.control(points)
+        listener.paint(
+            np.zeros((3, 64, 64, 3), np.uint8),
+            np.tile(np.array([32, 64, 16, 48], np.int32), (3, 1)),
+            points,
+            listener.sampling(),
+        )
+
+
+def test_beside_landmarks_speech_makes_the_mouth_too(tmp_path: Path) -> None:
+    video = write_footage(tmp_path / "a.mkv", pictures(20), lossless=True)
+    both, where = hearing("both"), located(video, still_track(20))
+    points, made = np.stack([face_points()] * 20), []
+    for name, pitch, shift in (("x", 220.0, 0.0), ("y", 1760.0, 0.0), ("z", 220.0, 0.05)):
+        sound = write_tone(tmp_path / f"{pitch}.wav", 1, pitch)
+        moved = points.copy()
+        moved[:, list(MOUTH), 1] += shift
+        job = both.dub(video, sound, located=where, landmarks=moved)
+        job.save(tmp_path / f"{name}.mkv", lossless=True)
+        made.append(images_of(tmp_path / f"{name}.mkv"))
+    for other in made[1:]:
+        assert not np.array_equal(other, made[0])
 
 
 def test_a_mouth_mask_leaves_the_jaw_as_it_was(tmp_path: Path) -> None:

@@ -62,9 +62,11 @@ def painted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     paint = Avatar.paint
 
-    def counted(self: Avatar, crops: NDArray[np.uint8], *rest: Any) -> NDArray[np.uint8]:
+    def counted(
+        self: Avatar, crops: NDArray[np.uint8], *rest: Any, **named: Any
+    ) -> NDArray[np.uint8]:
         calls.append(len(crops))
-        return paint(self, crops, *rest)
+        return paint(self, crops, *rest, **named)
 
     monkeypatch.setattr(Avatar, "paint", counted)
     return calls

@@ -347,7 +347,7 @@ def test_at_the_start_the_output_is_the_frozen_priors() -> None:
     net = synthesis(stir=False)
     noisy, known, steps, maps = inputs()
     with torch.no_grad():
-        guided = net(noisy, steps, net.guide(maps, known))
+        guided = net(noisy, steps, net.guide(known, maps=maps))
         assert torch.equal(guided, net.prior(noisy, steps))
 
 
@@ -355,12 +355,39 @@ def test_landmarks_and_known_latents_guide_the_trained_net() -> None:
     net = synthesis(stir=True)
     noisy, known, steps, maps = inputs()
     with torch.no_grad():
-        guided = net(noisy, steps, net.guide(maps, known))
-        for other in (net.guide(maps.flip(-1), known), net.guide(maps, known.flip(-1))):
+        guided = net(noisy, steps, net.guide(known, maps=maps))
+        for other in (net.guide(known, maps=maps.flip(-1)), net.guide(known.flip(-1), maps=maps)):
             assert (net(noisy, steps, other) - guided).abs().max() > 1e-3
         # One frame's guidance is its own.
-        alone = net(noisy[:1], steps[:1], net.guide(maps[:1], known[:1]))
+        alone = net(noisy[:1], steps[:1], net.guide(known[:1], maps=maps[:1]))
         torch.testing.assert_close(alone, guided[:1], atol=1e-4, rtol=1e-4)
+
+
+def test_landmarks_and_speech_guide_together() -> None:
+    torch.manual_seed(1)
+    config = dataclasses.replace(DEBUG.synthesis, guidance="both")
+    net = SynthesisNet(config, prior(), DEBUG.completion).eval()
+    noisy, known, steps, maps = inputs()
+    speech = DEBUG.completion
+    windows = torch.randn(2, speech.window, speech.feature_dim, generator=rng(2))
+    with torch.no_grad():
+        start = net(noisy, steps, net.guide(known, maps=maps, windows=windows))
+        torch.testing.assert_close(start, net.prior(noisy, steps), atol=1e-5, rtol=1e-5)
+        stirred(net.branch), stirred(net.cross)
+        assert net.prompt is not None
+        for parameter in net.prompt.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=rng(3)))
+        guided = net(noisy, steps, net.guide(known, maps=maps, windows=windows))
+        for other in (
+            net.guide(known, maps=maps.flip(-1), windows=windows),
+            net.guide(known, maps=maps, windows=windows.flip(0)),
+            net.guide(known, maps=maps),
+        ):
+            assert (net(noisy, steps, other) - guided).abs().max() > 1e-3
+        # Where nothing is heard there may as well be features of zero.
+        deaf = net(noisy, steps, net.guide(known, maps=maps))
+        zeros = net.guide(known, maps=maps, windows=torch.zeros_like(windows))
+        assert torch.equal(net(noisy, steps, zeros), deaf)
 
 
 def test_a_training_step_changes_the_branch_and_leaves_the_prior() -> None:
@@ -370,7 +397,7 @@ def test_a_training_step_changes_the_branch_and_leaves_the_prior() -> None:
     before = {k: v.clone() for k, v in net.state_dict().items()}
     noisy, known, steps, maps = inputs()
     optimizer = torch.optim.SGD(learned.values(), lr=0.1)
-    net(noisy, steps, net.guide(maps, known)).square().mean().backward()
+    net(noisy, steps, net.guide(known, maps=maps)).square().mean().backward()
     optimizer.step()
     changed = {k for k, v in net.state_dict().items() if not torch.equal(v, before[k])}
     assert changed <= set(learned)
@@ -436,7 +463,7 @@ def test_every_allowed_size_of_the_crop_works(size_px: int) -> None:
     net = SynthesisNet(config.synthesis, Prior(levels, 4))
     noisy, known, steps, maps = inputs(1, size_px // 8)
     with torch.no_grad():
-        assert net(noisy, steps, net.guide(maps, known)).shape == noisy.shape
+        assert net(noisy, steps, net.guide(known, maps=maps)).shape == noisy.shape
 
 
 # Autoencoder
@@ -650,7 +677,7 @@ def test_sd15_loads_the_diffusers_layout(base_model: Path) -> None:
         wanted = stored(noisy, steps, torch.zeros(2, 1, 16)).sample
         assert torch.equal(prior(noisy, steps), wanted)
         net = networks.synthesis
-        assert torch.equal(net(noisy, steps, net.guide(maps, known)), wanted)
+        assert torch.equal(net(noisy, steps, net.guide(known, maps=maps)), wanted)
 
 
 def test_sd15_trains_samples_and_becomes_an_avatar_of_its_own(

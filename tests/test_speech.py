@@ -36,7 +36,7 @@ from difftalker.speech.whisper import (
     mel_filters,
     read_ctranslate2,
 )
-from difftalker.speech.windows import WindowStream, windows
+from difftalker.speech.windows import SpokenWindows, WindowStream, windows
 
 Floats = NDArray[np.float32]
 TOLERANCE = compare_whisper.TOLERANCE
@@ -391,3 +391,13 @@ def test_no_features_are_refused() -> None:
         WindowStream([np.zeros((0, 4), np.float32)]).take(np.array([0.0]))
     with pytest.raises(MediaError, match="without a single feature"):
         WindowStream([]).take(np.array([]))
+
+
+def test_where_nothing_is_said_windows_are_empty() -> None:
+    times, silent = np.arange(10) / 25, np.arange(10) % 4 == 1
+    stream = SpokenWindows(WindowStream([ramp(100)]), silent)
+    taken = np.concatenate([stream.take(times[:3]), stream.take(times[3:])])
+    whole = windows(ramp(100), times)
+    assert not taken[silent].any()
+    assert whole[~silent].any()
+    np.testing.assert_array_equal(taken[~silent], whole[~silent])

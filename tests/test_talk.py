@@ -269,25 +269,50 @@ def test_a_talk_that_was_stopped_goes_on_to_the_same_bytes(
     painted: list[int] = []
     paint = avatar.paint
 
-    def stopping(crops: NDArray[np.uint8], *rest: Any) -> NDArray[np.uint8]:
+    def stopping(crops: NDArray[np.uint8], *rest: Any, **named: Any) -> NDArray[np.uint8]:
         if len(painted) == 1:
             raise KeyboardInterrupt
         painted.append(len(crops))
-        return paint(crops, *rest)
+        return paint(crops, *rest, **named)
 
     monkeypatch.setattr(avatar, "paint", stopping)
     with pytest.raises(KeyboardInterrupt):
         avatar.talk(speech).save(tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()
 
-    def counting(crops: NDArray[np.uint8], *rest: Any) -> NDArray[np.uint8]:
+    def counting(crops: NDArray[np.uint8], *rest: Any, **named: Any) -> NDArray[np.uint8]:
         painted.append(len(crops))
-        return paint(crops, *rest)
+        return paint(crops, *rest, **named)
 
     monkeypatch.setattr(avatar, "paint", counting)
     assert avatar.talk(speech).save(tmp_path / "out.mp4").output.read_bytes() == whole
     assert sum(painted) == 34  # the first chunk was kept
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "whole.mp4"]
+
+
+def test_speech_beside_landmarks_makes_the_talk_too(
+    avatar: Avatar, speech: Path, tmp_path: Path
+) -> None:
+    synthesis = replace(avatar.config.synthesis, guidance="both")
+    model = replace(avatar.config, synthesis=synthesis)
+    torch.manual_seed(0)
+    networks = build(model)
+    with torch.no_grad():
+        for parameter in networks.synthesis.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.1)
+    both = Avatar("both", model, networks)
+    result = both.talk(speech).save(tmp_path / "out.mkv", lossless=True)
+    images, shown = images_of(result.output), head_weight(result.landmarks_crop, 64)
+    times_s = np.arange(result.frames) / 25
+    windows = both.windows(speech, times_s)
+    assert windows is not None
+    heard, points = windows.take(times_s[:16]), result.landmarks_crop[:16]
+    nothing = np.zeros((16, 64, 64, 3), np.uint8)
+    whole = np.tile(np.array([0, 64, 0, 64], np.int32), (16, 1))
+    made = both.paint(nothing, whole, points, both.sampling(), windows=heard)
+    deaf = both.paint(nothing, whole, points, both.sampling())
+    assert np.array_equal(images[:16, shown == 1], made[:, shown == 1])
+    assert not np.array_equal(made, deaf)
 
 
 def test_what_cannot_talk_is_told_before_the_work(

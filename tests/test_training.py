@@ -35,6 +35,7 @@ from difftalker.files import whole_file
 from difftalker.hashing import sha256_of
 from difftalker.models.autoencoder import Autoencoder
 from difftalker.models.completion import CompletionNet
+from difftalker.models.networks import build
 from difftalker.models.trial import restore
 from difftalker.pipeline import load
 from difftalker.training import run as runs
@@ -46,9 +47,10 @@ from difftalker.training.tasks import (
     LandmarkTask,
     SynthesisTask,
     complete,
+    completed_by_others,
     mouth_mask,
 )
-from difftalker.training.trainer import Trainer
+from difftalker.training.trainer import BATCHES_AHEAD, Trainer
 
 STEPS = configs.debug().training.landmarks.steps
 
@@ -434,10 +436,22 @@ def test_each_epoch_sees_every_example_once(dataset: Path, tmp_path: Path) -> No
     assert count == 6
     seen = []
     for step in range(2 * count // trainer.config.batch):
-        trainer.step = step
-        seen += trainer._indices().tolist()
+        seen += trainer._indices(step).tolist()
     assert sorted(seen[:count]) == sorted(seen[count:]) == list(range(count))
     assert seen[:count] != seen[count:]
+
+
+def test_batches_made_ahead_are_those_made_one_by_one(dataset: Path, tmp_path: Path) -> None:
+    trainer = run_at(dataset, tmp_path).trainer("landmarks")
+    trainer.config = dataclasses.replace(trainer.config, steps=3 * BATCHES_AHEAD)
+    one_by_one = list(trainer._batches())
+    trainer.device = torch.device("meta")  # anything but the CPU
+    ahead = list(trainer._batches())
+    assert len(ahead) == len(one_by_one) == 3 * BATCHES_AHEAD
+    for a, b in zip(ahead, one_by_one, strict=True):
+        assert np.array_equal(a.indices, b.indices)
+        assert same(a.examples, b.examples)
+        assert torch.equal(a.generator.get_state(), b.generator.get_state())
 
 
 def test_the_learning_rate_rises_and_falls(dataset: Path, tmp_path: Path) -> None:
@@ -502,6 +516,74 @@ def test_synthesis_learns_the_mouth_first_and_half_at_the_steps_in_use(
     steps = task._steps(1000, torch.Generator().manual_seed(0))
     in_use = torch.isin(steps, timesteps_of("dpm++", 2, "v_prediction")).float().mean()
     assert 0.4 < float(in_use) < 0.6
+
+
+def test_speech_beside_landmarks_is_blurred_and_sometimes_missing(
+    dataset: Path, tmp_path: Path
+) -> None:
+    data = load_dataset(dataset, validation_clips=1)
+    model, seen = configs.debug().model, {}
+    for guidance in configs.GUIDANCES:
+        synthesis = dataclasses.replace(model.synthesis, guidance=guidance)
+        net = build(dataclasses.replace(model, synthesis=synthesis))
+        latents = encode_clips(net.autoencoder, data.train, tmp_path / "latents", stride=1)
+        speech = model.completion
+        task = SynthesisTask(net.synthesis, net.autoencoder, data, latents, speech=speech)
+        batch = task.batch(np.arange(60) % task.examples, torch.Generator().manual_seed(0))
+        assert torch.isfinite(task.loss(batch, torch.Generator().manual_seed(0))["loss"])
+        seen[guidance] = batch
+    assert "windows" not in seen["landmarks"]
+    assert "maps" not in seen["audio"]
+    true, given = seen["audio"]["windows"], seen["both"]["windows"]
+    deaf = (given == 0).all(-1).all(-1)
+    assert 0 < int(deaf.sum()) < 30
+    assert not (true == 0).all(-1).all(-1).any()
+    gaps = (given - true)[~deaf]
+    assert 0 < float(gaps.abs().mean()) < float(true.std())
+
+
+def test_landmarks_are_completed_by_a_fit_to_other_clips(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "data")
+    config = configs.debug().model.completion
+
+    def completed() -> list[NDArray[np.float32]]:
+        return completed_by_others(config, load_dataset(dataset, validation_clips=0).train)
+
+    before = completed()
+    track = dataset / "clips" / "a" / "track.npz"
+    arrays = dict(np.load(track))
+    arrays["points_crop"][:, list(LOWER)] += 0.1
+    np.savez(track, **arrays)
+    after = completed()
+    # What its own mouth does reaches the others' fits, and not its own.
+    np.testing.assert_allclose(after[0], before[0], atol=1e-5)
+    assert np.abs(after[1] - before[1]).max() > 1e-3
+    for clip, points in zip(load_dataset(dataset, validation_clips=0).train, after, strict=True):
+        upper = list(UPPER)
+        np.testing.assert_allclose(points[:, upper], clip.points_crop[:, upper], atol=1e-5)
+
+
+def test_some_landmarks_of_the_synthesis_are_completed(dataset: Path, tmp_path: Path) -> None:
+    run = run_at(dataset, tmp_path)
+    data, net = run.data, build(run.config.model)
+    latents = encode_clips(net.autoencoder, data.train, tmp_path / "latents", stride=1)
+    shares = {}
+    for share in (0.0, 0.5, 1.0):
+        task = SynthesisTask(
+            net.synthesis,
+            net.autoencoder,
+            data,
+            latents,
+            speech=run.config.model.completion,
+            completed_share=share,
+        )
+        assert len(task._completed) == (len(data.train) if share else 0)
+        task._completed = [np.full_like(points, 0.1) for points in task._completed]
+        batch = task.batch(np.arange(60) % task.examples, torch.Generator().manual_seed(0))
+        # Those points are all in one corner.
+        shares[share] = float((batch["maps"][:, :, 20:].flatten(1).sum(1) == 0).float().mean())
+    assert (shares[0.0], shares[1.0]) == (0, 1)
+    assert 0.3 < shares[0.5] < 0.7
 
 
 def test_a_long_clip_is_completed_in_pieces_as_in_one() -> None:

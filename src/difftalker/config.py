@@ -30,7 +30,7 @@ FINE_TUNING = 3
 
 MASKS = ("jaw", "mouth")
 """What is made anew: the lower face with its jaw line, or the mouth alone."""
-GUIDANCES = ("landmarks", "audio")
+GUIDANCES = ("landmarks", "audio", "both")
 """What tells the synthesis of the mouth."""
 FEATURE_DIMS = {"whisper-short": 384, "whisper": 384, "characters": 29, "mel": 80}
 """Width of each kind of speech features, by the names of ``speech.encoder.ENCODERS``."""
@@ -146,8 +146,9 @@ class SynthesisConfig:
     window: int = 8
     """Side of the windows of cross-attention, in positions of the level."""
     guidance: str = "landmarks"
-    """``landmarks``, drawn; or ``audio``, the paper's ablation (Section 3.4): no landmarks, and the
-    speech features around the frame as the prompt, with as many parameters in place of the stem."""
+    """``landmarks``, drawn, as in the paper; ``audio``, its ablation (Section 3.4): no landmarks,
+    and the speech features around the frame as the prompt, with as many parameters in place of the
+    stem; ``both``: drawn landmarks, and speech as the prompt, which knows of teeth and tongue."""
     tune_prior: bool = False
     """Whether this stage goes on training the prior, which the paper freezes."""
 
@@ -156,6 +157,16 @@ class SynthesisConfig:
         _check(self.guidance in GUIDANCES, "guidance", self.guidance, " or ".join(GUIDANCES))
         _up_to(64, self, "heads", "window")
         _channels(self.stem_channels)
+
+    @property
+    def sees(self) -> bool:
+        """Whether landmarks guide it."""
+        return self.guidance != "audio"
+
+    @property
+    def hears(self) -> bool:
+        """Whether speech guides it."""
+        return self.guidance != "landmarks"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +263,9 @@ class TrainingConfig:
     """Of the lips' opening beside Eq. 1, with own and with another's speech; 0: Eq. 1 alone."""
     mouth_weight: float = 4.0
     """Of the mouth in the loss of the synthesis; 1: Eq. 5 as printed, where skin counts as much."""
+    completed_share: float = 0.0
+    """Of the synthesis's examples whose landmarks are completed, as they are in use, by a fit that
+    has not seen their clip; the others have those of the footage."""
     latent_stride: int = 2
     """Every how many frames latents are kept for the diffusion stages: neighbours differ little."""
     autocast: bool = True
@@ -259,6 +273,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "span_frames", "latent_stride", "mouth_weight")
+        share = self.completed_share
+        _check(0 <= share <= 1, "completed_share", share, "0 <= completed_share <= 1")
 
 
 @dataclass(frozen=True, kw_only=True)

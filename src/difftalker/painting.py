@@ -26,7 +26,7 @@ from difftalker.face.landmarks import UPPER
 from difftalker.face.light import Light, LightMap, Skin
 from difftalker.journal import Journal, key_of
 from difftalker.media.video import Frame
-from difftalker.speech.windows import WindowStream
+from difftalker.speech.windows import SpokenWindows
 
 CHUNK_FRAMES = 16
 """Frames painted at once: enough to fill two cores, few enough for little memory."""
@@ -48,22 +48,17 @@ class Artist(Protocol):
     def fingerprint(self) -> str:
         """A hash of everything that makes its pictures."""
 
-    @property
-    def hears(self) -> bool:
-        """Whether speech guides it in the place of landmarks."""
-
-    def control(self, points_crop: Floats, windows: Floats | None = None) -> Floats:
-        """What guides the painting of frames with these points or this speech."""
-
     def paint(
         self,
         crops: Image,
         boxes: NDArray[np.int32],
-        control: Floats,
+        points_crop: Floats,
         sampling: SamplingConfig,
         seed: int = 0,
+        *,
+        windows: Floats | None = None,
     ) -> Image:
-        """New lower faces."""
+        """New lower faces under landmarks, speech, or both, as the avatar's guidance has it."""
 
     def imagine(self, points_crop: Floats, sampling: SamplingConfig, seed: int = 0) -> Image:
         """A whole face in the light that the avatar knows."""
@@ -79,8 +74,8 @@ class Scene:
     """(frames, 68, 2): completed landmarks."""
     strength: Floats
     """(frames,): how much of the new face each shows; 0 where it keeps its own."""
-    windows: WindowStream | None
-    """Speech, for avatars that paint from it."""
+    windows: SpokenWindows | None
+    """Speech, for avatars that hear it."""
 
     def __len__(self) -> int:
         return len(self.strength)
@@ -148,7 +143,7 @@ class Painter:
         Under the upper points of the first face, which no edit changes.
         """
         driven = np.flatnonzero(self._scene.strength > 0)
-        if not len(driven) or self._artist.hears:
+        if not len(driven) or not self._artist.config.synthesis.sees:
             return Light(None)
         points = self._scene.framing.points_crop[driven[0]]
         key = key_of(*self._how(), points[list(UPPER)])
@@ -171,9 +166,9 @@ class Painter:
         crops = [cut(images[i], scene.framing.crop, i, self._size_px) for i in driven]
         maps = [self._seen(i, crop, light) for i, crop in zip(driven, crops, strict=True)]
         matched = np.stack([one.apply(crop) for one, crop in zip(maps, crops, strict=True)])
-        control = self._artist.control(scene.points_crop[numbers], heard)
-        control = control[np.array(driven) - numbers.start]
-        made = self._faces(matched, scene.framing.boxes[driven], control)
+        if heard is not None:
+            heard = heard[np.array(driven) - numbers.start]
+        made = self._faces(matched, scene.framing.boxes[driven], scene.points_crop[driven], heard)
         faces = [one.undo(face) for one, face in zip(maps, made, strict=True)]
         return list(zip(crops, faces, strict=True))
 
@@ -182,7 +177,9 @@ class Painter:
         skin = Skin.of(crop, framing.points_crop[i], int(framing.boxes[i, 0]))
         return light.see(skin, float(self._scene.track.times_s[i]), new_shot=i in self._begins)
 
-    def _faces(self, crops: Image, boxes: NDArray[np.int32], control: Floats) -> Image:
+    def _faces(
+        self, crops: Image, boxes: NDArray[np.int32], points: Floats, heard: Floats | None
+    ) -> Image:
         """The crops (n, S, S, 3) with new lower faces, as kept or painted now.
 
         Away from the mask they are the footage in both cases, so both give the same video.
@@ -190,12 +187,14 @@ class Painter:
         hidden = crops.copy()
         for crop, (top, bottom, left, right) in zip(hidden, boxes, strict=True):
             crop[top:bottom, left:right] = 0
-        key = key_of(*self._how(), boxes, control, hidden)
+        key = key_of(*self._how(), boxes, points, heard, hidden)
         rows, columns = boxes_hull(boxes, self._size_px, RING_PX)
         out = crops.copy()
         kept = self._journal.get("faces", key)
         if kept is None:
-            made = self._artist.paint(hidden, boxes, control, self._sampling, self._seed)
+            made = self._artist.paint(
+                hidden, boxes, points, self._sampling, self._seed, windows=heard
+            )
             out[:, rows, columns] = made[:, rows, columns]
             self._journal.put("faces", key, film_strip(out[:, rows, columns]))
         else:

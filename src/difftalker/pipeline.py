@@ -59,12 +59,13 @@ from difftalker.memory import give_back
 from difftalker.models.autoencoder import paint_out, to_images, to_pixels
 from difftalker.models.decoding import decode_part
 from difftalker.models.networks import Networks
+from difftalker.models.synthesis import Guidance
 from difftalker.models.trial import restore
 from difftalker.painting import CHUNK_FRAMES, Painter, Scene
 from difftalker.rest import at_rest
 from difftalker.speech.encoder import SpeechEncoder, load_encoder
 from difftalker.speech.silence import silent_frames, sound_level_db
-from difftalker.speech.windows import WindowStream
+from difftalker.speech.windows import SpokenWindows, WindowStream
 from difftalker.talking import Talk
 from difftalker.track import LandmarkTrack, check_points
 
@@ -338,8 +339,7 @@ class Avatar:
         if not self.config.completion.rests:
             return points
         seen = np.ones(len(times_s), bool) if found is None else found
-        level_db = sound_level_db(stream_audio(audio), times_s, rate_hz=SAMPLE_RATE_HZ)
-        return at_rest(points, times_s, seen, silent_frames(level_db, times_s), cuts)
+        return at_rest(points, times_s, seen, self._silent(audio, times_s), cuts)
 
     def move(self, frames: int, fps: float, seed: int = 0) -> NDArray[np.float32]:
         """Upper points (frames, 37, 2), crop units, of a head that sways and blinks as in life.
@@ -417,7 +417,7 @@ class Avatar:
         whom = Choice.parse(face)
         chosen = self.sampling(sampler=sampler, steps=steps)
         located = located.framed(self.config) if located else None
-        if (landmarks is not None or edits) and self.hears:
+        if (landmarks is not None or edits) and not self.config.synthesis.sees:
             raise UsageError(
                 f"landmarks for the avatar {self.name}, which paints from speech alone",
                 wanted="an avatar whose guidance is landmarks",
@@ -457,29 +457,21 @@ class Avatar:
             steps=own.steps if steps is None else steps,
         )
 
-    @property
-    def hears(self) -> bool:
-        """Whether speech guides the painting in the place of landmarks (an ablation)."""
-        return self.config.synthesis.guidance == "audio"
+    def windows(self, audio: Path, times_s: NDArray[np.float64]) -> SpokenWindows | None:
+        """The speech around frames at these times; none where it does not guide the painting.
 
-    def control(
-        self, points_crop: NDArray[np.float32], windows: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32]:
-        """What guides the painting: points (n, 68, 2), or windows (n, W, features).
-
-        Raises:
-            UsageError: windows guide it, and there are none.
+        Where landmarks rest, in silence, nothing is heard.
         """
-        if self.hears and windows is None:
-            raise UsageError(
-                f"no speech for the avatar {self.name}, which paints from speech alone",
-                wanted="windows of speech features",
-            )
-        return windows if self.hears and windows is not None else points_crop
+        if not self.config.synthesis.hears:
+            return None
+        silent = np.zeros(len(times_s), bool)
+        if self.config.synthesis.sees and self.config.completion.rests:
+            silent = self._silent(audio, times_s)
+        return SpokenWindows(self._heard(audio, times_s), silent)
 
-    def windows(self, located: Located, audio: Path) -> WindowStream:
-        """The speech around each frame, as the avatar's networks hear it."""
-        return self._heard(audio, located.track.times_s)
+    def _silent(self, audio: Path, times_s: NDArray[np.float64]) -> NDArray[np.bool_]:
+        level_db = sound_level_db(stream_audio(audio), times_s, rate_hz=SAMPLE_RATE_HZ)
+        return silent_frames(level_db, times_s)
 
     def _heard(self, audio: Path, times_s: NDArray[np.float64]) -> WindowStream:
         config = self.config.completion
@@ -489,36 +481,46 @@ class Avatar:
         self,
         crops: NDArray[np.uint8],
         boxes: NDArray[np.int32],
-        control: NDArray[np.float32],
+        points_crop: NDArray[np.float32],
         sampling: SamplingConfig,
         seed: int = 0,
+        *,
+        windows: NDArray[np.float32] | None = None,
     ) -> NDArray[np.uint8]:
-        """New lower faces; crops (n, S, S, 3), boxes (n, 4), control -> (n, S, S, 3).
+        """New lower faces; crops (n, S, S, 3), boxes (n, 4), points (n, 68, 2) -> (n, S, S, 3).
 
-        ``control`` is points (n, 68, 2), crop units, or what :meth:`control` gave. What the crops
-        show within their boxes never reaches the networks. All frames start from one noise, so
-        that neighbours differ by their landmarks alone. They are of one shot; far from all boxes
-        the result is the crops.
+        Points are in crop units; ``windows`` (n, W, features) are the speech around the frames, of
+        which an avatar makes use that hears. What the crops show within their boxes never reaches
+        the networks. All frames start from one noise, so that neighbours differ by their guidance
+        alone. They are of one shot; far from all boxes the result is the crops.
+
+        Raises:
+            UsageError: speech alone guides it, and there are no windows.
         """
-        return self._made(crops, boxes, control, sampling, seed)
+        if windows is None and not self.config.synthesis.sees:
+            raise UsageError(
+                f"no speech for the avatar {self.name}, which paints from speech alone",
+                wanted="windows of speech features",
+            )
+        return self._made(crops, boxes, points_crop, sampling, seed, windows)
 
     def _made(
         self,
         crops: NDArray[np.uint8],
         boxes: NDArray[np.int32],
-        control: NDArray[np.float32],
+        points_crop: NDArray[np.float32],
         sampling: SamplingConfig,
         seed: int,
+        windows: NDArray[np.float32] | None = None,
     ) -> NDArray[np.uint8]:
-        given = control if self.hears else landmark_maps(control, self.config.size_px)
-        guides = torch.from_numpy(given).to(self.device)
         with torch.inference_mode(), self._autocast():
             pixels = to_pixels(torch.from_numpy(crops).to(self.device))
             places = torch.from_numpy(boxes).to(self.device)
             hidden = paint_out(pixels, box_mask(places, pixels.shape[-1]))
             known = self.networks.autoencoder.encode(hidden)
             mask = box_mask(places, known.shape[-1], 8)
-            latents = self._sampled(known, mask, guides, sampling, seed)
+            guidance = self._guidance(known, points_crop, windows)
+            latents = self._sampled(known, mask, guidance, sampling, seed)
             return self._decoded(latents, boxes, crops)
 
     def _decoded(
@@ -548,11 +550,29 @@ class Avatar:
         made = self._made(nothing, everywhere.astype(np.int32), points[None], sampling, seed)
         return np.asarray(made[0])
 
+    def _guidance(
+        self,
+        known: Tensor,
+        points_crop: NDArray[np.float32],
+        windows: NDArray[np.float32] | None,
+    ) -> Guidance:
+        net, maps, heard = self.networks.synthesis, None, None
+        if net.config.sees:
+            drawn = landmark_maps(points_crop, self.config.size_px)
+            maps = self._drawn(torch.from_numpy(drawn).to(self.device))
+        if net.config.hears and windows is not None:
+            heard = torch.from_numpy(windows).to(self.device)
+        return net.guide(known, maps=maps, windows=heard)
+
     def _sampled(
-        self, known: Tensor, mask: Tensor, guides: Tensor, sampling: SamplingConfig, seed: int
+        self,
+        known: Tensor,
+        mask: Tensor,
+        guidance: Guidance,
+        sampling: SamplingConfig,
+        seed: int,
     ) -> Tensor:
         net, prior = self.networks.synthesis, self.config.prior
-        guidance = net.guide(guides if self.hears else self._drawn(guides), known)
         # Drawn on the CPU, so that a seed means the same on every device.
         noise = torch.randn(known.shape[1:], generator=torch.Generator().manual_seed(seed))
         return sample(
@@ -747,7 +767,7 @@ class Dub:
             framing=located.framing,
             points_crop=points,
             strength=located.strength,
-            windows=self.avatar.windows(located, self.audio) if self.avatar.hears else None,
+            windows=self.avatar.windows(self.audio, located.track.times_s),
         )
 
 

@@ -31,6 +31,7 @@ from difftalker.media.audio import sound_duration_s
 from difftalker.media.limits import check_frames, current
 from difftalker.media.video import VideoWriter
 from difftalker.painting import CHUNK_FRAMES, Artist, Floats, Image, film_strip, pictures
+from difftalker.speech.windows import SpokenWindows
 from difftalker.track import check_points
 
 BESIDE, BELOW = 0.25, 0.2
@@ -57,6 +58,9 @@ class Speaker(Artist, Protocol):
         self, upper_crop: Floats, times_s: NDArray[np.float64], audio: Path, progress: Progress
     ) -> Floats:
         """All points (frames, 68, 2), crop units, for these upper ones (frames, 37, 2)."""
+
+    def windows(self, audio: Path, times_s: NDArray[np.float64]) -> SpokenWindows | None:
+        """The speech around each frame, where it guides the painting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +90,7 @@ class Talk:
         """See :meth:`difftalker.pipeline.Avatar.talk`."""
         if not 1 <= fps <= MAX_FPS:
             raise UsageError(f"{fps} frames a second", wanted=f"1 to {MAX_FPS}")
-        if speaker.hears:
+        if not speaker.config.synthesis.sees:
             raise UsageError(
                 f"the avatar {speaker.name} paints from speech alone: nothing would move its head",
                 wanted="an avatar whose guidance is landmarks",
@@ -127,7 +131,8 @@ class Talk:
             scratch_folder=journal.folder,
         )
         points = self._points(progress)
-        with journal, writer, closing(ahead(self._painted(points, journal))) as chunks:
+        heard = self.speaker.windows(self.audio, self._times_s(len(points)))
+        with journal, writer, closing(ahead(self._painted(points, heard, journal))) as chunks:
             for i, image in enumerate(one for chunk in chunks for one in chunk):
                 writer.write(image, i * self.fps.denominator * TICKS)
                 progress("paint", i + 1, len(points))
@@ -145,34 +150,42 @@ class Talk:
         frames = max(1, math.ceil(sound_duration_s(self.audio) * self.fps - 1e-3))
         check_frames(self.audio, frames, self.speaker.config.size_px**2, current())
         upper = self.speaker.move(frames, float(self.fps), self.seed)
-        times_s = np.arange(frames) / float(self.fps)
-        points = self.speaker.speak(upper, times_s, self.audio, progress)
+        points = self.speaker.speak(upper, self._times_s(frames), self.audio, progress)
         check_points(points)
         return points
 
-    def _painted(self, points: Floats, journal: Journal) -> Iterator[Image]:
+    def _times_s(self, frames: int) -> NDArray[np.float64]:
+        return np.arange(frames) / float(self.fps)
+
+    def _painted(
+        self, points: Floats, heard: SpokenWindows | None, journal: Journal
+    ) -> Iterator[Image]:
         """Pictures (n, S, S, 3) of neighbouring frames, the background the same in all."""
         still = self.speaker.imagine(points.mean(0), self.sampling, self.seed)
         shown = head_weight(points, len(still))[..., None]
         how = self.speaker.fingerprint, repr(self.sampling), self.seed
         for start in range(0, len(points), CHUNK_FRAMES):
             part = points[start : start + CHUNK_FRAMES]
-            key = key_of(*how, part)
+            times_s = self._times_s(len(points))[start : start + CHUNK_FRAMES]
+            speech = heard.take(times_s) if heard else None
+            key = key_of(*how, part, speech)
             kept = journal.get("faces", key)
             if kept is None:
-                made = self._whole(part)
+                made = self._whole(part, speech)
                 journal.put("faces", key, film_strip(made))
             else:
                 made = pictures(kept).reshape(-1, *still.shape)
             change = made - still.astype(np.float32)
             yield np.rint(still + shown * change).astype(np.uint8)
 
-    def _whole(self, points: Floats) -> Image:
-        """Whole faces, (n, S, S, 3): nothing is known but landmarks."""
+    def _whole(self, points: Floats, speech: Floats | None) -> Image:
+        """Whole faces, (n, S, S, 3): nothing is known but landmarks and speech."""
         size = self.speaker.config.size_px
         everywhere = np.tile(np.array([0, size, 0, size], np.int32), (len(points), 1))
         nothing = np.zeros((len(points), size, size, 3), np.uint8)
-        return self.speaker.paint(nothing, everywhere, points, self.sampling, self.seed)
+        return self.speaker.paint(
+            nothing, everywhere, points, self.sampling, self.seed, windows=speech
+        )
 
 
 def made_by(name: str) -> str:

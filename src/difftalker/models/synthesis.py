@@ -5,8 +5,8 @@ It sees what is known of a frame (the clean latents above, the landmarks everywh
 so it runs once a frame while the prior runs once a step. Its features enter the frozen decoder
 through cross-attention, whose output is zero at the start.
 
-The ablation without landmarks (Section 3.4) has the speech around the frame as the prompt of both
-U-Nets in the place of the drawn landmarks.
+Landmarks do not tell of teeth and tongue: beside them the speech around the frame may be the prompt
+of both U-Nets. In the ablation without landmarks (Section 3.4) it stands in their place.
 
 Shape letters: B frames, C latent channels, D channels of a level, H W its size, W speech features
 in a window, L tokens of a prompt.
@@ -124,8 +124,8 @@ class UNetEncoder(nn.Module):
 class AudioPrompt(nn.Module):
     """Speech features as a prompt, one token a feature; zero at the start.
 
-    Its width is chosen so that it has about as many parameters as the stem over drawn landmarks
-    whose place it takes.
+    Its width is chosen so that it has about as many parameters as the stem over drawn landmarks,
+    whose place it may take. Features that are zero stand for what was not heard.
     """
 
     def __init__(self, speech: CompletionConfig, width: int, parameters: int) -> None:
@@ -154,7 +154,7 @@ class LandmarkBranch(nn.Module):
         super().__init__()
         self.encoder = copy.deepcopy(UNetEncoder(prior.unet)).requires_grad_(True)
         stem = _new_stem(config, prior.unet.config.block_out_channels[0])
-        self.stem = stem if config.guidance == "landmarks" else None
+        self.stem = stem if config.sees else None
         self.register_buffer("context", prior.context.clone())
         levels = prior.unet.config.block_out_channels
         self.lateral = nn.ModuleList(
@@ -164,7 +164,7 @@ class LandmarkBranch(nn.Module):
     def forward(self, maps: Tensor | None, known: Tensor, context: Tensor) -> list[Tensor]:
         """Maps (B, K, S, S) in 0..1, known latents (B, C, H, W) -> a map a level, finest first.
 
-        ``context`` (B, L, D) is the prompt; there are no maps where it takes their place.
+        ``context`` (B, L, D) is the prompt; there are no maps where it stands in their place.
         """
         steps = torch.zeros(len(known), device=known.device)
         drawn = 0.0 if maps is None or self.stem is None else self.stem(maps)
@@ -260,12 +260,12 @@ class SynthesisNet(nn.Module):
     def __init__(
         self, config: SynthesisConfig, prior: Prior, speech: CompletionConfig | None = None
     ) -> None:
-        """``speech`` says what is heard where audio is the guidance."""
+        """``speech`` says what is heard where audio is among the guidance."""
         super().__init__()
-        self.config = config
+        self.config, self._speech = config, speech or CompletionConfig()
         self.prior = prior.requires_grad_(config.tune_prior)
         self.branch = LandmarkBranch(config, prior)
-        self.prompt = _new_prompt(config, prior, speech or CompletionConfig())
+        self.prompt = _new_prompt(config, prior, self._speech)
         channels = tuple(prior.unet.config.block_out_channels)
         embedding = prior.unet.time_embedding.linear_2.out_features
         # After the middle, and after each up block: (decoder channels, branch channels).
@@ -275,22 +275,29 @@ class SynthesisNet(nn.Module):
         ]
         self.cross = nn.ModuleList(WindowCrossAttention(config, c, g, embedding) for c, g in places)
 
-    def guide(self, control: Tensor, known: Tensor) -> Guidance:
-        """``control`` and known latents (B, C, H, W), painted below, as guidance.
+    def guide(
+        self, known: Tensor, *, maps: Tensor | None = None, windows: Tensor | None = None
+    ) -> Guidance:
+        """Known latents (B, C, H, W), painted below, and what tells of the mouth, as guidance.
 
-        ``control`` is landmark maps (B, K, S, S) in 0..1, or with ``guidance = "audio"`` windows of
-        speech features (B, W, features).
+        ``maps`` (B, K, S, S), in 0..1, are of landmarks, ``windows`` (B, W, features) of speech;
+        what the network does not take is left aside, and where it hears and there are no windows,
+        nothing was heard.
         """
         if self.prompt is None:
             context = self.branch.context.expand(len(known), -1, -1)  # type: ignore[operator]
-            levels = self.branch(control, known, context)
         else:
+            heard = self._nothing(known) if windows is None else windows
             # The prompt it replaces is the origin, so that training starts at the prior.
-            context = self.prior.context.mean(1, keepdim=True) + self.prompt(control)
-            levels = self.branch(None, known, context)
+            context = self.prior.context.mean(1, keepdim=True) + self.prompt(heard)
+        levels = self.branch(maps if self.config.sees else None, known, context)
         sources = [levels[-1], *levels[-2::-1], levels[0]]
         pairs = zip(self.cross, sources, strict=True)
         return Guidance([c.keys_values(s) for c, s in pairs], context)  # type: ignore[operator]
+
+    def _nothing(self, known: Tensor) -> Tensor:
+        speech = self._speech
+        return known.new_zeros(len(known), speech.window, speech.feature_dim)
 
     def forward(self, noisy: Tensor, timesteps: Tensor, guidance: Guidance) -> Tensor:
         """Noisy latents (B, C, H, W), timesteps (B,) -> the prior's prediction under guidance."""
@@ -367,8 +374,8 @@ def _new_stem(config: SynthesisConfig, width: int) -> nn.Sequential:
 def _new_prompt(
     config: SynthesisConfig, prior: Prior, speech: CompletionConfig
 ) -> AudioPrompt | None:
-    """The prompt of speech, as large as the stem that it replaces; None beside landmarks."""
-    if config.guidance == "landmarks":
+    """The prompt of speech, as large as the stem over landmarks; None where nothing is heard."""
+    if not config.hears:
         return None
     stem = _new_stem(config, prior.unet.config.block_out_channels[0])
     parameters = sum(p.numel() for p in stem.parameters())

@@ -109,9 +109,9 @@ def _run(networks: Networks, config: ModelConfig) -> None:
     side, window = config.size_px, config.completion.window
     with torch.device("meta"), torch.inference_mode():
         latents = networks.autoencoder.encode(torch.zeros(2, 3, side, side))
-        hears = config.synthesis.guidance == "audio"
-        control = (window, config.completion.feature_dim) if hears else (len(CHANNELS), side, side)
-        guidance = networks.synthesis.guide(torch.zeros(2, *control), latents)
+        speech = torch.zeros(2, window, config.completion.feature_dim)
+        maps = torch.zeros(2, len(CHANNELS), side, side)
+        guidance = networks.synthesis.guide(latents, maps=maps, windows=speech)
         made = networks.synthesis(latents, torch.zeros(2, dtype=torch.long), guidance)
         pixels = networks.autoencoder.decode(made)
         heard = torch.zeros(1, 2, window, config.completion.feature_dim)

@@ -83,6 +83,25 @@ class WindowStream:
         self._first += dropped
 
 
+class SpokenWindows:
+    """The windows of the frames of one video, in order; zeros where nothing is said.
+
+    What networks make of noise and breath that they hear there is no speech.
+    """
+
+    def __init__(self, stream: WindowStream, silent: NDArray[np.bool_]) -> None:
+        """``silent`` (frames,) are the frames without speech."""
+        self._stream, self._silent, self._taken = stream, silent, 0
+
+    def take(self, times_s: Times) -> Floats:
+        """Windows (n, size, C) of the next n frames, which are at these times (n,)."""
+        taken = self._stream.take(times_s)
+        frames = slice(self._taken, self._taken + len(taken))
+        taken[self._silent[frames]] = 0
+        self._taken = frames.stop
+        return taken
+
+
 def _no_features() -> MediaError:
     return MediaError("speech without a single feature", wanted="some audio")
 

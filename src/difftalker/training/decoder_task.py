@@ -60,8 +60,9 @@ class DecoderTask:
         autoencoder.requires_grad_(False)
         autoencoder.kl.decoder.requires_grad_(True)
         autoencoder.kl.post_quant_conv.requires_grad_(True)
-        # Backwards through frozen channels-last convolutions torch 2.13 crashes.
-        self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        if torch.device(device).type == "cpu":
+            # Backwards through frozen channels-last convolutions torch 2.13 crashes.
+            self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self._index, self._autocast = frame_index(data.train, stride), autocast
         self.examples = len(self._index)
         made_of = identity([autoencoder, synthesis.model], data.train, stride)

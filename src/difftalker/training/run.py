@@ -233,8 +233,9 @@ class Run:
         if self._start:
             net.load_state_dict(self._brought("synthesis").state_dict())
             net.prior.load_state_dict(prior.state_dict())
-        # Backwards through frozen channels-last convolutions torch 2.13 crashes.
-        net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        if torch.device(self.options.device).type == "cpu":
+            # Backwards through frozen channels-last convolutions torch 2.13 crashes.
+            net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return SynthesisTask(
             net,
             autoencoder,
@@ -243,6 +244,7 @@ class Run:
             speech=model.completion,
             sampling=model.sampling,
             mouth_weight=self.config.training.mouth_weight,
+            completed_share=self.config.training.completed_share,
             device=self.options.device,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,13 @@ KL_WEIGHT = 1e-3
 """Of the divergence, a number: enough to keep the latents smooth, too little to blur."""
 WHOLE_SHARE = 0.12
 """Of examples in which the branch is taught to make whole faces, as synthetic footage needs."""
+DEAF_SHARE = 0.15
+"""Of examples that are guided by both in which nothing is heard: faces are also made without."""
+SPEECH_JITTER = 0.3
+"""Of the speech beside landmarks, in standard deviations of each feature: what is said is heard,
+which frame of which clip it is is not."""
+FOLDS = 4
+"""In how many parts clips are split, to complete the landmarks of each by a fit to the others."""
 POINT_JITTER = 0.0015
 """Of drawn landmarks in training, crop units: in use they are predicted, not detected."""
 PIECE_FRAMES = 256
@@ -164,6 +171,30 @@ def complete(
             out = model(upper[:, low:high].to(device), heard[:, low:high].to(device))
         pieces.append(out.points[0, start - low : stop - low].float().cpu().numpy())
     return np.concatenate(pieces)
+
+
+def completed_by_others(
+    config: CompletionConfig, clips: Sequence[ClipData]
+) -> list[NDArray[np.float32]]:
+    """Points (F, 68, 2) of each clip, the lower ones as a least-squares fit to others has them.
+
+    A fit to the clip itself would know it too well. A single clip has no others.
+    """
+    folds = min(FOLDS, len(clips))
+    windows = [clip.windows(config.features, config.window) for clip in clips]
+    completed = [np.zeros(0, np.float32)] * len(clips)
+    for fold in range(folds):
+        net = CompletionNet(config).eval()
+        net.fit(
+            [
+                (torch.from_numpy(c.points_crop[c.found]), torch.from_numpy(w[c.found]))
+                for i, (c, w) in enumerate(zip(clips, windows, strict=True))
+                if i % folds != fold or folds == 1
+            ]
+        )
+        for i in range(fold, len(clips), folds):
+            completed[i] = complete(net, clips[i].points_crop, windows[i])
+    return completed
 
 
 def _squared_error(found: Tensor, true: Tensor, indices: Sequence[int] = ()) -> Tensor:
@@ -442,8 +473,8 @@ class PriorTask(_DiffusionTask):
 class SynthesisTask(_DiffusionTask):
     """The landmark branch over the frozen prior: Eqs. 4 and 5.
 
-    Where audio is the guidance (Section 3.4, the ablation), the windows around the frames stand in
-    the place of their landmarks.
+    The windows of speech around the frames guide it beside their landmarks, or in their place
+    (Section 3.4, the ablation), as the network's guidance has it.
     """
 
     name = "synthesis"
@@ -458,26 +489,33 @@ class SynthesisTask(_DiffusionTask):
         speech: CompletionConfig | None = None,
         sampling: SamplingConfig | None = None,
         mouth_weight: float = 1.0,
+        completed_share: float = 0.0,
         device: str = "cpu",
     ) -> None:
-        """``speech`` says what is heard where audio is the guidance.
+        """``speech`` says what is heard where audio is among the guidance.
 
         Half of the examples have one of the timesteps at which ``sampling`` asks the network; the
         few steps that are made in use are learned best so. ``mouth_weight`` is that of the mouth
-        in Eq. 5.
+        in Eq. 5. So many examples as ``completed_share`` says have landmarks as they are in use,
+        smoother than those of footage.
         """
         super().__init__(autoencoder, data, latents, model.prior.config, device=device)
         chosen = sampling or SamplingConfig()
         self._in_use = timesteps_of(
             chosen.sampler, chosen.steps, self._config.prediction, self._config.timesteps
         )
-        self._mouth_weight = mouth_weight
-        self.model, self._hears = model, model.config.guidance == "audio"
+        self._mouth_weight, self._completed_share = mouth_weight, completed_share
+        self.model, guidance = model, model.config
         heard = speech or CompletionConfig()
         self._windows = {
             clip.name: clip.windows(heard.features, heard.window)
-            for clip in (data.train + data.validation if self._hears else [])
+            for clip in (data.train + data.validation if guidance.hears else [])
         }
+        middles = [w[:, heard.window // 2] for w in self._windows.values()]
+        spread = np.concatenate(middles).std(0) if middles else np.zeros(0, np.float32)
+        self._speech_jitter = SPEECH_JITTER * torch.from_numpy(spread)
+        learns = guidance.sees and completed_share and self.examples
+        self._completed = completed_by_others(heard, data.train) if learns else []
         nothing = torch.zeros(1, 3, data.size_px, data.size_px, device=device)
         with torch.no_grad():
             self._nothing_known = autoencoder.encode(nothing + PAINT).float()
@@ -490,35 +528,52 @@ class SynthesisTask(_DiffusionTask):
 
     def _extra(self, rows: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
         points = np.stack([self._data.train[c].points_crop[f] for c, f in rows])
-        return {
-            "control": self._control(self._data.train, rows, generator),
-            "mouth": mouth_mask(torch.from_numpy(points), self._latents.whole.shape[-1]),
-        }
+        mouth = mouth_mask(torch.from_numpy(points), self._latents.whole.shape[-1])
+        if self._completed:
+            completed = np.stack([self._completed[c][f] for c, f in rows])
+            chosen = torch.rand(len(rows), generator=generator) < self._completed_share
+            points = np.where(chosen.numpy()[:, None, None], completed, points)
+        points = points + (torch.randn(points.shape, generator=generator) * POINT_JITTER).numpy()
+        guides = self._guides(self._data.train, rows, points)
+        if "maps" in guides and "windows" in guides:
+            heard = guides["windows"]
+            heard = heard + torch.randn(heard.shape, generator=generator) * self._speech_jitter
+            deaf = torch.rand(len(rows), generator=generator) < DEAF_SHARE
+            guides["windows"] = torch.where(deaf[:, None, None], 0.0, heard)
+        return {**guides, "mouth": mouth}
 
-    def _control(
+    def _guides(
         self,
         clips: list[ClipData],
         rows: NDArray[np.int64],
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """What guides the frames: maps, 0 to 255, of points moved a little; or windows."""
-        if self._hears:
-            return torch.from_numpy(np.stack([self._windows[clips[c].name][f] for c, f in rows]))
-        points = np.stack([clips[c].points_crop[f] for c, f in rows])
-        if generator:
-            jitter = torch.randn(points.shape, generator=generator) * POINT_JITTER
-            points = points + jitter.numpy()
-        return torch.from_numpy(landmark_maps(points, self._data.size_px))
+        points: NDArray[np.float32] | None = None,
+    ) -> dict[str, Tensor]:
+        """What guides the frames (n, 2): maps of points, 0 to 255, their own by default; windows.
 
-    def _guide(self, control: Tensor, painted: Tensor) -> Guidance:
-        given = control.to(self.device)
-        return self.model.guide(given if self._hears else given.float() / 255, painted)  # type: ignore[no-any-return]
+        Of both that which the network takes.
+        """
+        guides = {}
+        if self.model.config.sees:
+            if points is None:
+                points = np.stack([clips[c].points_crop[f] for c, f in rows])
+            guides["maps"] = torch.from_numpy(landmark_maps(points, self._data.size_px))
+        if self.model.config.hears:
+            heard = np.stack([self._windows[clips[c].name][f] for c, f in rows])
+            guides["windows"] = torch.from_numpy(heard)
+        return guides
+
+    def _guidance(self, guides: Mapping[str, Tensor], painted: Tensor) -> Guidance:
+        given = {k: v.to(self.device) for k, v in guides.items() if k in ("maps", "windows")}
+        if "maps" in given:
+            given["maps"] = given["maps"].float() / 255
+        guidance: Guidance = self.model.guide(painted, **given)
+        return guidance
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of this stage; see ``trainer.Task``."""
         batch = self._some_whole(batch, generator)
         noised = self._noised(batch, generator)
-        guidance = self._guide(batch["control"], batch["painted"])
+        guidance = self._guidance(batch, batch["painted"])
         predicted = self.model(noised.noisy, noised.steps, guidance)
         weight = noised.mask * (1 + (self._mouth_weight - 1) * batch["mouth"])
         return {"loss": region_loss(predicted, noised.wanted, weight)}
@@ -538,9 +593,9 @@ class SynthesisTask(_DiffusionTask):
     def validate(self) -> dict[str, float]:
         """PSNR of lower faces under their true guidance, and under that of other frames."""
         watched = self._watched()
-        control = self._control(self._data.validation, watched.rows)
-        made = self._made(watched, control)
-        other = self._made(watched, control.roll(3, 0))
+        guides = self._guides(self._data.validation, watched.rows)
+        made = self._made(watched, guides)
+        other = self._made(watched, {k: v.roll(3, 0) for k, v in guides.items()})
         return {
             "psnr_lower": watched.psnr_lower(made),
             "psnr_lower_other_points": watched.psnr_lower(other),
@@ -549,7 +604,7 @@ class SynthesisTask(_DiffusionTask):
     def sheet(self) -> NDArray[np.uint8] | None:
         """A contact sheet; see ``trainer.Task``."""
         watched = self._watched()
-        made = self._made(watched, self._control(self._data.validation, watched.rows))
+        made = self._made(watched, self._guides(self._data.validation, watched.rows))
         pairs = zip(watched.images[::2].numpy(), made[::2].numpy(), strict=True)
         return contact_sheet([tile for pair in pairs for tile in pair], 4)
 
@@ -560,14 +615,14 @@ class SynthesisTask(_DiffusionTask):
         painted: Tensor,
         chosen: SamplingConfig,
     ) -> Tensor:
-        """What is made of frames (n, 2) in use: (n, C, h, w), from one noise for all."""
+        """What is made of frames (n, 2) under their own landmarks: (n, C, h, w), from one noise."""
         boxes = torch.from_numpy(np.stack([clips[c].boxes[f] for c, f in rows]))
         mask = box_mask(boxes.to(self.device), painted.shape[-1], 8)
-        guidance = self._guide(self._control(clips, rows), painted)
+        guidance = self._guidance(self._guides(clips, rows), painted)
         return self._drawn(lambda z, t: self.model(z, t, guidance), painted, mask, chosen)
 
-    def _made(self, watched: _Watched, control: Tensor) -> Tensor:
-        guidance = self._guide(control, watched.painted)
+    def _made(self, watched: _Watched, guides: Mapping[str, Tensor]) -> Tensor:
+        guidance = self._guidance(guides, watched.painted)
         return self._sampled(lambda z, t: self.model(z, t, guidance), watched.painted, watched.mask)
 
 

@@ -9,7 +9,11 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Generator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +35,10 @@ from difftalker.training.checkpoint import (
 
 Log = dict[str, float]
 
+BATCHES_AHEAD = 16
+"""How many batches are made at once beside an accelerator: it takes them faster than one thread
+draws landmarks."""
+
 
 class Task(Protocol):
     """A model and its loss."""
@@ -45,7 +53,7 @@ class Task(Protocol):
         ...
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
-        """The examples at ``indices``, on the device."""
+        """The examples at ``indices``, on the device; may be called in several threads."""
         ...
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -112,18 +120,19 @@ class Trainer:
         began = time.monotonic() - self.seconds
         numbers: Log = {}
         self.task.model.train()
-        while self.step < self.config.steps:
-            losses = self._one_step()
-            self.step += 1
-            self.seconds = time.monotonic() - began
-            bar.update()
-            if self._due(self.config.log_every):
-                bar.set_postfix_str(f"loss {losses['loss']:.4f}")
-                self._log({"step": self.step, "seconds": round(self.seconds, 2), **losses})
-            if self._due(self.config.validate_every):
-                numbers = self._validate()
-            if self._due(self.config.checkpoint_every):
-                self._save(numbers)
+        with closing(self._batches()) as batches:
+            for batch in batches:
+                losses = self._one_step(batch)
+                self.step += 1
+                self.seconds = time.monotonic() - began
+                bar.update()
+                if self._due(self.config.log_every):
+                    bar.set_postfix_str(f"loss {losses['loss']:.4f}")
+                    self._log({"step": self.step, "seconds": round(self.seconds, 2), **losses})
+                if self._due(self.config.validate_every):
+                    numbers = self._validate()
+                if self._due(self.config.checkpoint_every):
+                    self._save(numbers)
         bar.close()
         self.use_ema()
         return numbers
@@ -138,14 +147,32 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
 
-    def _one_step(self) -> Log:
-        generator = torch.Generator().manual_seed(_mix(self.seed, self.step))
-        indices = self._indices()
-        batch = self.task.batch(indices, generator)
+    def _batches(self) -> Generator[_Batch]:
+        """The batches of the steps to come."""
+        steps = range(self.step, self.config.steps)
+        if self.device.type == "cpu":
+            yield from map(self._batch, steps)
+            return
+        with ThreadPoolExecutor(BATCHES_AHEAD) as pool:
+            waiting: deque[Future[_Batch]] = deque()
+            for step in steps:
+                waiting.append(pool.submit(self._batch, step))
+                if len(waiting) > BATCHES_AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _batch(self, step: int) -> _Batch:
+        generator = torch.Generator().manual_seed(_mix(self.seed, step))
+        indices = self._indices(step)
+        return _Batch(indices, self.task.batch(indices, generator), generator)
+
+    def _one_step(self, batch: _Batch) -> Log:
+        indices = batch.indices
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             # Dropout has no generator argument: it draws from the global one.
             torch.manual_seed(_mix(self.seed, self.step))
-            losses = self.task.loss(batch, generator)
+            losses = self.task.loss(batch.examples, batch.generator)
         loss = losses["loss"]
         self._check_finite("loss", loss, indices)
         self.optimizer.zero_grad(set_to_none=True)
@@ -169,9 +196,9 @@ class Trainer:
             fix=f"look at the clips {clips}, or lower the learning rate",
         )
 
-    def _indices(self) -> NDArray[np.int64]:
+    def _indices(self, step: int) -> NDArray[np.int64]:
         """Each epoch is a permutation of all examples, drawn from the seed and its number."""
-        first = self.step * self.config.batch
+        first = step * self.config.batch
         places = np.arange(first, first + self.config.batch)
         epochs = places // self.task.examples
         orders = {
@@ -277,6 +304,16 @@ class Trainer:
     def _last_validation(self) -> Log:
         saved = load_checkpoint(self.folder / "checkpoint")
         return dict(saved[1]["validation"]) if saved else {}
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What one step learns from."""
+
+    indices: NDArray[np.int64]
+    examples: dict[str, Tensor]
+    generator: torch.Generator
+    """Of the step, as the making of its examples left it."""
 
 
 def _step_of(line: str) -> float:
