@@ -533,7 +533,9 @@ class SynthesisTask(_DiffusionTask):
             completed = np.stack([self._completed[c][f] for c, f in rows])
             chosen = torch.rand(len(rows), generator=generator) < self._completed_share
             points = np.where(chosen.numpy()[:, None, None], completed, points)
-        points = points + (torch.randn(points.shape, generator=generator) * POINT_JITTER).numpy()
+        if self.model.config.sees:
+            jitter = torch.randn(points.shape, generator=generator) * POINT_JITTER
+            points = points + jitter.numpy()
         guides = self._guides(self._data.train, rows, points)
         if "maps" in guides and "windows" in guides:
             heard = guides["windows"]
