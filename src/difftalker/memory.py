@@ -15,7 +15,7 @@ from typing import Any
 
 OWN_MAPPING_BYTES = 8 << 20
 """Pieces of this size and more are mapped on their own, and go back when they are freed."""
-KEPT_BYTES = 96 << 20
+KEPT_BYTES = 32 << 20
 """So much free memory may stay at the heap's end: giving back and taking again costs time."""
 
 # The names and numbers of malloc.h.
@@ -31,7 +31,7 @@ def steady() -> None:
 
 
 def give_back() -> None:
-    """Give freed memory back to the system, after a stage that held much."""
+    """Give freed memory back to the system: after what held much, or holds it again and again."""
     if (library := _glibc()) is not None:
         library.malloc_trim(0)
 

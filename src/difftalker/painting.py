@@ -26,6 +26,7 @@ from difftalker.face.landmarks import UPPER
 from difftalker.face.light import Light, LightMap, Skin
 from difftalker.journal import Journal, key_of
 from difftalker.media.video import Frame
+from difftalker.memory import give_back
 from difftalker.speech.windows import SpokenWindows
 
 CHUNK_FRAMES = 16
@@ -125,6 +126,7 @@ class Painter:
         light = self._light()
         for chunk in self._chunks(zip(range(len(self._scene)), shown, strict=False)):
             yield chunk, self._pairs(chunk, light)
+            give_back()
 
     def _chunks(self, numbered: Iterable[tuple[int, Frame]]) -> Iterator[Chunk]:
         """Neighbouring frames, a few at a time, each time of one shot."""

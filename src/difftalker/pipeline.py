@@ -69,8 +69,8 @@ from difftalker.speech.windows import SpokenWindows, WindowStream
 from difftalker.talking import Talk
 from difftalker.track import LandmarkTrack, check_points
 
-HEAR_FRAMES = 256
-"""Frames completed at once."""
+HEAR_FRAMES = 128
+"""Frames completed at once: few enough for little memory, many against their neighbours."""
 Progress = Callable[[str, int, int], None]
 """Called with (stage, frames done, frames in all)."""
 
