@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from conftest import write_dataset
+from conftest import face_points, write_dataset
 from difftalker import config as configs
 from difftalker.avatar import read
 from difftalker.config import STAGES, StageConfig
@@ -41,13 +41,17 @@ from difftalker.pipeline import load
 from difftalker.training import run as runs
 from difftalker.training import trainer as trainers
 from difftalker.training.checkpoint import load_checkpoint, save_checkpoint
-from difftalker.training.run import Run, TrainOptions, save_avatar
-from difftalker.training.tasks import (
+from difftalker.training.completing import (
+    FEWEST_CLIPS,
     PIECE_FRAMES,
-    LandmarkTask,
-    SynthesisTask,
+    bring_in_step,
     complete,
     completed_by_others,
+)
+from difftalker.training.run import Run, TrainOptions, save_avatar
+from difftalker.training.tasks import (
+    LandmarkTask,
+    SynthesisTask,
     mouth_mask,
 )
 from difftalker.training.trainer import BATCHES_AHEAD, Trainer
@@ -561,6 +565,66 @@ def test_landmarks_are_completed_by_a_fit_to_other_clips(tmp_path: Path) -> None
     for clip, points in zip(load_dataset(dataset, validation_clips=0).train, after, strict=True):
         upper = list(UPPER)
         np.testing.assert_allclose(points[:, upper], clip.points_crop[:, upper], atol=1e-5)
+
+
+def spoken_clips(folder: Path, late_s: Sequence[float]) -> list[ClipData]:
+    """Clips whose mouths open with their sound, which is late by so much."""
+    dataset = write_dataset(folder, [f"clip-{i}" for i in range(len(late_s))], frames=75)
+    clips = load_dataset(dataset, validation_clips=0).train
+    loud, soft = np.random.default_rng(99).uniform(0, 1, (2, 80))  # spectra
+    for seed, (clip, late) in enumerate(zip(clips, late_s, strict=True)):
+        rng = np.random.default_rng(seed)
+        knots_s = np.arange(-1, 5, 0.12)
+        loudness = rng.uniform(0, 1, len(knots_s))
+        clip.points_crop = np.stack(
+            [face_points(0.08 * x) for x in np.interp(clip.times_s, knots_s, loudness)]
+        )
+        heard = np.interp(np.arange(150) / 50 - late, knots_s, loudness)
+        mel = soft + heard[:, None] * (loud - soft) + rng.normal(0, 0.05, (150, 80))
+        np.save(dataset / "clips" / clip.name / "mel.npy", mel.astype(np.float16))
+    return clips
+
+
+def test_sound_is_brought_in_step_with_lips(tmp_path: Path) -> None:
+    late_s = np.zeros(12)
+    late_s[[1, 4, 7]] = 0.3, -0.08, 0.04
+    clips = spoken_clips(tmp_path / "data", late_s)
+    bring_in_step(configs.debug().model.completion, clips)
+    found_s = np.array([clip.delay_s for clip in clips])
+    # A lag that all have is none of theirs: fits do not know it.
+    np.testing.assert_allclose(found_s - np.median(found_s), late_s, atol=0.02)
+    assert abs(np.median(found_s)) < 0.02
+
+
+def test_sound_of_few_clips_and_of_others_voices_stays(tmp_path: Path) -> None:
+    clips = spoken_clips(tmp_path / "data", [0.2] + 11 * [0.0])
+    few = clips[: FEWEST_CLIPS - 1]
+    bring_in_step(configs.debug().model.completion, few)
+    assert all(clip.delay_s == 0 for clip in few)
+    for clip, other in zip(clips, [*clips[1:], clips[0]], strict=True):
+        clip.points_crop = other.points_crop.copy()
+    bring_in_step(configs.debug().model.completion, clips)
+    assert all(clip.delay_s == 0 for clip in clips)
+
+
+def test_a_run_hears_its_clips_in_step(tmp_path: Path) -> None:
+    names = [f"clip-{i}" for i in range(10)]
+    dataset = write_dataset(tmp_path / "data", names, frames=60)
+    run = run_at(dataset, tmp_path / "run")
+    run.trainer("landmarks")
+    kept = json.loads((tmp_path / "run" / "delays.json").read_text())
+    assert sorted(kept) == names
+    heard = {c.name: c.delay_s for c in [*run.data.train, *run.data.validation]}
+    assert heard == kept == run.delays_s()
+    changed = dict.fromkeys(names, 0.1)
+    (tmp_path / "run" / "delays.json").write_text(json.dumps(changed))
+    again = run_at(dataset, tmp_path / "run")
+    again.trainer("landmarks")
+    assert all(clip.delay_s == 0.1 for clip in again.data.train)
+    off = dataclasses.replace(again.config.training, in_step=False)
+    apart = Run(dataclasses.replace(again.config, training=off), again.options)
+    apart.trainer("landmarks")
+    assert all(clip.delay_s == 0 for clip in apart.data.train)
 
 
 def test_some_landmarks_of_the_synthesis_are_completed(dataset: Path, tmp_path: Path) -> None:

@@ -266,6 +266,8 @@ class TrainingConfig:
     completed_share: float = 0.0
     """Of the synthesis's examples whose landmarks are completed, as they are in use, by a fit that
     has not seen their clip; the others have those of the footage."""
+    in_step: bool = True
+    """Whether each clip's sound is first brought in step with its lips, up to half a second."""
     latent_stride: int = 2
     """Every how many frames latents are kept for the diffusion stages: neighbours differ little."""
     autocast: bool = True

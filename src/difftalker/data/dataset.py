@@ -38,6 +38,8 @@ class ClipData:
         """``mask`` says what its boxes hold (:func:`difftalker.face.crop.mask_boxes`)."""
         self.name = self.clip = folder.name
         """``clip`` is the name of the whole clip, where this is a part of it."""
+        self.delay_s = 0.0
+        """How much later its sound is than its picture: ``windows`` are read so much later."""
         self._folder, self._part = folder, slice(None)
         try:
             with np.load(folder / "track.npz", allow_pickle=False) as arrays:
@@ -145,8 +147,8 @@ class ClipData:
         return loaded
 
     def windows(self, features: str, size: int) -> NDArray[np.float32]:
-        """(frames, size, dim): the features around each frame."""
-        return windows(self.features(features), self.times_s, size=size)
+        """(frames, size, dim): the features around each frame, in step with its picture."""
+        return windows(self.features(features), self.times_s + self.delay_s, size=size)
 
 
 def _option(features: str) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -26,12 +27,15 @@ from difftalker.models.motion import HeadMotion
 from difftalker.models.networks import Networks, build_autoencoder, build_prior
 from difftalker.models.synthesis import Prior, SynthesisNet
 from difftalker.models.trial import restore
+from difftalker.training.completing import bring_in_step
 from difftalker.training.decoder_task import DecoderTask
 from difftalker.training.start import open_start, remember_start
 from difftalker.training.tasks import AutoencoderTask, LandmarkTask, PriorTask, SynthesisTask
 from difftalker.training.trainer import Log, Task, Trainer
 
 N = TypeVar("N", bound=nn.Module)
+TOLD_S = 0.02
+"""An offset of sound and picture that a card counts: half a frame."""
 DECODER_STRIDES = 4
 """How many times fewer frames the decoder learns from: each has to be sampled first."""
 
@@ -199,13 +203,33 @@ class Run:
         motion.fit([span for clip in self.data.train for span in clip.movement()])
         return motion
 
+    def _in_step(self) -> Dataset:
+        """The data, the sound of its clips in step with their lips; found once a run."""
+        clips = [*self.data.train, *self.data.validation]
+        path = self.options.run / "delays.json"
+        if self.config.training.in_step and not path.is_file():
+            bring_in_step(self.config.model.completion, clips)
+            write_whole(path, json.dumps({c.name: c.delay_s for c in clips}, indent=1) + "\n")
+        delays_s = self.delays_s()
+        for clip in clips:
+            clip.delay_s = delays_s.get(clip.name, 0.0)
+        return self.data
+
+    def delays_s(self) -> dict[str, float]:
+        """How much later than its picture each clip's sound was found to be, by names."""
+        path = self.options.run / "delays.json"
+        if not self.config.training.in_step or not path.is_file():
+            return {}
+        found: dict[str, float] = json.loads(path.read_text())
+        return found
+
     def _landmarks(self) -> LandmarkTask:
         net = CompletionNet(self.config.model.completion).to(self.options.device)
         net = self._begun("landmarks", net)
         training = self.config.training
         return LandmarkTask(
             net,
-            self.data,
+            self._in_step(),
             span=training.span_frames,
             lips_weight=training.lips_weight,
             device=self.options.device,
@@ -239,7 +263,7 @@ class Run:
         return SynthesisTask(
             net,
             autoencoder,
-            self.data,
+            self._in_step() if model.synthesis.hears else self.data,
             self._latents(autoencoder),
             speech=model.completion,
             sampling=model.sampling,
@@ -253,7 +277,7 @@ class Run:
         maker = SynthesisTask(
             self._finished("synthesis"),
             autoencoder,
-            self.data,
+            self._in_step() if model.synthesis.hears else self.data,
             LatentSet.empty(autoencoder.latent_channels),
             speech=model.completion,
             device=self.options.device,
@@ -357,6 +381,7 @@ def card(name: str, consent: str, source: str, command: str, facts: dict[str, An
             f"- Trained by: `{command}`, seed {facts['seed']}, on {facts['date']}",
             f"- Clips: {facts['clips_train']} to learn from, {facts['clips_validation']} held out"
             f" ({', '.join(facts['validation_names'])})",
+            *([f"- Sound: {facts['sound']}"] if facts["sound"] else []),
             *(f"- Begun at: the avatar {a['name']}, whose footage is {a['source']}" for a in begun),
             "- Videos made with this avatar are generated; say so where you show them.",
             "",
@@ -365,6 +390,17 @@ def card(name: str, consent: str, source: str, command: str, facts: dict[str, An
             *rows,
             "",
         ]
+    )
+
+
+def _sound(delays_s: Mapping[str, float]) -> str:
+    """What a card says of sound that is early or late; empty where that was not looked at."""
+    apart_s = np.abs(list(delays_s.values()))
+    if not len(apart_s):
+        return ""
+    return (
+        f"brought in step with the lips; {(apart_s >= TOLD_S).sum()} of {len(apart_s)} clips were"
+        f" {TOLD_S:.2f} s or more apart, {apart_s.max():.2f} s at most"
     )
 
 
@@ -387,6 +423,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "seed": run.options.seed,
         "date": date.today().isoformat(),
         "begun_at": run.ancestors(),
+        "sound": _sound(run.delays_s()),
         "clips_train": len(run.data.train),
         "clips_validation": len(run.data.validation),
         "validation_names": [c.name for c in run.data.validation],

@@ -29,6 +29,7 @@ from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, CONTOUR, LOWER, MOUT
 from difftalker.models.autoencoder import PAINT, Autoencoder, paint_out, to_images, to_pixels
 from difftalker.models.completion import CompletionNet
 from difftalker.models.synthesis import Guidance, Prior, SynthesisNet
+from difftalker.training.completing import complete, completed_by_others
 
 BASE_WEIGHT = 0.3
 """Of the points before audio: trained on the sum alone they drift, and the offsets undo it."""
@@ -41,12 +42,8 @@ DEAF_SHARE = 0.15
 SPEECH_JITTER = 0.3
 """Of the speech beside landmarks, in standard deviations of each feature: what is said is heard,
 which frame of which clip it is is not."""
-FOLDS = 4
-"""In how many parts clips are split, to complete the landmarks of each by a fit to the others."""
 POINT_JITTER = 0.0015
 """Of drawn landmarks in training, crop units: in use they are predicted, not detected."""
-PIECE_FRAMES = 256
-"""Frames of a watched clip that are completed at once."""
 
 
 class LandmarkTask:
@@ -149,52 +146,6 @@ class LandmarkTask:
         gaps = (out - clip.points_crop)[:, list(LOWER)]
         distances: NDArray[np.float32] = np.linalg.norm(gaps, axis=-1)
         return distances
-
-
-def complete(
-    model: CompletionNet,
-    points: NDArray[np.float32],
-    windows: NDArray[np.float32],
-    device: str = "cpu",
-) -> NDArray[np.float32]:
-    """Complete a whole clip; points (F, 68, 2), of which the upper ones are read.
-
-    In pieces, as attention over time grows with the square of its length.
-    """
-    upper = torch.from_numpy(np.nan_to_num(points[None, :, list(UPPER)]))
-    heard = torch.from_numpy(windows[None])
-    pieces = []
-    for start in range(0, len(points), PIECE_FRAMES):
-        stop = start + PIECE_FRAMES
-        low, high = max(0, start - model.reach), stop + model.reach
-        with torch.no_grad():
-            out = model(upper[:, low:high].to(device), heard[:, low:high].to(device))
-        pieces.append(out.points[0, start - low : stop - low].float().cpu().numpy())
-    return np.concatenate(pieces)
-
-
-def completed_by_others(
-    config: CompletionConfig, clips: Sequence[ClipData]
-) -> list[NDArray[np.float32]]:
-    """Points (F, 68, 2) of each clip, the lower ones as a least-squares fit to others has them.
-
-    A fit to the clip itself would know it too well. A single clip has no others.
-    """
-    folds = min(FOLDS, len(clips))
-    windows = [clip.windows(config.features, config.window) for clip in clips]
-    completed = [np.zeros(0, np.float32)] * len(clips)
-    for fold in range(folds):
-        net = CompletionNet(config).eval()
-        net.fit(
-            [
-                (torch.from_numpy(c.points_crop[c.found]), torch.from_numpy(w[c.found]))
-                for i, (c, w) in enumerate(zip(clips, windows, strict=True))
-                if i % folds != fold or folds == 1
-            ]
-        )
-        for i in range(fold, len(clips), folds):
-            completed[i] = complete(net, clips[i].points_crop, windows[i])
-    return completed
 
 
 def _squared_error(found: Tensor, true: Tensor, indices: Sequence[int] = ()) -> Tensor:
