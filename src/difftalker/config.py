@@ -266,6 +266,9 @@ class TrainingConfig:
     completed_share: float = 0.0
     """Of the synthesis's examples whose landmarks are completed, as they are in use, by a fit that
     has not seen their clip; the others have those of the footage."""
+    voices: int = 2
+    """In how many other voices each clip's sound is heard as well; a dataset that is given has
+    those that it was prepared with."""
     in_step: bool = True
     """Whether each clip's sound is first brought in step with its lips, up to half a second."""
     latent_stride: int = 2
@@ -275,6 +278,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "span_frames", "latent_stride", "mouth_weight")
+        _check(0 <= self.voices <= 20, "voices", self.voices, "0 <= voices <= 20")
         share = self.completed_share
         _check(0 <= share <= 1, "completed_share", share, "0 <= completed_share <= 1")
 

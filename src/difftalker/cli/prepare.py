@@ -15,6 +15,7 @@ def prepare(
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     size: Annotated[int, Parameter(validator=validators.Number(gte=64, lte=1024))] = 256,
     features: str = "whisper",
+    voices: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=20))] = 0,
     face: str = "largest",
     clips: Annotated[tuple[str, ...], List] = (),
     workers: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
@@ -33,6 +34,8 @@ def prepare(
         features: Speech features, separated by commas: whisper (over short windows), characters,
             mel, deepspeech (a model file that DIFFTALKER_DEEPSPEECH names), or whisper-padded
             (over Whisper's own windows of 30 s).
+        voices: Have each clip's sound also heard in so many other voices, which say the same at
+            the same times, for avatars that anyone's speech can drive.
         face: Whose face, of several people: largest, leftmost, rightmost, center, a number
             (counted as they come in, those who come together from left to right), or a picture.
         clips: Only this one of the videos, by its name without suffix; FILE.json:KEY for a list
@@ -48,7 +51,7 @@ def prepare(
     from difftalker.speech.encoder import features_called
 
     kinds = tuple(map(features_called, features.split(",")))
-    config = PrepareConfig(size_px=size, features=kinds)
+    config = PrepareConfig(size_px=size, features=kinds, voices=voices)
     whom = Choice.parse(face)
     videos = find_footage(video, clips)
     with Bars("clip") as bars:
@@ -62,6 +65,7 @@ def prepare(
         "frames": frames,
         "size": size,
         "features": config.features,
+        "voices": voices,
         "face": face,
         "rejected": manifest.rejected,
         "seed": options.seed,

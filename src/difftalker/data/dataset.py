@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.config import FEATURE_OPTIONS
-from difftalker.data.prepare import load_manifest
+from difftalker.data.prepare import features_file, load_manifest
 from difftalker.errors import MediaError, UsageError
 from difftalker.face.crop import CropTrack, frame_rate, mask_boxes
 from difftalker.face.detect import FaceTrack
@@ -135,9 +136,15 @@ class ClipData:
         pieces = [part for run in seen for part in np.array_split(run, -(-len(run) // longest))]
         return [slice(int(part[0]), int(part[-1]) + 1) for part in pieces]
 
-    def features(self, features: str) -> NDArray[np.float32]:
-        """(T, dim): speech features at 50 Hz."""
-        path = self._folder / f"{features}.npy"
+    def voices(self, features: str) -> int:
+        """In how many other voices its sound was heard as well."""
+        numbers = itertools.count(1)
+        missing = (n for n in numbers if not (self._folder / features_file(features, n)).is_file())
+        return next(missing) - 1
+
+    def features(self, features: str, voice: int = 0) -> NDArray[np.float32]:
+        """(T, dim): speech features at 50 Hz, of the clip's own voice or of another."""
+        path = self._folder / features_file(features, voice)
         if not path.is_file():
             raise UsageError(
                 f"the dataset holds no {features!r} features",
@@ -146,9 +153,14 @@ class ClipData:
         loaded: NDArray[np.float32] = np.load(path).astype(np.float32)
         return loaded
 
-    def windows(self, features: str, size: int) -> NDArray[np.float32]:
+    def windows(self, features: str, size: int, voice: int = 0) -> NDArray[np.float32]:
         """(frames, size, dim): the features around each frame, in step with its picture."""
-        return windows(self.features(features), self.times_s + self.delay_s, size=size)
+        times_s = self.times_s + self.delay_s
+        return windows(self.features(features, voice), times_s, size=size)
+
+    def windows_of_all(self, features: str, size: int) -> list[NDArray[np.float32]]:
+        """The same of all voices, the clip's own first."""
+        return [self.windows(features, size, n) for n in range(self.voices(features) + 1)]
 
 
 def _option(features: str) -> str:

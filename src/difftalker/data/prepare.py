@@ -5,6 +5,7 @@
                       /frames.npy     (frames, size, size, 3) uint8 RGB crops
                       /track.npz      points_crop, boxes, centre_px, side_px, times_s, found, cuts
                       /FEATURES.npy   (T, dim) float16 speech features at 50 Hz, one file a kind
+                      /FEATURES.voiceN.npy  the same of what others would sound like (data.voices)
 
 A clip is built in a hidden folder and appears by one rename, so a run that was stopped goes on
 where it was.
@@ -25,13 +26,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from difftalker.data.voices import by_others
 from difftalker.errors import DiffTalkerError, FaceError, MediaError, UsageError
 from difftalker.face.crop import CropTrack, Framing, cut, frame_face, frame_rate
 from difftalker.face.detect import FaceTrack, track
 from difftalker.face.people import Choice
 from difftalker.files import whole_file, whole_folder, write_whole
 from difftalker.hashing import sha256_of
-from difftalker.media.audio import stream_audio
+from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.limits import Limits, current, limited
 from difftalker.media.video import read_frames
 
@@ -52,6 +54,13 @@ class PrepareConfig:
     """Side of the square crops."""
     features: tuple[str, ...] = ("whisper-short",)
     """Speech features to compute, by the names of :func:`speech.encoder.load_encoder`."""
+    voices: int = 0
+    """In how many other voices each clip's sound is heard as well (``data.voices``)."""
+
+    @property
+    def heard(self) -> list[tuple[str, int]]:
+        """Kinds of features, and the voices that they are taken of; 0 is the clip's own."""
+        return [(kind, voice) for kind in self.features for voice in range(self.voices + 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,12 +163,19 @@ def load_manifest(dataset: Path) -> Manifest:
         )
     return Manifest(
         config=PrepareConfig(
-            size_px=raw["config"]["size_px"], features=tuple(raw["config"]["features"])
+            size_px=raw["config"]["size_px"],
+            features=tuple(raw["config"]["features"]),
+            voices=raw["config"].get("voices", 0),
         ),
         clips=[Clip(**clip) for clip in raw["clips"]],
         rejected=raw["rejected"],
         face=raw.get("face", Choice().key),
     )
+
+
+def features_file(kind: str, voice: int = 0) -> str:
+    """The name of the file that holds features of a kind, of the own voice (0) or of another."""
+    return f"{kind}.voice{voice}.npy" if voice else f"{kind}.npy"
 
 
 def _names(videos: Sequence[Path]) -> dict[str, Path]:
@@ -219,10 +235,13 @@ def _known_clip(folder: Path, digest: str, config: PrepareConfig, whom: str) -> 
 
 def _with_features(clip: Clip, video: Path, folder: Path, config: PrepareConfig, whom: str) -> Clip:
     """A clip cut before, with the features that it lacks."""
-    missing = [kind for kind in config.features if f"{kind}.npy" not in clip.files]
-    if not missing:
+    added = {
+        name: _save_features(video, kind, voice, folder)
+        for kind, voice in config.heard
+        if (name := features_file(kind, voice)) not in clip.files
+    }
+    if not added:
         return clip
-    added = {f"{k}.npy": _save_features(video, k, folder) for k in missing}
     clip = replace(clip, files={**clip.files, **added})
     _write_json(folder / "clip.json", _record(clip, config, whom))
     return clip
@@ -234,8 +253,8 @@ def _build(video: Path, folder: Path, config: PrepareConfig, whom: Choice) -> di
     _check_usable(face, framing.crop, video)
     _write_frames(video, folder / "frames.npy", framing.crop, config.size_px)
     _write_track(folder / "track.npz", face, framing)
-    for kind in config.features:
-        _save_features(video, kind, folder)
+    for kind, voice in config.heard:
+        _save_features(video, kind, voice, folder)
     fps = frame_rate(face.times_s)
     return {"frames": len(face), "found": int(face.usable.sum()), "fps": round(fps, 4)}
 
@@ -278,17 +297,22 @@ def _write_track(path: Path, face: FaceTrack, framing: Framing) -> None:
     )
 
 
-def _save_features(video: Path, kind: str, folder: Path) -> str:
+def _save_features(video: Path, kind: str, voice: int, folder: Path) -> str:
     """Write the speech features of one kind; returns the file's hash."""
     import torch
 
     from difftalker.speech.encoder import encode_all
 
     torch.set_num_threads(1)
-    features = encode_all(_encoder(kind), stream_audio(video))
-    with whole_file(folder / f"{kind}.npy") as file:
+    sound = stream_audio(video)
+    if voice:
+        seed = [voice, *video.stem.encode()]
+        sound = by_others(sound, SAMPLE_RATE_HZ, np.random.default_rng(seed))
+    features = encode_all(_encoder(kind), sound)
+    path = folder / features_file(kind, voice)
+    with whole_file(path) as file:
         np.save(file, features.astype(np.float16))
-    return sha256_of(folder / f"{kind}.npy")
+    return sha256_of(path)
 
 
 @functools.cache

@@ -26,11 +26,11 @@ from difftalker.training.tasks import SynthesisTask, gradient_error, mouth_mask,
 
 MARGIN_PX = 16
 """How far around the hidden region pictures are compared: the join is learned with it."""
-DETAIL_WEIGHT = 8.0
+DETAIL_WEIGHT = 16.0
 """Of how much fine detail there is in each place, beside what it is: a mean has too little."""
 FEATURE_WEIGHT = 4.0
 """Of the distance of the critic's features."""
-CRITIC_SHARE = 1.0
+CRITIC_SHARE = 2.0
 """Of the critic's pull on the last layer, in pulls of the pictures' distance (Esser et al.,
 "Taming Transformers for High-Resolution Image Synthesis", 2021, Eq. 7)."""
 
@@ -188,12 +188,17 @@ def _distance(made: Tensor, true: Tensor) -> Tensor:
 
 
 def _detail_error(made: Tensor, true: Tensor) -> Tensor:
-    """L1 of the mean size of fine detail in squares of 8 pixels, at three scales."""
+    """L1 of the root mean square of fine detail in squares of 8 pixels, at three scales."""
     total = made.new_zeros(())
     for size in (3, 5, 9):
-        a, b = (nnf.avg_pool2d(fine(x, size).abs(), 8, 4) for x in (made, true))
+        a, b = (_amount(fine(x, size)) for x in (made, true))
         total = total + (a - b).abs().mean()
     return total
+
+
+def _amount(detail: Tensor) -> Tensor:
+    # Far below a grey level there is nothing to tell, and a root is steep.
+    return (nnf.avg_pool2d(detail.square(), 8, 4) + 1e-6).sqrt()
 
 
 def _detail(pixels: Tensor, mask: Tensor) -> Tensor:

@@ -243,7 +243,11 @@ def _dataset(
             )
         return footage[0]
     model = config.model
-    wanted = PrepareConfig(size_px=model.size_px, features=(model.completion.features,))
+    wanted = PrepareConfig(
+        size_px=model.size_px,
+        features=(model.completion.features,),
+        voices=config.training.voices,
+    )
     prepare(find_footage(footage, clips), run / "data", wanted, face=face, progress=progress)
     return run / "data"
 

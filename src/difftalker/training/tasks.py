@@ -64,7 +64,7 @@ class LandmarkTask:
         self.model, self.device, self.span, self.lips_weight = model, device, span, lips_weight
         config: CompletionConfig = model.config
         self._clips, self._watched = data.train, data.validation
-        self._windows = [c.windows(config.features, config.window) for c in self._clips]
+        self._windows = [c.windows_of_all(config.features, config.window) for c in self._clips]
         self._watched_windows = [c.windows(config.features, config.window) for c in self._watched]
         self._spans = span_index(self._clips, span)
         self.examples = len(self._spans)
@@ -77,7 +77,8 @@ class LandmarkTask:
         model.fit(
             [
                 (torch.from_numpy(c.points_crop[c.found]), torch.from_numpy(w[c.found]))
-                for c, w in zip(self._clips, self._windows, strict=True)
+                for c, voices in zip(self._clips, self._windows, strict=True)
+                for w in voices
             ]
         )
 
@@ -85,7 +86,9 @@ class LandmarkTask:
         """Examples on the device; see ``trainer.Task``."""
         rows = [(int(c), slice(int(f), int(f) + self.span)) for c, f in self._spans[indices]]
         points = torch.from_numpy(np.stack([self._clips[c].points_crop[s] for c, s in rows]))
-        windows = torch.from_numpy(np.stack([self._windows[c][s] for c, s in rows]))
+        windows = torch.from_numpy(
+            np.stack([_any(self._windows[c], generator)[s] for c, s in rows])
+        )
         moved = _moved(points, generator)
         return {"points": moved.to(self.device), "windows": windows.to(self.device)}
 
@@ -146,6 +149,13 @@ class LandmarkTask:
         gaps = (out - clip.points_crop)[:, list(LOWER)]
         distances: NDArray[np.float32] = np.linalg.norm(gaps, axis=-1)
         return distances
+
+
+def _any(voices: Sequence[NDArray[np.float32]], generator: torch.Generator) -> NDArray[np.float32]:
+    """One of several; of a single one nothing is drawn."""
+    if len(voices) == 1:
+        return voices[0]
+    return voices[int(torch.randint(len(voices), (), generator=generator))]
 
 
 def _squared_error(found: Tensor, true: Tensor, indices: Sequence[int] = ()) -> Tensor:
@@ -459,10 +469,10 @@ class SynthesisTask(_DiffusionTask):
         self.model, guidance = model, model.config
         heard = speech or CompletionConfig()
         self._windows = {
-            clip.name: clip.windows(heard.features, heard.window)
+            clip.name: clip.windows_of_all(heard.features, heard.window)
             for clip in (data.train + data.validation if guidance.hears else [])
         }
-        middles = [w[:, heard.window // 2] for w in self._windows.values()]
+        middles = [voices[0][:, heard.window // 2] for voices in self._windows.values()]
         spread = np.concatenate(middles).std(0) if middles else np.zeros(0, np.float32)
         self._speech_jitter = SPEECH_JITTER * torch.from_numpy(spread)
         learns = guidance.sees and completed_share and self.examples
@@ -487,7 +497,7 @@ class SynthesisTask(_DiffusionTask):
         if self.model.config.sees:
             jitter = torch.randn(points.shape, generator=generator) * POINT_JITTER
             points = points + jitter.numpy()
-        guides = self._guides(self._data.train, rows, points)
+        guides = self._guides(self._data.train, rows, points, generator)
         if "maps" in guides and "windows" in guides:
             heard = guides["windows"]
             heard = heard + torch.randn(heard.shape, generator=generator) * self._speech_jitter
@@ -500,10 +510,12 @@ class SynthesisTask(_DiffusionTask):
         clips: list[ClipData],
         rows: NDArray[np.int64],
         points: NDArray[np.float32] | None = None,
+        voices: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """What guides the frames (n, 2): maps of points, 0 to 255, their own by default; windows.
 
-        Of both that which the network takes.
+        Of both that which the network takes. ``voices`` draws in whose voice each frame is heard;
+        without, in its own.
         """
         guides = {}
         if self.model.config.sees:
@@ -511,7 +523,9 @@ class SynthesisTask(_DiffusionTask):
                 points = np.stack([clips[c].points_crop[f] for c, f in rows])
             guides["maps"] = torch.from_numpy(landmark_maps(points, self._data.size_px))
         if self.model.config.hears:
-            heard = np.stack([self._windows[clips[c].name][f] for c, f in rows])
+            spoken = [self._windows[clips[c].name] for c, _ in rows]
+            chosen = [_any(one, voices) if voices else one[0] for one in spoken]
+            heard = np.stack([one[f] for one, (_, f) in zip(chosen, rows, strict=True)])
             guides["windows"] = torch.from_numpy(heard)
         return guides
 
