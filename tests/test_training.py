@@ -588,7 +588,7 @@ def spoken_clips(folder: Path, late_s: Sequence[float]) -> list[ClipData]:
 def test_sound_is_brought_in_step_with_lips(tmp_path: Path) -> None:
     late_s = np.zeros(12)
     late_s[[1, 4, 7]] = 0.3, -0.08, 0.04
-    clips = spoken_clips(tmp_path / "data", late_s)
+    clips = spoken_clips(tmp_path / "data", late_s.tolist())
     bring_in_step(configs.debug().model.completion, clips)
     found_s = np.array([clip.delay_s for clip in clips])
     # A lag that all have is none of theirs: fits do not know it.

@@ -33,7 +33,7 @@ def vowel(pitch_hz: float = 120, formant_hz: float = 800, seconds: float = 2) ->
     for hz in np.arange(pitch_hz, 3 * formant_hz, pitch_hz):
         size = np.exp(-(((hz - formant_hz) / 250) ** 2))
         sound += size * np.sin(2 * np.pi * hz * times_s + hz)
-    return (0.1 * sound / sound.std()).astype(np.float32)
+    return np.asarray(0.1 * sound / sound.std(), np.float32)
 
 
 def pitch_hz(sound: Floats) -> float:
@@ -167,6 +167,7 @@ def test_landmarks_are_learned_from_all_voices(tmp_path: Path) -> None:
     def fitted() -> NDArray[np.float32]:
         data = load_dataset(dataset, validation_clips=0)
         task = LandmarkTask(CompletionNet(config), data, span=12)
+        assert task.model.least_squares is not None
         return task.model.least_squares.from_speech.numpy().copy()
 
     alone = fitted()

@@ -33,7 +33,7 @@ STEP_S = 0.01
 ALIKE = 0.6
 """Correlation of the opening seen and foretold below which nothing is said of the time."""
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 
 def complete(
