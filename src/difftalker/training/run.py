@@ -34,8 +34,8 @@ from difftalker.training.tasks import AutoencoderTask, LandmarkTask, PriorTask, 
 from difftalker.training.trainer import Log, Task, Trainer
 
 N = TypeVar("N", bound=nn.Module)
-TOLD_S = 0.02
-"""An offset of sound and picture that a card counts: half a frame."""
+TOLD_S = 0.04
+"""An offset of sound and picture that a card counts: a frame of most footage."""
 DECODER_STRIDES = 4
 """How many times fewer frames the decoder learns from: each has to be sampled first."""
 
