@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -117,6 +118,26 @@ def test_the_upper_face_and_the_landmarks_do_reach_them(avatar: Avatar) -> None:
     ):
         changed = np.abs(others.astype(int) - made)[np.broadcast_to(inside, made.shape)]
         assert (changed > 0).mean() > 0.2
+
+
+def test_detail_sharpens_what_is_painted_and_nothing_else(avatar: Avatar) -> None:
+    rng = np.random.default_rng(0)
+    crops = rng.integers(0, 256, (2, 64, 64, 3), np.uint8)
+    boxes = np.array([[32, 64, 8, 56]] * 2, np.int32)
+    points = speaking(2)
+    plain = avatar.paint(crops, boxes, points, avatar.sampling())
+    sharper = dataclasses.replace(MODEL.autoencoder, detail=0.8)
+    model = dataclasses.replace(MODEL, autoencoder=sharper)
+    sharp = Avatar("cartoon", model, avatar.networks)
+    assert sharp.fingerprint != avatar.fingerprint
+    made = sharp.paint(crops, boxes, points, sharp.sampling())
+    changes = [
+        np.square(cv2.Laplacian(one[:, 32:, 8:56].astype(np.float32)[0], cv2.CV_32F)).mean()
+        for one in (plain, made)
+    ]
+    assert changes[1] > 1.3 * changes[0]
+    blurred = [cv2.GaussianBlur(one[0], (0, 0), 4).astype(int) for one in (plain, made)]
+    assert np.abs(blurred[0] - blurred[1])[36:60, 12:52].max() <= 4
 
 
 def test_a_seed_means_the_same_face_whatever_the_chunk(avatar: Avatar) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -30,10 +31,11 @@ from difftalker.data.dataset import ClipData, frame_index, load_dataset, span_in
 from difftalker.data.latents import encode_clips
 from difftalker.diffusion.sampling import timesteps_of
 from difftalker.errors import MediaError, TrainingError, UsageError
+from difftalker.evaluation.metrics import detail_energy
 from difftalker.face.landmarks import LOWER, MOUTH, UPPER
 from difftalker.files import whole_file
 from difftalker.hashing import sha256_of
-from difftalker.models.autoencoder import Autoencoder
+from difftalker.models.autoencoder import Autoencoder, finest, to_images, to_pixels
 from difftalker.models.completion import CompletionNet
 from difftalker.models.networks import build
 from difftalker.models.trial import restore
@@ -48,6 +50,7 @@ from difftalker.training.completing import (
     complete,
     completed_by_others,
 )
+from difftalker.training.decoder_task import MOST_DETAIL, DecoderTask
 from difftalker.training.run import Run, TrainOptions, save_avatar
 from difftalker.training.tasks import (
     LandmarkTask,
@@ -781,6 +784,45 @@ def test_the_last_stage_tunes_the_decoder_alone(finished: Finished) -> None:
     assert changed
     assert all(k.startswith(("kl.decoder.", "kl.post_quant_conv.")) for k in changed)
     assert all(torch.equal(v, tuned[k]) for k, v in run.networks().autoencoder.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("blur", "least", "most"), [(0.0, 0.0, 0.0), (0.5, 0.2, 0.9), (3.0, 1.0, 1.0)]
+)
+def test_pictures_are_given_the_detail_that_they_lack(
+    finished: Finished, blur: float, least: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = run_at(finished.dataset, finished.folder).trainer("decoder").task
+    assert isinstance(task, DecoderTask)
+    rng = np.random.default_rng(0)
+    true = cv2.GaussianBlur(rng.integers(60, 200, (64, 64, 12), np.uint8), (0, 0), 0.7)
+    soft = cv2.GaussianBlur(true, (0, 0), blur) if blur else true
+    pair = [torch.from_numpy(np.stack(np.split(one, 4, axis=2))) for one in (true, soft)]
+    boxes = torch.tensor([[24, 64, 8, 56]] * 4, dtype=torch.int32)
+    monkeypatch.setattr(task, "_watched", lambda: (*pair, boxes))
+    detail = task.detail()
+    assert least <= detail <= most
+    pixels = to_pixels(pair[1])
+    shown = to_images(pixels + detail * finest(pixels)).numpy()
+    lower = np.zeros((64, 64), bool)
+    lower[24:64, 8:56] = True
+    wanted, found = (
+        np.mean([detail_energy(one, lower) for one in ones]) for ones in (pair[0].numpy(), shown)
+    )
+    if detail < MOST_DETAIL:
+        assert found == pytest.approx(wanted, rel=0.05)
+    else:
+        assert found < wanted
+
+
+def test_the_detail_that_is_measured_goes_into_the_avatar(finished: Finished) -> None:
+    run = run_at(finished.dataset, finished.folder)
+    task = run.trainer("decoder").task
+    assert isinstance(task, DecoderTask)
+    networks = run.networks()
+    assert networks.resolved(run.config.model).autoencoder.detail == pytest.approx(
+        task.detail(), abs=1e-3
+    )
 
 
 def started(finished: Finished, folder: Path, start: Path, stages: tuple[str, ...]) -> Run:

@@ -90,8 +90,13 @@ class AutoencoderConfig:
     latent_channels: int = 8
     groups: int = 16
     attention: bool = False
+    detail: float = 0.0
+    """How much is added of what is finest in the pictures, that they be as sharp as the footage:
+    a decoder of latents that were drawn keeps to the middle of what it knows. Measured at the end
+    of its training."""
 
     def __post_init__(self) -> None:
+        _check(0 <= self.detail <= 2, "detail", self.detail, "0 <= detail <= 2")
         _up_to(64, self, "layers", "patch", "latent_channels")
         _up_to(4096, self, "groups")
         _channels(self.channels)

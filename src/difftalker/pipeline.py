@@ -56,7 +56,7 @@ from difftalker.media.video import (
     read_frames,
 )
 from difftalker.memory import give_back
-from difftalker.models.autoencoder import paint_out, to_images, to_pixels
+from difftalker.models.autoencoder import finest, paint_out, to_images, to_pixels
 from difftalker.models.decoding import decode_part
 from difftalker.models.networks import Networks
 from difftalker.models.synthesis import Guidance
@@ -531,10 +531,18 @@ class Avatar:
         cells = [slice(s.start // CELL, s.stop // CELL) for s in around]
         part = decode_part(self.networks.autoencoder, latents, *cells)
         if part is None:
-            return to_images(self.networks.autoencoder.decode(latents)).cpu().numpy()
+            return self._shown(self.networks.autoencoder.decode(latents))
         out = crops.copy()
-        out[:, around[0], around[1]] = to_images(part).cpu().numpy()
+        out[:, around[0], around[1]] = self._shown(part)
         return out
+
+    def _shown(self, pixels: Tensor) -> NDArray[np.uint8]:
+        """Decoded pictures (n, 3, H, W) as sharp as the footage, (n, H, W, 3)."""
+        detail = self.config.autoencoder.detail
+        if detail:
+            pixels = pixels.float()
+            pixels = pixels + detail * finest(pixels)
+        return to_images(pixels).cpu().numpy()
 
     def imagine(
         self, points_crop: NDArray[np.float32], sampling: SamplingConfig, seed: int = 0

@@ -17,6 +17,9 @@ from torch.nn import functional as nnf
 from difftalker.config import AutoencoderConfig
 from difftalker.errors import AssetError
 
+_RADIUS_PX = 3
+_GAUSSIAN = torch.exp(-0.5 * torch.arange(-_RADIUS_PX, _RADIUS_PX + 1).square())
+_GAUSSIAN = _GAUSSIAN / _GAUSSIAN.sum()
 PAINT = 0.0
 """What the hidden region is painted with before encoding: mid grey."""
 
@@ -90,6 +93,15 @@ class Autoencoder(nn.Module):
         means = torch.cat([self.posterior(to_pixels(part))[0] for part in images_u8.split(batch)])
         self.mean.copy_(means.mean((0, 2, 3)))
         self.std.copy_(means.std((0, 2, 3)))
+
+
+def finest(pixels: Tensor) -> Tensor:
+    """What a Gaussian of one pixel takes away of pictures (B, C, H, W); they go on as a mirror."""
+    channels = pixels.shape[1]
+    across = _GAUSSIAN.to(pixels).expand(channels, 1, 1, -1)
+    padded = nnf.pad(pixels, [_RADIUS_PX] * 4, mode="reflect")
+    rows = nnf.conv2d(padded, across, groups=channels)
+    return pixels - nnf.conv2d(rows, across.transpose(2, 3), groups=channels)
 
 
 def to_pixels(images_u8: Tensor) -> Tensor:

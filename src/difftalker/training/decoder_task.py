@@ -7,6 +7,7 @@ they are made in use, towards the real pictures; a critic of patches keeps it fr
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from difftalker.data.dataset import ClipData, Dataset, frame_index
 from difftalker.data.latents import Progress, encode_frames, identity, keep
 from difftalker.diffusion.region import box_mask
 from difftalker.face.draw import contact_sheet
-from difftalker.models.autoencoder import Autoencoder, to_images, to_pixels
+from difftalker.models.autoencoder import Autoencoder, finest, to_images, to_pixels
 from difftalker.models.critic import Critic, critic_loss, feature_loss, fine, maker_loss
 from difftalker.training.tasks import SynthesisTask, gradient_error, mouth_mask, psnr
 
@@ -30,6 +31,8 @@ DETAIL_WEIGHT = 16.0
 """Of how much fine detail there is in each place, beside what it is: a mean has too little."""
 FEATURE_WEIGHT = 4.0
 """Of the distance of the critic's features."""
+MOST_DETAIL = 1.0
+"""More of the finest would show as an edge's double."""
 CRITIC_SHARE = 2.0
 """Of the critic's pull on the last layer, in pulls of the pictures' distance (Esser et al.,
 "Taming Transformers for High-Resolution Image Synthesis", 2021, Eq. 7)."""
@@ -137,6 +140,23 @@ class DecoderTask:
             "sharpness": float(details[0] / details[1]),
         }
 
+    @torch.no_grad()
+    def detail(self) -> float:
+        """How much of their finest held-out pictures lack (``AutoencoderConfig.detail``).
+
+        With it the mean squared Laplacian of the luma of the hidden region is the footage's, which
+        is what :func:`difftalker.evaluation.metrics.detail_energy` measures.
+        """
+        true, made, boxes = self._watched()
+        mask = box_mask(boxes, true.shape[1])
+        pixels = to_pixels(made)
+        has, added = (_laplacian(x) for x in (pixels, finest(pixels)))
+        wanted = _mean(_laplacian(to_pixels(true)).square(), mask)
+        # |has + g added|^2 = wanted, for g.
+        a, b, c = (_mean(x * y, mask) for x, y in ((added, added), (has, added), (has, has)))
+        lacking = max(0.0, wanted - c)
+        return min(MOST_DETAIL, (-b + math.sqrt(b * b + a * lacking)) / max(a, 1e-12))
+
     def sheet(self) -> NDArray[np.uint8] | None:
         """A contact sheet; see ``trainer.Task``."""
         true, made, _ = self._watched()
@@ -157,6 +177,17 @@ class DecoderTask:
         with torch.autocast(kind, torch.bfloat16, enabled=self._autocast):
             _, painted = encode_frames(self._autoencoder, clips, rows, self.device)
             return self._maker.latents(clips, rows, painted.float(), self._sampling)
+
+
+def _laplacian(pixels: Tensor) -> Tensor:
+    """Of the luma (BT.601) of pictures (B, 3, H, W), (B, 1, H, W)."""
+    luma = (pixels * pixels.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+    kernel = luma.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
+    return nnf.conv2d(nnf.pad(luma, [1] * 4, mode="reflect"), kernel)
+
+
+def _mean(values: Tensor, mask: Tensor) -> float:
+    return float((values * mask).sum() / mask.sum())
 
 
 def _near(mask: Tensor) -> Tensor:

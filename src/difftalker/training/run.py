@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -173,8 +173,12 @@ class Run:
                 wanted="a finished stage",
                 fix=f"run `difftalker train --stage {stage}` first",
             )
-        model = trainer.task.model.eval()
-        return model.autoencoder if stage == "decoder" else model
+        model: Any = trainer.task.model.eval()
+        if not isinstance(trainer.task, DecoderTask):
+            return model
+        tuned: Autoencoder = model.autoencoder
+        tuned.config = replace(tuned.config, detail=round(trainer.task.detail(), 3))
+        return tuned
 
     def _brought(self, stage: str) -> Any:
         """The network of a stage as it is in the avatar to start from."""

@@ -107,10 +107,15 @@ def _difference(theirs: Any, ours: Any, where: str = "") -> str:
     """The first setting of networks that differs, in words; empty where none does."""
     for field in dataclasses.fields(theirs):
         a, b = getattr(theirs, field.name), getattr(ours, field.name)
-        if field.name == "sampling" or a == b:  # how faces are drawn is no matter of networks
-            continue
         name = f"{where}{field.name}"
-        if dataclasses.is_dataclass(a):
-            return _difference(a, b, f"{name}.")
-        return f"{name} is {a}, here {b}"
+        if name in _NO_NETWORKS or a == b:
+            continue
+        if not dataclasses.is_dataclass(a):
+            return f"{name} is {a}, here {b}"
+        if deeper := _difference(a, b, f"{name}."):
+            return deeper
     return ""
+
+
+_NO_NETWORKS = ("sampling", "autoencoder.detail")
+"""How faces are drawn and shown."""
