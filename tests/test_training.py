@@ -832,6 +832,31 @@ def started(finished: Finished, folder: Path, start: Path, stages: tuple[str, ..
     return Run(configs.debug(), options)
 
 
+def test_a_synthesis_that_saw_begins_one_that_hears_too(finished: Finished, tmp_path: Path) -> None:
+    first, debug = tmp_path / "first", configs.debug()
+    said = {"consent": "drawn", "source": "tests", "command": "make test"}
+    save_avatar(run_at(finished.dataset, finished.folder), first, name="cartoon", **said)
+    synthesis = dataclasses.replace(debug.model.synthesis, guidance="both")
+    model = dataclasses.replace(debug.model, synthesis=synthesis)
+    both = dataclasses.replace(debug, model=model)
+    options = TrainOptions(
+        dataset=finished.dataset,
+        run=tmp_path / "run",
+        stages=("synthesis",),
+        start=str(first),
+        keep=True,
+    )
+    begun = Run(both, options).trainer("synthesis").task.model.state_dict()
+    saw = restore(read(first)).synthesis.state_dict()
+    assert all(torch.equal(begun[name], value) for name, value in saw.items())
+    new = set(begun) - set(saw)
+    assert new
+    assert all(name.startswith("prompt.") for name in new)
+    kept = dataclasses.replace(options, run=tmp_path / "kept", stages=("decoder",))
+    with pytest.raises(UsageError, match="guided by landmarks, not by both"):
+        Run(both, kept)
+
+
 def test_a_run_begins_from_an_avatar_and_leaves_the_other_stages_as_they_are(
     finished: Finished, tmp_path: Path
 ) -> None:

@@ -342,7 +342,7 @@ def debug() -> Config:
 def tiny() -> Config:
     """The default: trains in under three hours and dubs in real time on a 2-core CPU."""
     return Config(
-        model=ModelConfig(),
+        model=ModelConfig(synthesis=SynthesisConfig(guidance="both")),
         training=TrainingConfig(
             landmarks=StageConfig(
                 steps=300, batch=6, learning_rate=1.5e-4, ema=0.99, autocast=False

@@ -67,6 +67,7 @@ class Run:
         _check_stages(options.stages)
         self._start = open_start(options.start, config.model) if options.start else None
         self.config, self.options = config, options
+        self._check_synthesis()
         _remember_config(config, options)
         remember_start(options.run, options.start)
         self.data: Dataset = load_dataset(
@@ -127,6 +128,17 @@ class Run:
             autoencoder=autoencoder,
             synthesis=synthesis,
         )
+
+    def _check_synthesis(self) -> None:
+        """Refuse to keep a synthesis that is guided by something else than is wanted."""
+        wanted = self.config.model.synthesis.guidance
+        if self._start and self._ready_made("synthesis"):
+            found = self._start.config.synthesis.guidance
+            if found != wanted:
+                raise UsageError(
+                    f"the synthesis of {self._start.name} is guided by {found}, not by {wanted}",
+                    fix="train the stage synthesis as well",
+                )
 
     def kept(self) -> dict[str, Any]:
         """What is known of the stages that stay as they are in the avatar that the run began at."""
@@ -259,7 +271,8 @@ class Run:
         model = self.config.model
         net = SynthesisNet(model.synthesis, prior, model.completion).to(self.options.device)
         if self._start:
-            net.load_state_dict(self._brought("synthesis").state_dict())
+            brought = self._brought("synthesis")
+            net.load_state_dict(brought.state_dict(), strict=net.config == brought.config)
             net.prior.load_state_dict(prior.state_dict())
         if torch.device(self.options.device).type == "cpu":
             # Backwards through frozen channels-last convolutions torch 2.13 crashes.
