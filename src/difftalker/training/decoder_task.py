@@ -7,9 +7,9 @@ they are made in use, towards the real pictures; a critic of patches keeps it fr
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from difftalker.config import SamplingConfig
 from difftalker.data.dataset import ClipData, Dataset, frame_index
 from difftalker.data.latents import Progress, encode_frames, identity, keep
 from difftalker.diffusion.region import box_mask
+from difftalker.face.blend import paste
+from difftalker.face.crop import CropTrack, cut
 from difftalker.face.draw import contact_sheet
 from difftalker.models.autoencoder import Autoencoder, finest, to_images, to_pixels
 from difftalker.models.critic import Critic, critic_loss, feature_loss, fine, maker_loss
@@ -31,6 +33,9 @@ DETAIL_WEIGHT = 16.0
 """Of how much fine detail there is in each place, beside what it is: a mean has too little."""
 FEATURE_WEIGHT = 4.0
 """Of the distance of the critic's features."""
+HALVINGS = 8
+EDGE_PX = 4
+"""At a crop's lower edge, where there is no footage in this measurement."""
 MOST_DETAIL = 1.0
 """More of the finest would show as an edge's double."""
 CRITIC_SHARE = 2.0
@@ -144,18 +149,20 @@ class DecoderTask:
     def detail(self) -> float:
         """How much of their finest held-out pictures lack (``AutoencoderConfig.detail``).
 
-        With it the mean squared Laplacian of the luma of the hidden region is the footage's, which
-        is what :func:`difftalker.evaluation.metrics.detail_energy` measures.
+        With it the detail of the hidden region, as it comes out of a dubbing in the pixels of the
+        footage, is the footage's own, by the measure of the evaluation: the mean squared Laplacian
+        of the luma.
         """
         true, made, boxes = self._watched()
-        mask = box_mask(boxes, true.shape[1])
-        pixels = to_pixels(made)
-        has, added = (_laplacian(x) for x in (pixels, finest(pixels)))
-        wanted = _mean(_laplacian(to_pixels(true)).square(), mask)
-        # |has + g added|^2 = wanted, for g.
-        a, b, c = (_mean(x * y, mask) for x, y in ((added, added), (has, added), (has, has)))
-        lacking = max(0.0, wanted - c)
-        return min(MOST_DETAIL, (-b + math.sqrt(b * b + a * lacking)) / max(a, 1e-12))
+        side_px = self._data.validation[0].side_px
+        wanted, pixels = _detail_energy(true.numpy(), boxes), to_pixels(made)
+        low, high = 0.0, MOST_DETAIL
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            shown = to_images(pixels + middle * finest(pixels)).cpu().numpy()
+            found = _detail_energy(np.stack([_dubbed(one, side_px) for one in shown]), boxes)
+            low, high = (middle, high) if found < wanted else (low, middle)
+        return round(low, 2)
 
     def sheet(self) -> NDArray[np.uint8] | None:
         """A contact sheet; see ``trainer.Task``."""
@@ -179,15 +186,24 @@ class DecoderTask:
             return self._maker.latents(clips, rows, painted.float(), self._sampling)
 
 
-def _laplacian(pixels: Tensor) -> Tensor:
-    """Of the luma (BT.601) of pictures (B, 3, H, W), (B, 1, H, W)."""
-    luma = (pixels * pixels.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
-    kernel = luma.new_tensor([[0, 1, 0], [1, -4, 1], [0, 1, 0]])[None, None]
-    return nnf.conv2d(nnf.pad(luma, [1] * 4, mode="reflect"), kernel)
+def _dubbed(picture: NDArray[np.uint8], side_px: float) -> NDArray[np.uint8]:
+    """A crop (S, S, 3) laid into footage where it is ``side_px`` wide, and cut out of it again."""
+    size, whole = len(picture), int(side_px)
+    crop = CropTrack(
+        centre_px=np.full((1, 2), whole / 2, np.float32), side_px=np.full(1, whole, np.float32)
+    )
+    frame = np.zeros((whole, whole, 3), np.uint8)
+    return cut(paste(frame, picture, np.ones((size, size), np.float32), crop, 0), crop, 0, size)
 
 
-def _mean(values: Tensor, mask: Tensor) -> float:
-    return float((values * mask).sum() / mask.sum())
+def _detail_energy(pictures: NDArray[np.uint8], boxes: Tensor) -> float:
+    """Mean squared Laplacian of the luma within boxes; (N, S, S, 3), (N, 4)."""
+    found = []
+    for picture, (top, bottom, left, right) in zip(pictures, boxes.tolist(), strict=True):
+        luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        detail = cv2.Laplacian(luma, cv2.CV_32F)[top : bottom - EDGE_PX, left:right]
+        found.append(float(np.mean(np.square(detail))))
+    return float(np.mean(found))
 
 
 def _near(mask: Tensor) -> Tensor:

@@ -189,7 +189,7 @@ class Run:
         if not isinstance(trainer.task, DecoderTask):
             return model
         tuned: Autoencoder = model.autoencoder
-        tuned.config = replace(tuned.config, detail=round(trainer.task.detail(), 3))
+        tuned.config = replace(tuned.config, detail=trainer.task.detail())
         return tuned
 
     def _brought(self, stage: str) -> Any:
