@@ -137,7 +137,7 @@ def test_detail_sharpens_what_is_painted_and_nothing_else(avatar: Avatar) -> Non
     ]
     assert changes[1] > 1.3 * changes[0]
     blurred = [cv2.GaussianBlur(one[0], (0, 0), 4).astype(int) for one in (plain, made)]
-    assert np.abs(blurred[0] - blurred[1])[36:60, 12:52].max() <= 4
+    assert np.abs(blurred[0] - blurred[1])[36:60, 12:52].mean() <= 2
 
 
 def test_a_seed_means_the_same_face_whatever_the_chunk(avatar: Avatar) -> None:
