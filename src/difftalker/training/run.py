@@ -231,6 +231,10 @@ class Run:
             clip.delay_s = delays_s.get(clip.name, 0.0)
         return self.data
 
+    def _guiding(self) -> Dataset:
+        """The data, in step where the synthesis hears it."""
+        return self._in_step() if self.config.model.synthesis.hears else self.data
+
     def delays_s(self) -> dict[str, float]:
         """How much later than its picture each clip's sound was found to be, by names."""
         path = self.options.run / "delays.json"
@@ -280,7 +284,7 @@ class Run:
         return SynthesisTask(
             net,
             autoencoder,
-            self._in_step() if model.synthesis.hears else self.data,
+            self._guiding(),
             self._latents(autoencoder),
             speech=model.completion,
             sampling=model.sampling,
@@ -294,7 +298,7 @@ class Run:
         maker = SynthesisTask(
             self._finished("synthesis"),
             autoencoder,
-            self._in_step() if model.synthesis.hears else self.data,
+            self._guiding(),
             LatentSet.empty(autoencoder.latent_channels),
             speech=model.completion,
             device=self.options.device,
