@@ -32,6 +32,7 @@ from difftalker.data.latents import encode_clips
 from difftalker.diffusion.sampling import timesteps_of
 from difftalker.errors import MediaError, TrainingError, UsageError
 from difftalker.evaluation.metrics import detail_energy
+from difftalker.face.draw import CHANNELS
 from difftalker.face.landmarks import LOWER, MOUTH, UPPER
 from difftalker.files import whole_file
 from difftalker.hashing import sha256_of
@@ -53,6 +54,8 @@ from difftalker.training.completing import (
 from difftalker.training.decoder_task import MOST_DETAIL, DecoderTask
 from difftalker.training.run import Run, TrainOptions, save_avatar
 from difftalker.training.tasks import (
+    ALIKE_CROP,
+    OTHER_UPPER_SHARE,
     LandmarkTask,
     SynthesisTask,
     mouth_mask,
@@ -525,6 +528,27 @@ def test_synthesis_learns_the_mouth_first_and_half_at_the_steps_in_use(
     assert 0.4 < float(in_use) < 0.6
 
 
+def test_some_mouths_are_learned_under_an_upper_face_of_another_moment(finished: Finished) -> None:
+    task = run_at(finished.dataset, finished.folder).trainer("synthesis").task
+    assert isinstance(task, SynthesisTask)
+    latents, clips = task._latents, run_at(finished.dataset, finished.folder).data.train
+    examples = np.arange(400) % task.examples
+    batch = task.batch(examples, torch.Generator().manual_seed(0))
+    np.testing.assert_array_equal(batch["whole"].numpy(), latents.whole[examples])
+    seen = [np.flatnonzero((latents.painted == p.numpy()).all((1, 2, 3))) for p in batch["painted"]]
+    above = np.array(
+        [rows[0] if e not in rows else e for e, rows in zip(examples, seen, strict=True)]
+    )
+    other = above != examples
+    assert 0.1 < other.mean() < OTHER_UPPER_SHARE + 0.1
+    np.testing.assert_array_equal(batch["own"].numpy(), ~other)
+    own, known = latents.index[examples], latents.index[above]
+    assert (own[:, 0] == known[:, 0]).all()
+    upper = [clips[c].points_crop[f][list(UPPER)] for c, f in np.concatenate([own, known])]
+    gaps = np.linalg.norm(np.stack(upper[:400]) - np.stack(upper[400:]), axis=-1).mean(-1)
+    assert gaps.max() < ALIKE_CROP
+
+
 def test_speech_beside_landmarks_is_blurred_and_sometimes_missing(
     dataset: Path, tmp_path: Path
 ) -> None:
@@ -647,8 +671,9 @@ def test_some_landmarks_of_the_synthesis_are_completed(dataset: Path, tmp_path: 
         assert len(task._completed) == (len(data.train) if share else 0)
         task._completed = [np.full_like(points, 0.1) for points in task._completed]
         batch = task.batch(np.arange(60) % task.examples, torch.Generator().manual_seed(0))
-        # Those points are all in one corner.
-        shares[share] = float((batch["maps"][:, :, 20:].flatten(1).sum(1) == 0).float().mean())
+        # Those points are all in one corner: nothing of the mouth is drawn where it was.
+        lower = batch["maps"][:, CHANNELS.index("open_mouth"), 20:]
+        shares[share] = float((lower.flatten(1).sum(1) == 0).float().mean())
     assert (shares[0.0], shares[1.0]) == (0, 1)
     assert 0.3 < shares[0.5] < 0.7
 

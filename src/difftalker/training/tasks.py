@@ -36,9 +36,15 @@ BASE_WEIGHT = 0.3
 KL_WEIGHT = 1e-3
 """Of the divergence, a number: enough to keep the latents smooth, too little to blur."""
 WHOLE_SHARE = 0.12
-"""Of examples in which the branch is taught to make whole faces, as synthetic footage needs."""
+"""Of examples in which the branch is taught to make whole faces, as synthetic footage needs; of
+those whose upper face is their own."""
 DEAF_SHARE = 0.15
 """Of examples that are guided by both in which nothing is heard: faces are also made without."""
+OTHER_UPPER_SHARE = 0.3
+"""Of examples whose upper face is of another moment, as that of footage that is dubbed: cheeks tell
+of the mouth that was there, and the mouth that is wanted is the one that its guidance tells of."""
+ALIKE_CROP = 0.008
+"""Mean distance of its points from the frame's own up to which it may stand above its mouth."""
 SPEECH_JITTER = 0.3
 """Of the speech beside landmarks, in standard deviations of each feature: what is said is heard,
 which frame of which clip it is is not."""
@@ -317,18 +323,24 @@ class _DiffusionTask:
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
         """Examples on the device; see ``trainer.Task``."""
-        rows = [(self._data.train[c], f) for c, f in self._latents.index[indices]]
-        boxes = torch.from_numpy(np.stack([clip.boxes[f] for clip, f in rows]))
+        known, index = self._known(indices, generator), self._latents.index
+        boxes = torch.from_numpy(np.stack([self._data.train[c].boxes[f] for c, f in index[known]]))
         batch = {
             "whole": torch.from_numpy(self._latents.whole[indices]).float(),
-            "painted": torch.from_numpy(self._latents.painted[indices]).float(),
+            "painted": torch.from_numpy(self._latents.painted[known]).float(),
             "mask": box_mask(boxes, self._latents.whole.shape[-1], 8),
-            **self._extra(self._latents.index[indices], generator),
+            **self._extra(index[indices], index[known], generator),
         }
         return {k: v.to(self.device) for k, v in batch.items()}
 
-    def _extra(self, rows: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
-        """What a task needs besides of the frames (B, 2): clip and frame."""
+    def _known(self, indices: NDArray[np.int64], generator: torch.Generator) -> NDArray[np.int64]:
+        """Examples (B,) whose upper faces are seen above the lower ones of examples (B,)."""
+        return indices
+
+    def _extra(
+        self, rows: NDArray[np.int64], known: NDArray[np.int64], generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """What a task needs besides of the frames (B, 2), clip and frame, and of those above."""
         return {}
 
     def _noised(self, batch: dict[str, Tensor], generator: torch.Generator) -> _Noised:
@@ -466,6 +478,8 @@ class SynthesisTask(_DiffusionTask):
             chosen.sampler, chosen.steps, self._config.prediction, self._config.timesteps
         )
         self._mouth_weight, self._completed_share = mouth_weight, completed_share
+        clips = latents.index[:, 0]
+        self._of_clip = {int(c): np.flatnonzero(clips == c) for c in np.unique(clips)}
         self.model, guidance = model, model.config
         heard = speech or CompletionConfig()
         self._windows = {
@@ -487,13 +501,32 @@ class SynthesisTask(_DiffusionTask):
         half = torch.rand(count, generator=generator) < 0.5
         return torch.where(half, self._in_use[chosen], anywhere)
 
-    def _extra(self, rows: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
+    def _known(self, indices: NDArray[np.int64], generator: torch.Generator) -> NDArray[np.int64]:
+        index, known = self._latents.index, indices.copy()
+        chosen = torch.rand(len(indices), generator=generator) < OTHER_UPPER_SHARE
+        drawn = torch.randint(len(index), (len(indices),), generator=generator).numpy()
+        for i in np.flatnonzero(chosen.numpy()):
+            same_clip = self._of_clip[int(index[indices[i], 0])]
+            other = same_clip[drawn[i] % len(same_clip)]
+            own, above = self._upper(index[[indices[i], other]])
+            if np.linalg.norm(above - own, axis=-1).mean() < ALIKE_CROP:
+                known[i] = other
+        return known
+
+    def _upper(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Upper points (n, 37, 2) of the frames (n, 2)."""
+        return np.stack([self._data.train[c].points_crop[f, list(UPPER)] for c, f in rows])
+
+    def _extra(
+        self, rows: NDArray[np.int64], known: NDArray[np.int64], generator: torch.Generator
+    ) -> dict[str, Tensor]:
         points = np.stack([self._data.train[c].points_crop[f] for c, f in rows])
         mouth = mouth_mask(torch.from_numpy(points), self._latents.whole.shape[-1])
         if self._completed:
             completed = np.stack([self._completed[c][f] for c, f in rows])
             chosen = torch.rand(len(rows), generator=generator) < self._completed_share
             points = np.where(chosen.numpy()[:, None, None], completed, points)
+        points[:, list(UPPER)] = self._upper(known)
         if self.model.config.sees:
             jitter = torch.randn(points.shape, generator=generator) * POINT_JITTER
             points = points + jitter.numpy()
@@ -503,7 +536,8 @@ class SynthesisTask(_DiffusionTask):
             heard = heard + torch.randn(heard.shape, generator=generator) * self._speech_jitter
             deaf = torch.rand(len(rows), generator=generator) < DEAF_SHARE
             guides["windows"] = torch.where(deaf[:, None, None], 0.0, heard)
-        return {**guides, "mouth": mouth}
+        own = torch.from_numpy((rows == known).all(1))
+        return {**guides, "mouth": mouth, "own": own}
 
     def _guides(
         self,
@@ -548,9 +582,12 @@ class SynthesisTask(_DiffusionTask):
     def _some_whole(
         self, batch: dict[str, Tensor], generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """In a few examples nothing is known but the landmarks: the whole face is made."""
+        """In a few examples nothing is known but the landmarks: the whole face is made.
+
+        They are among those whose upper faces, and so the landmarks of these, are their own.
+        """
         whole = torch.rand(len(batch["mask"]), generator=generator) < WHOLE_SHARE
-        chosen = whole.to(self.device)[:, None, None, None]
+        chosen = (whole.to(self.device) & batch["own"])[:, None, None, None]
         return {
             **batch,
             "mask": torch.where(chosen, 1.0, batch["mask"]),
