@@ -12,6 +12,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from difftalker.evaluation import metrics
 from difftalker.face.landmarks import BROWS, CONTOUR, JAW, LOWER, MOUTH, NOSE_BASE
+from difftalker.face.lips import relative_opening
 
 Image = NDArray[np.uint8]
 
@@ -152,8 +153,8 @@ def test_frame_units_divide_each_axis_by_its_own_side() -> None:
 
 def test_opening_does_not_depend_on_size_or_place() -> None:
     points = faces(np.array([0.0, 0.25]))
-    assert metrics.relative_opening(points) == pytest.approx([0, 0.25])
-    assert metrics.relative_opening(points * 90 + 50) == pytest.approx([0, 0.25], abs=1e-5)
+    assert relative_opening(points) == pytest.approx([0, 0.25])
+    assert relative_opening(points * 90 + 50) == pytest.approx([0, 0.25], abs=1e-5)
 
 
 def test_mouth_opening_correlation_follows_the_mouth() -> None:

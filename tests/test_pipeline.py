@@ -21,6 +21,7 @@ from difftalker.errors import AssetError, MediaError, UsageError
 from difftalker.face.crop import frame_face
 from difftalker.face.detect import FaceTrack
 from difftalker.face.landmarks import LOWER, UPPER
+from difftalker.face.lips import drawn_for
 from difftalker.media.video import VideoWriter, probe_video, read_frames
 from difftalker.models.networks import build
 from difftalker.pipeline import Avatar, Located, hear, load
@@ -138,6 +139,25 @@ def test_detail_sharpens_what_is_painted_and_nothing_else(avatar: Avatar) -> Non
     assert changes[1] > 1.3 * changes[0]
     blurred = [cv2.GaussianBlur(one[0], (0, 0), 4).astype(int) for one in (plain, made)]
     assert np.abs(blurred[0] - blurred[1])[36:60, 12:52].mean() <= 2
+
+
+def test_mouths_are_drawn_wider_open_where_paintings_open_them_too_little(avatar: Avatar) -> None:
+    points = speaking(3)
+    boxes = frame_face(track_of(points), SIZE).boxes
+    crops, added = pictures(points), (0.02,) * 8
+    wider = dataclasses.replace(MODEL.autoencoder, openings=added)
+    corrected = Avatar("cartoon", dataclasses.replace(MODEL, autoencoder=wider), avatar.networks)
+    assert corrected.fingerprint != avatar.fingerprint
+    made, plain, drawn = (
+        one.paint(crops, boxes, given, avatar.sampling())
+        for one, given in (
+            (corrected, points),
+            (avatar, points),
+            (avatar, drawn_for(points, added)),
+        )
+    )
+    np.testing.assert_array_equal(made, drawn)
+    assert (made != plain).any()
 
 
 def test_a_seed_means_the_same_face_whatever_the_chunk(avatar: Avatar) -> None:

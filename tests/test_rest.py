@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from conftest import face_points
 from difftalker import pipeline, samples
 from difftalker.face.landmarks import INNER_LIPS, LOWER, POINTS, UPPER, mouth_opening
-from difftalker.rest import at_rest
+from difftalker.face.lips import relative_opening
+from difftalker.rest import OPENS_PER_S, OPENS_S, at_rest
 from difftalker.speech.silence import silent_frames, sound_level_db
 
 RATE_HZ = 16_000
@@ -84,6 +86,33 @@ def test_speech_stays_as_it_is_and_the_rest_fades_in() -> None:
     moved = np.abs(rested - points).max((1, 2))
     assert moved[25:27].min() > 0
     np.testing.assert_array_equal(at_rest(points, TIMES_S, EVERYWHERE, silent & False), points)
+
+
+def anticipating(opens_s: float) -> NDArray[np.float32]:
+    """Lips that are hardly open until speech comes near, at 1.6 s, and then open fast."""
+    gaps = 0.002 + 0.1 * np.clip((TIMES_S - opens_s) / 0.2, 0, 1)
+    return np.stack([face_points(float(gap)) for gap in gaps]).astype(np.float32)
+
+
+def test_lips_open_slowly_before_speech_and_never_wider_than_completed() -> None:
+    points, silent = anticipating(1.2), TIMES_S < 1.6
+    opening, before = (
+        relative_opening(x) for x in (at_rest(points, TIMES_S, EVERYWHERE, silent), points)
+    )
+    assert (opening[silent] <= before[silent] + 1e-3).all()
+    speeds = np.diff(opening[silent]) / np.diff(TIMES_S[silent])
+    assert speeds.max() == pytest.approx(OPENS_PER_S, rel=0.05)
+    assert opening[silent].max() > 0.6 * OPENS_PER_S * OPENS_S
+    far = TIMES_S < 1.6 - OPENS_S
+    assert np.ptp(opening[far]) < 1e-3
+
+
+def test_lips_that_move_far_from_speech_stay_as_closed_as_they_come() -> None:
+    gaps = 0.002 + 0.03 * (1 + np.sin(9 * TIMES_S))
+    points = np.stack([face_points(float(gap)) for gap in gaps]).astype(np.float32)
+    opening = relative_opening(at_rest(points, TIMES_S, EVERYWHERE, EVERYWHERE))
+    least = relative_opening(points).min()
+    np.testing.assert_allclose(opening, least, atol=1e-4)
 
 
 def test_a_rest_ends_at_a_cut_and_leaves_frames_without_a_face() -> None:

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from difftalker import avatar as avatar_files
 from difftalker import cli, config, pipeline, samples, track
-from difftalker.edits import Edit, apply_edits, drop_jaw, open_mouth, shift_time, smooth_motion
+from difftalker.edits import Edit, apply_edits, drop_jaw, shift_time, smooth_motion
 from difftalker.errors import DiffTalkerError, MediaError, TrackError, UsageError
 from difftalker.face.crop import frame_face
 from difftalker.face.detect import FaceTrack
 from difftalker.face.landmarks import BROWS, CHIN, CONTOUR, JAW, LOWER, NOSE, UPPER
+from difftalker.face.lips import open_mouth
 from difftalker.hashing import sha256_of
 from difftalker.media.audio import probe_audio
 from difftalker.media.timeline import Fit

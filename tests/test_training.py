@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import multiprocessing
 import os
@@ -41,6 +42,7 @@ from difftalker.models.completion import CompletionNet
 from difftalker.models.networks import build
 from difftalker.models.trial import restore
 from difftalker.pipeline import load
+from difftalker.training import decoder_task
 from difftalker.training import run as runs
 from difftalker.training import trainer as trainers
 from difftalker.training.checkpoint import load_checkpoint, save_checkpoint
@@ -849,6 +851,24 @@ def test_the_detail_that_is_measured_goes_into_the_avatar(finished: Finished) ->
     assert networks.resolved(run.config.model).autoencoder.detail == pytest.approx(
         task.detail(), abs=1e-6
     )
+
+
+def test_openings_that_are_measured_go_into_the_avatar(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_at(finished.dataset, finished.folder)
+    # No face is found on drawings, and so nothing is said.
+    assert run.networks().autoencoder.config.openings == ()
+    true = itertools.cycle([True, False])
+
+    def found(pictures: Sequence[NDArray[np.uint8]], times_s: NDArray[np.float64]) -> Any:
+        assert pictures[0].shape == (64, 64, 3)
+        assert len(pictures) == len(times_s)
+        return np.linspace(0, 0.3, 200) - (0 if next(true) else 0.01)
+
+    monkeypatch.setattr(decoder_task, "_openings_found", found)
+    openings = run.networks().resolved(run.config.model).autoencoder.openings
+    assert openings == pytest.approx([0.01] * 8, abs=2e-3)
 
 
 def started(finished: Finished, folder: Path, start: Path, stages: tuple[str, ...]) -> Run:

@@ -94,8 +94,14 @@ class AutoencoderConfig:
     """How much is added of what is finest in the pictures, that they be as sharp as the footage:
     a decoder of latents that were drawn keeps to the middle of what it knows. Measured at the end
     of its training."""
+    openings: tuple[float, ...] = ()
+    """By how much mouths are drawn wider open than they are to be painted, face scales, at each of
+    ``face.lips.OPENINGS``: thin gaps between lips fade when they are painted. Measured at the end
+    of the decoder's training."""
 
     def __post_init__(self) -> None:
+        measured = all(abs(one) <= 0.05 for one in self.openings)
+        _check(measured and len(self.openings) in (0, 8), "openings", self.openings, "8 numbers")
         _check(0 <= self.detail <= 2, "detail", self.detail, "0 <= detail <= 2")
         _up_to(64, self, "layers", "patch", "latent_channels")
         _up_to(4096, self, "groups")
@@ -560,7 +566,8 @@ def _parsed(old: Any, text: str, key: str) -> Any:
         if isinstance(old, bool):
             return {"true": True, "false": False}[text.lower()]
         if isinstance(old, tuple):
-            return tuple(int(part) for part in text.split(","))
+            number = type(old[0]) if old else float
+            return tuple(number(part) for part in text.split(",") if text)
         return type(old)(text)
     except (ValueError, KeyError) as error:
         kind = type(old).__name__
@@ -573,8 +580,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             raise UsageError(f"{where} is {value!r:.80}", wanted="an object")
         return from_dict(hint, value, where)  # type: ignore[arg-type]
     if isinstance(hint, types.GenericAlias) and hint.__origin__ is tuple:
-        if isinstance(value, list | tuple) and all(type(v) is int for v in value):
-            return tuple(value)
+        part = hint.__args__[0]
+        wanted = (int, float) if part is float else (part,)
+        if isinstance(value, list | tuple) and all(type(v) in wanted for v in value):
+            return tuple(part(v) for v in value)
     elif hint is float and type(value) in (int, float):
         return float(value)
     elif type(value) is hint:

@@ -19,6 +19,7 @@ from difftalker.errors import UsageError
 from difftalker.face.crop import frame_rate
 from difftalker.face.detect import FaceTrack
 from difftalker.face.landmarks import BROWS, CHIN, CONTOUR, LOWER, NOSE_BASE, UPPER
+from difftalker.face.lips import open_mouth
 
 AMOUNTS = {
     "mouth": (0.0, 10.0, "a gain"),
@@ -38,20 +39,6 @@ Cuts = NDArray[np.int64]
 """The frames that begin a new shot, rising."""
 NO_CUTS: Cuts = np.zeros(0, np.int64)
 
-_INNER_PAIRS = ((61, 67), (62, 66), (63, 65))
-# Outer points go with the inner ones nearest, those beside the corners half as far.
-_OUTER_FOLLOWS = (
-    (49, 61, 0.5),
-    (50, 61, 1.0),
-    (51, 62, 1.0),
-    (52, 63, 1.0),
-    (53, 63, 0.5),
-    (59, 67, 0.5),
-    (58, 67, 1.0),
-    (57, 66, 1.0),
-    (56, 65, 1.0),
-    (55, 65, 0.5),
-)
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)"
 _WRITTEN = re.compile(
     rf"(?P<kind>[a-z]+)=(?P<amount>[+-]?{_NUMBER})"
@@ -159,22 +146,6 @@ def apply_edits(
     for edit in edits:
         points = edit.apply(points, times_s, found, cuts)
     return points
-
-
-def open_mouth(points: Points, gain: float) -> Points:
-    """The mouth opened ``gain`` times as far.
-
-    The inner lips are scaled about the midline between them and the outer ones go with them, so
-    that lips keep their thickness, corners their place, and a closed mouth stays closed.
-    """
-    move = np.zeros_like(points)
-    for upper, lower in _INNER_PAIRS:
-        half_gap = (points[:, lower] - points[:, upper]) / 2
-        move[:, lower] = (gain - 1) * half_gap
-        move[:, upper] = -move[:, lower]
-    for outer, inner, share in _OUTER_FOLLOWS:
-        move[:, outer] = share * move[:, inner]
-    return (points + move).astype(np.float32)
 
 
 def drop_jaw(points: Points, gain: float) -> Points:

@@ -42,6 +42,7 @@ from difftalker.face.crop import CELL, CropTrack, Framing, boxes_hull, frame_fac
 from difftalker.face.detect import FaceTrack, track
 from difftalker.face.draw import landmark_maps
 from difftalker.face.landmarks import LOWER, UPPER
+from difftalker.face.lips import drawn_for
 from difftalker.face.people import Choice
 from difftalker.face.spans import Span, find_spans, strengths
 from difftalker.hashing import sha256_of
@@ -566,6 +567,8 @@ class Avatar:
     ) -> Guidance:
         net, maps, heard = self.networks.synthesis, None, None
         if net.config.sees:
+            if added := self.config.autoencoder.openings:
+                points_crop = drawn_for(points_crop, added)
             drawn = landmark_maps(points_crop, self.config.size_px)
             maps = self._drawn(torch.from_numpy(drawn).to(self.device))
         if net.config.hears and windows is not None:

@@ -1,8 +1,9 @@
 """A mouth that rests where nothing is said.
 
-Completion hears breath and noise, and opens lips long before speech, as speakers do. Beside footage
-that is seen as a mouth that moves by itself. In silence the lower face therefore follows the head
-alone, and comes to rest, and out of it, within the margin that belongs to speech.
+Completion hears breath and noise, and lips that move there are seen as a mouth that moves by
+itself. In silence the lower face therefore follows the head alone, and the lips stay as closed as
+they come there. Speakers open them before they speak, and close them after, for longer than the
+margin that belongs to speech; so lips do near speech, but slowly, and never wider than completed.
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ from numpy.typing import NDArray
 
 from difftalker.edits import NO_CUTS, Cuts, Points, head_of, smooth_motion
 from difftalker.face.landmarks import LOWER
+from difftalker.face.lips import open_to, relative_opening
 from difftalker.speech.silence import SILENT_MARGIN_S
 
 SETTLE_S = 0.4
 """Standard deviation of the Gaussian over motion within a silence."""
+OPENS_PER_S = 0.2
+"""How fast lips open towards speech in silence, and close after it, face scales a second at most:
+what the evaluation calls a mouth that moves is half as fast again."""
+OPENS_S = 0.4
+"""How long before speech lips begin to open, and how long after it they are closed again."""
 
 
 def at_rest(
@@ -51,7 +58,8 @@ def _shot(
     edges = np.flatnonzero(np.diff(np.concatenate([[0], silent.astype(np.int8), [0]])))
     for start, stop in edges.reshape(-1, 2):
         run = slice(int(start), int(stop))
-        still[run] = smooth_motion(points[run], times_s[run], found[run], SETTLE_S)
+        if found[run].any():
+            still[run] = _still(points, times_s, found, run)
     head, lower = head_of(points), list(LOWER)
     nearest = _nearest(silent, times_s)
     apart = np.abs(times_s - times_s[nearest])
@@ -62,6 +70,32 @@ def _shot(
     out = points.copy()
     out[:, lower] = np.where((share > 0)[:, None, None], moved, points[:, lower])
     return out
+
+
+def _still(
+    points: Points, times_s: NDArray[np.float64], found: NDArray[np.bool_], silence: slice
+) -> Points:
+    """Points (f, 68, 2) in one silence of a shot, whose ends are not speech.
+
+    Next to speech the face is as completed, but for lips that open too far or too fast.
+    """
+    now, now_s, seen = points[silence], times_s[silence], found[silence]
+    said_s = [times_s[i] for i in (silence.start - 1, silence.stop) if 0 <= i < len(times_s)]
+    apart_s = np.min([np.full(len(now_s), np.inf), *(np.abs(now_s - s) for s in said_s)], 0)
+    near = np.maximum(0, 1 - apart_s / OPENS_S)
+    calm = smooth_motion(now, now_s, seen, SETTLE_S)
+    calm += near[:, None, None].astype(np.float32) * (now - calm)
+    completed = np.where(seen, relative_opening(now), np.inf)
+    widest = completed.min() + OPENS_PER_S * OPENS_S * near
+    return open_to(calm, np.minimum(_slowly(completed, now_s), widest))
+
+
+def _slowly(opening: NDArray[np.float64], times_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(f,): the widest openings that are nowhere wider and change no faster than said."""
+    way = OPENS_PER_S * times_s
+    opens = np.minimum.accumulate(opening - way) + way
+    closes = np.minimum.accumulate((opening + way)[::-1])[::-1] - way
+    return np.minimum(opens, closes)
 
 
 def _nearest(silent: NDArray[np.bool_], times_s: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.errors import UsageError
-from difftalker.evaluation.metrics import relative_opening
 from difftalker.evaluation.scoring import Figures, Footage, Output
 from difftalker.face.detect import FaceTrack
+from difftalker.face.lips import relative_opening
 from difftalker.speech.grid import PRONUNCIATIONS, Word, read_alignment
 
 CLOSED_BELOW = 0.03

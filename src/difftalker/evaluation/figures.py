@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker.evaluation.metrics import Floats, relative_opening
+from difftalker.evaluation.metrics import Floats
 from difftalker.evaluation.predictions import nearest_frames
 from difftalker.evaluation.scoring import Footage, Output
 from difftalker.face.draw import contact_sheet, overlay
 from difftalker.face.landmarks import BROWS, NOSE_BASE
+from difftalker.face.lips import relative_opening
 from difftalker.face.spans import turn
 from difftalker.media.video import VideoWriter
 from difftalker.pipeline import DubResult

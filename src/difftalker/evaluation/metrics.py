@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from difftalker.face.crop import face_scale
-from difftalker.face.landmarks import JAW, LOWER, MOUTH, mouth_opening
+from difftalker.face.landmarks import JAW, LOWER, MOUTH
+from difftalker.face.lips import relative_opening
 
 Floats = NDArray[np.floating]
 Image = NDArray[np.uint8]
@@ -98,12 +98,6 @@ def landmark_error_frame(
     ``frame_size_px`` is (width, height). Over all 68 points this is the paper's LD (Table 1).
     """
     return landmark_error(found_px / frame_size_px, true_px / frame_size_px, indices)
-
-
-def relative_opening(points: NDArray[np.float32]) -> Floats:
-    """(F, 68, 2) -> (F,): opening of the lips in face scales (brows to the base of the nose)."""
-    opening: Floats = mouth_opening(points) / face_scale(points)
-    return opening
 
 
 def mouth_opening_correlation(

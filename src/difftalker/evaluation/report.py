@@ -33,6 +33,7 @@ from difftalker.evaluation.page import write_page
 from difftalker.evaluation.rows import ROWS, Maker, Studio, makers
 from difftalker.evaluation.scoring import Figures, Footage, Score, reason, score
 from difftalker.evaluation.table import failures, table
+from difftalker.face.lips import relative_opening
 from difftalker.face.people import Choice
 from difftalker.hashing import sha256_of
 from difftalker.media.container import complete_file
@@ -194,7 +195,7 @@ class _Run:
                 continue
             self._note(row, name, scored, output.note)
             outputs[row] = output
-            openings[row] = metrics.relative_opening(scored.made.points_px)
+            openings[row] = relative_opening(scored.made.points_px)
             if output.dub and row in ROWS:
                 self.dubs.append((output.dub, clip.locate_seconds))
         self._add_rise(name)

@@ -7,6 +7,7 @@ they are made in use, towards the real pictures; a critic of patches keeps it fr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -20,9 +21,13 @@ from difftalker.config import SamplingConfig
 from difftalker.data.dataset import ClipData, Dataset, frame_index
 from difftalker.data.latents import Progress, encode_frames, identity, keep
 from difftalker.diffusion.region import box_mask
+from difftalker.errors import FaceError
 from difftalker.face.blend import paste
 from difftalker.face.crop import CropTrack, cut
+from difftalker.face.detect import track
 from difftalker.face.draw import contact_sheet
+from difftalker.face.lips import relative_opening, too_little
+from difftalker.media.video import Frame
 from difftalker.models.autoencoder import Autoencoder, finest, to_images, to_pixels
 from difftalker.models.critic import Critic, critic_loss, feature_loss, fine, maker_loss
 from difftalker.training.tasks import SynthesisTask, gradient_error, mouth_mask, psnr
@@ -34,6 +39,8 @@ DETAIL_WEIGHT = 16.0
 FEATURE_WEIGHT = 4.0
 """Of the distance of the critic's features."""
 HALVINGS = 8
+CHUNK = 32
+"""Frames that are painted at once, to find their mouths."""
 EDGE_PX = 4
 """At a crop's lower edge, where there is no footage in this measurement."""
 MOST_DETAIL = 1.0
@@ -164,6 +171,27 @@ class DecoderTask:
             low, high = (middle, high) if found < wanted else (low, middle)
         return round(low, 2)
 
+    @torch.no_grad()
+    def openings(self, detail: float) -> tuple[float, ...]:
+        """How much wider mouths are drawn than they are painted (``AutoencoderConfig.openings``).
+
+        By what is found on held-out pictures and on their paintings, of such ``detail``; of few
+        frames, or faces that are not found, nothing is said.
+        """
+        seen: list[NDArray[np.floating]] = []
+        painted: list[NDArray[np.floating]] = []
+        for number, clip in enumerate(self._data.validation):
+            rows = np.array([(number, f) for f in np.flatnonzero(clip.found)]).reshape(-1, 2)
+            true = [clip.frames[f] for _, f in rows]
+            made = []
+            for start in range(0, len(rows), CHUNK):
+                latents = self._made(self._data.validation, rows[start : start + CHUNK])
+                pixels = self._autoencoder.decode(latents).float()
+                made += [*to_images(pixels + detail * finest(pixels)).cpu().numpy()]
+            for pictures, found in ((true, seen), (made, painted)):
+                found.append(_openings_found(pictures, clip.times_s[rows[:, 1]]))
+        return too_little(np.concatenate(seen), np.concatenate(painted))
+
     def sheet(self) -> NDArray[np.uint8] | None:
         """A contact sheet; see ``trainer.Task``."""
         true, made, _ = self._watched()
@@ -184,6 +212,20 @@ class DecoderTask:
         with torch.autocast(kind, torch.bfloat16, enabled=self._autocast):
             _, painted = encode_frames(self._autoencoder, clips, rows, self.device)
             return self._maker.latents(clips, rows, painted.float(), self._sampling)
+
+
+def _openings_found(
+    pictures: Sequence[NDArray[np.uint8]], times_s: NDArray[np.float64]
+) -> NDArray[np.floating]:
+    """(n,): how far the mouths are open that are found on pictures (S, S, 3); else not numbers."""
+    frames = [
+        Frame(image=np.ascontiguousarray(one), pts=i, time_s=float(time_s))
+        for i, (one, time_s) in enumerate(zip(pictures, times_s, strict=True))
+    ]
+    try:
+        return relative_opening(track(frames).points_px)
+    except FaceError:
+        return np.full(len(frames), np.nan)
 
 
 def _dubbed(picture: NDArray[np.uint8], side_px: float) -> NDArray[np.uint8]:

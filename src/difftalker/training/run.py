@@ -189,7 +189,9 @@ class Run:
         if not isinstance(trainer.task, DecoderTask):
             return model
         tuned: Autoencoder = model.autoencoder
-        tuned.config = replace(tuned.config, detail=trainer.task.detail())
+        detail = trainer.task.detail()
+        openings = trainer.task.openings(detail)
+        tuned.config = replace(tuned.config, detail=detail, openings=openings)
         return tuned
 
     def _brought(self, stage: str) -> Any:

@@ -40,7 +40,7 @@ WHOLE_SHARE = 0.12
 those whose upper face is their own."""
 DEAF_SHARE = 0.15
 """Of examples that are guided by both in which nothing is heard: faces are also made without."""
-OTHER_UPPER_SHARE = 0.3
+OTHER_UPPER_SHARE = 0.5
 """Of examples whose upper face is of another moment, as that of footage that is dubbed: cheeks tell
 of the mouth that was there, and the mouth that is wanted is the one that its guidance tells of."""
 ALIKE_CROP = 0.008

@@ -1,0 +1,97 @@
+"""How far lips are open, lips opened as far as wanted, and how far a painting opens them.
+
+Points are (frames, 68, 2), in any unit; openings (frames,) are in face scales, brows to the base of
+the nose.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difftalker.face.crop import face_scale
+from difftalker.face.landmarks import mouth_opening
+
+OPENINGS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.26)
+"""Of painted mouths, at which it is known how far the drawn ones were open."""
+MOST_ADDED = 0.05
+"""Of an opening, to what is drawn; more is no matter of a painting that opens too little."""
+SEEN_SHARE = 0.02
+"""Of what was painted, wider than an opening of which anything is said."""
+FEWEST_FRAMES = 100
+"""Of painted mouths from which anything is said."""
+_LEAST = 1e-4
+"""Opening of lips that meet: of them no gain makes an open mouth."""
+
+_INNER_PAIRS = ((61, 67), (62, 66), (63, 65))
+# Outer points go with the inner ones nearest, those beside the corners half as far.
+_OUTER_FOLLOWS = (
+    (49, 61, 0.5),
+    (50, 61, 1.0),
+    (51, 62, 1.0),
+    (52, 63, 1.0),
+    (53, 63, 0.5),
+    (59, 67, 0.5),
+    (58, 67, 1.0),
+    (57, 66, 1.0),
+    (56, 65, 1.0),
+    (55, 65, 0.5),
+)
+
+Floats = NDArray[np.floating]
+Points = NDArray[np.float32]
+
+
+def relative_opening(points: Points) -> Floats:
+    """(F, 68, 2) -> (F,): opening of the lips in face scales (brows to the base of the nose)."""
+    opening: Floats = mouth_opening(points) / face_scale(points)
+    return opening
+
+
+def open_mouth(points: Points, gain: float | Floats) -> Points:
+    """The mouth opened ``gain`` times as far, one gain for all frames or one for each.
+
+    The inner lips are scaled about the midline between them and the outer ones go with them, so
+    that lips keep their thickness, corners their place, and a closed mouth stays closed.
+    """
+    more = np.reshape(np.asarray(gain) - 1, (-1, 1))
+    move = np.zeros_like(points)
+    for upper, lower in _INNER_PAIRS:
+        half_gap = (points[:, lower] - points[:, upper]) / 2
+        move[:, lower] = more * half_gap
+        move[:, upper] = -move[:, lower]
+    for outer, inner, share in _OUTER_FOLLOWS:
+        move[:, outer] = share * move[:, inner]
+    return (points + move).astype(np.float32)
+
+
+def open_to(points: Points, opening: Floats) -> Points:
+    """The mouth as far open as ``opening`` (F,) says; lips that meet stay together."""
+    return open_mouth(points, opening / np.maximum(relative_opening(points), _LEAST))
+
+
+def drawn_for(points: Points, added: tuple[float, ...]) -> Points:
+    """Lips to be drawn, that those of these points (F, 68, 2) may be painted.
+
+    ``added`` is what :func:`too_little` found; between its openings it is interpolated.
+    """
+    opening = relative_opening(points)
+    return open_to(points, opening + np.interp(opening, (0.0, *OPENINGS), (0.0, *added)))
+
+
+def too_little(drawn: Floats, painted: Floats) -> tuple[float, ...]:
+    """By how much mouths were drawn wider open than painted ones are that have ``OPENINGS``.
+
+    Of openings drawn and painted, (n,) each, equal shares lie below what belongs together; one by
+    one they would tell of chance as well, which makes all relations flatter. Wider than what was
+    seen it is as much as at the widest; nothing is said of few frames.
+    """
+    known = np.isfinite(drawn) & np.isfinite(painted)
+    drawn, painted = drawn[known], np.sort(painted[known])
+    if len(drawn) < FEWEST_FRAMES:
+        return ()
+    below = np.searchsorted(painted, OPENINGS, side="right") / len(painted)
+    added = np.clip(np.quantile(drawn, below) - OPENINGS, -MOST_ADDED, MOST_ADDED)
+    seen = int((below <= 1 - SEEN_SHARE).sum())
+    added[seen:] = added[seen - 1] if seen else 0.0
+    return tuple(round(float(one), 4) for one in added)

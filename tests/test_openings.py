@@ -1,0 +1,98 @@
+"""Lips opened as far as wanted, and drawn wider open where a painting opens them too little."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from conftest import face_points
+from difftalker import config as configs
+from difftalker.config import AutoencoderConfig, from_dict, override
+from difftalker.errors import UsageError
+from difftalker.face.landmarks import INNER_LIPS, MOUTH, OUTER_LIPS
+from difftalker.face.lips import (
+    FEWEST_FRAMES,
+    MOST_ADDED,
+    OPENINGS,
+    drawn_for,
+    open_mouth,
+    open_to,
+    relative_opening,
+    too_little,
+)
+
+
+def speaking(gaps: NDArray[np.floating]) -> NDArray[np.float32]:
+    return np.stack([face_points(float(gap)) for gap in gaps]).astype(np.float32)
+
+
+def test_a_mouth_is_opened_as_far_as_said_and_the_rest_of_the_face_stays() -> None:
+    points = speaking(np.linspace(0.01, 0.1, 7))
+    wanted = np.linspace(0.2, 0.02, 7)
+    opened = open_to(points, wanted)
+    np.testing.assert_allclose(relative_opening(opened), wanted, rtol=1e-3)
+    others = [i for i in range(68) if i not in MOUTH]
+    np.testing.assert_array_equal(opened[:, others], points[:, others])
+    thick = [np.linalg.norm(x[:, OUTER_LIPS[3]] - x[:, INNER_LIPS[2]], axis=-1) for x in
+             (points, opened)]  # fmt: skip
+    np.testing.assert_allclose(thick[0], thick[1], atol=1e-6)
+
+
+def test_each_frame_has_its_own_gain() -> None:
+    points = speaking(np.full(3, 0.05))
+    gains = np.array([0.5, 1, 2])
+    together = open_mouth(points, gains)
+    for i, gain in enumerate(gains):
+        np.testing.assert_allclose(together[i], open_mouth(points[i : i + 1], float(gain))[0])
+
+
+def painted(drawn: NDArray[np.floating]) -> NDArray[np.floating]:
+    """A painting in which thin gaps fade: what is less than 0.01 open is closed."""
+    found: NDArray[np.floating] = np.maximum(0, 0.95 * drawn - 0.01)
+    return found
+
+
+def test_what_is_painted_too_little_is_drawn_wider() -> None:
+    rng = np.random.default_rng(0)
+    openings = rng.uniform(0, 0.2, 600) * rng.integers(0, 2, 600)
+    added = too_little(openings, painted(openings) + rng.normal(0, 1e-4, 600))
+    assert len(added) == len(OPENINGS)
+    points = speaking(np.linspace(0.01, 0.06, 20))
+    asked = relative_opening(points)
+    before = np.abs(painted(asked) - asked)
+    after = np.abs(painted(relative_opening(drawn_for(points, added))) - asked)
+    assert after.max() < 0.2 * before.max()
+    # Wider than all that was seen it is as much as at the widest of them.
+    assert added[-1] == added[-2]
+
+
+def test_a_true_painting_changes_nothing_and_few_frames_tell_nothing() -> None:
+    openings = np.linspace(0, 0.3, 1000)
+    assert np.abs(too_little(openings, openings)).max() < 1e-3
+    few = openings[: FEWEST_FRAMES - 1]
+    assert too_little(few, few) == ()
+    unseen = np.where(np.arange(1000) < FEWEST_FRAMES - 1, openings, np.nan)
+    assert too_little(openings, unseen) == ()
+
+
+def test_no_more_is_added_than_a_painting_may_need() -> None:
+    openings = np.linspace(0, 0.3, 1000)
+    assert max(too_little(openings, 0.2 * openings)) == MOST_ADDED
+    assert min(too_little(np.zeros(1000), openings)) == -MOST_ADDED
+
+
+def test_the_openings_of_a_configuration_are_read_set_and_checked() -> None:
+    model = configs.debug().model
+    added = tuple(0.001 * i for i in range(8))
+    changed = dataclasses.replace(model.autoencoder, openings=added)
+    raw = {**dataclasses.asdict(changed), "openings": [*added[:7], 0]}
+    assert from_dict(AutoencoderConfig, raw, "here").openings == (*added[:7], 0.0)
+    text = ",".join(map(str, added))
+    set_to = override(configs.debug(), {"model.autoencoder.openings": text})
+    assert set_to.model.autoencoder.openings == added
+    for wrong in ([0.1] * 8, [0.01] * 7, ["0"] * 8, 0.1):
+        with pytest.raises(UsageError, match="openings"):
+            from_dict(AutoencoderConfig, {**raw, "openings": wrong}, "here")
