@@ -298,6 +298,8 @@ def test_judges_give_figures_where_words_are_known(tmp_path: Path) -> None:
     assert closing.judge(clip, silent, made) == {}
     with pytest.raises(UsageError, match="no folder"):
         ClosureJudge(tmp_path / "none")
+    with pytest.raises(UsageError, match=r"holds no \.align file.*such as alignments/s1"):
+        ClosureJudge(tmp_path / "lips")
 
 
 def test_every_place_of_the_grammar_can_be_right_or_wrong() -> None:

@@ -35,10 +35,16 @@ class ClosureJudge:
         """``alignments`` is a folder with `CLIP.align`, as GRID has them.
 
         Raises:
-            UsageError: there is no such folder.
+            UsageError: there is no such folder, or nothing of that kind in it.
         """
         if not alignments.is_dir():
             raise UsageError(f"{alignments} is no folder", wanted="one with GRID's .align files")
+        if not any(alignments.glob("*.align")):
+            raise UsageError(
+                f"the folder {alignments} holds no .align file",
+                wanted="GRID's word times, CLIP.align for each clip",
+                fix="name the folder of one speaker, such as alignments/s1",
+            )
         self._alignments = alignments
         self.facts: Mapping[str, Any] = {"closed_below": CLOSED_BELOW, "margin_s": MARGIN_S}
 
