@@ -357,6 +357,7 @@ def tiny() -> Config:
             prior=StageConfig(steps=1000, batch=32, learning_rate=5e-4, ema=0.995),
             synthesis=StageConfig(steps=900, batch=32, learning_rate=5e-4, ema=0.995),
             decoder=StageConfig(steps=600, batch=6, learning_rate=2e-4, ema=0.99),
+            completed_share=0.5,
         ),
     )
 

@@ -20,9 +20,9 @@ from difftalker.speech.silence import SILENT_MARGIN_S
 
 SETTLE_S = 0.4
 """Standard deviation of the Gaussian over motion within a silence."""
-OPENS_PER_S = 0.2
+OPENS_PER_S = 0.15
 """How fast lips open towards speech in silence, and close after it, face scales a second at most:
-what the evaluation calls a mouth that moves is half as fast again."""
+what the evaluation calls a mouth that moves is twice as fast."""
 OPENS_S = 0.4
 """How long before speech lips begin to open, and how long after it they are closed again."""
 
