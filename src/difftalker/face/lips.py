@@ -84,8 +84,8 @@ def too_little(drawn: Floats, painted: Floats) -> tuple[float, ...]:
 
     Of openings drawn and painted, (n,) each, equal shares lie below what belongs together; one by
     one they would tell of chance as well, which makes all relations flatter. Neighbours are
-    averaged, one with half of each. Wider than what was
-    seen it is as much as at the widest; nothing is said of few frames.
+    averaged, one with half of each. Wider than what was seen it is as much as at the widest;
+    nothing is said of few frames.
     """
     known = np.isfinite(drawn) & np.isfinite(painted)
     drawn, painted = drawn[known], np.sort(painted[known])

@@ -190,7 +190,8 @@ class Run:
             return model
         tuned: Autoencoder = model.autoencoder
         detail = trainer.task.detail()
-        openings = trainer.task.openings(detail)
+        known = self._start.config.autoencoder.openings if self._start else ()
+        openings = trainer.task.openings(detail) or known
         tuned.config = replace(tuned.config, detail=detail, openings=openings)
         return tuned
 
