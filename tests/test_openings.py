@@ -81,7 +81,13 @@ def test_a_true_painting_changes_nothing_and_few_frames_tell_nothing() -> None:
 def test_no_more_is_added_than_a_painting_may_need() -> None:
     openings = np.linspace(0, 0.3, 1000)
     assert max(too_little(openings, 0.2 * openings)) == MOST_ADDED
-    assert min(too_little(np.zeros(1000), openings)) == -MOST_ADDED
+    less = too_little(np.zeros(1000), openings)
+    assert min(less) == -MOST_ADDED
+    # What is drawn less open than not at all is closed.
+    points = speaking(np.linspace(0.001, 0.1, 20))
+    drawn = drawn_for(points, less)
+    upper, lower = (drawn[:, i, 1] for i in (INNER_LIPS[2], INNER_LIPS[6]))
+    assert (lower >= upper - 1e-6).all()
 
 
 def test_the_openings_of_a_configuration_are_read_set_and_checked() -> None:

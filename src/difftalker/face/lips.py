@@ -76,7 +76,8 @@ def drawn_for(points: Points, added: tuple[float, ...]) -> Points:
     ``added`` is what :func:`too_little` found; between its openings it is interpolated.
     """
     opening = relative_opening(points)
-    return open_to(points, opening + np.interp(opening, (0.0, *OPENINGS), (0.0, *added)))
+    wanted = opening + np.interp(opening, (0.0, *OPENINGS), (0.0, *added))
+    return open_to(points, np.maximum(wanted, 0))
 
 
 def too_little(drawn: Floats, painted: Floats) -> tuple[float, ...]:
