@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 
 from conftest import face_points
 from difftalker import config as configs
-from difftalker.config import AutoencoderConfig, from_dict, override
+from difftalker.config import MOST_ADDED, OPENINGS, AutoencoderConfig, from_dict, override
 from difftalker.errors import UsageError
 from difftalker.face.landmarks import INNER_LIPS, MOUTH, OUTER_LIPS
 from difftalker.face.lips import (
     FEWEST_FRAMES,
-    MOST_ADDED,
-    OPENINGS,
     drawn_for,
     open_mouth,
     open_to,

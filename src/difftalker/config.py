@@ -79,6 +79,12 @@ class CompletionConfig:
         _check(0 <= self.dropout < 1, "dropout", self.dropout, "0 <= dropout < 1")
 
 
+OPENINGS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.26)
+"""Of painted mouths, face scales, at which it is known how far the drawn ones were open."""
+MOST_ADDED = 0.05
+"""Of an opening, to what is drawn; more is no matter of a painting that opens too little."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
     """The KL autoencoder (Section 2.4, reference 18), over patches of pixels."""
@@ -96,12 +102,14 @@ class AutoencoderConfig:
     of its training."""
     openings: tuple[float, ...] = ()
     """By how much mouths are drawn wider open than they are to be painted, face scales, at each of
-    ``face.lips.OPENINGS``: thin gaps between lips fade when they are painted. Measured at the end
-    of the decoder's training."""
+    ``OPENINGS``: thin gaps between lips fade when they are painted. Measured at the end of the
+    decoder's training."""
 
     def __post_init__(self) -> None:
-        measured = all(abs(one) <= 0.05 for one in self.openings)
-        _check(measured and len(self.openings) in (0, 8), "openings", self.openings, "8 numbers")
+        fits = len(self.openings) in (0, len(OPENINGS))
+        fits = fits and all(abs(one) <= MOST_ADDED for one in self.openings)
+        wanted = f"{len(OPENINGS)} numbers of at most {MOST_ADDED}"
+        _check(fits, "openings", self.openings, wanted)
         _check(0 <= self.detail <= 2, "detail", self.detail, "0 <= detail <= 2")
         _up_to(64, self, "layers", "patch", "latent_channels")
         _up_to(4096, self, "groups")

@@ -9,13 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from difftalker.config import MOST_ADDED, OPENINGS
 from difftalker.face.crop import face_scale
-from difftalker.face.landmarks import mouth_opening
+from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, mouth_opening
 
-OPENINGS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.26)
-"""Of painted mouths, at which it is known how far the drawn ones were open."""
-MOST_ADDED = 0.05
-"""Of an opening, to what is drawn; more is no matter of a painting that opens too little."""
 SEEN_SHARE = 0.02
 """Of what was painted, wider than an opening of which anything is said."""
 FEWEST_FRAMES = 100
@@ -23,7 +20,6 @@ FEWEST_FRAMES = 100
 _LEAST = 1e-4
 """Opening of lips that meet: of them no gain makes an open mouth."""
 
-_INNER_PAIRS = ((61, 67), (62, 66), (63, 65))
 # Outer points go with the inner ones nearest, those beside the corners half as far.
 _OUTER_FOLLOWS = (
     (49, 61, 0.5),
@@ -56,7 +52,7 @@ def open_mouth(points: Points, gain: float | Floats) -> Points:
     """
     more = np.reshape(np.asarray(gain) - 1, (-1, 1))
     move = np.zeros_like(points)
-    for upper, lower in _INNER_PAIRS:
+    for upper, lower in zip(ABOVE_GAP, BELOW_GAP, strict=True):
         half_gap = (points[:, lower] - points[:, upper]) / 2
         move[:, lower] = more * half_gap
         move[:, upper] = -move[:, lower]
