@@ -106,6 +106,7 @@ def test_each_variant_differs_from_the_reference_in_its_change_alone(tmp_path: P
             completion + "neighbours": 0,
             completion + "audio_moves_contour": False,
             completion + "least_squares": False,
+            completion + "hears_opening": False,
             "training.lips_weight": 0.0,
         },
         "mel": {completion + "features": "mel", completion + "feature_dim": 80},

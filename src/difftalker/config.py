@@ -68,6 +68,9 @@ class CompletionConfig:
     least_squares: bool = True
     """Whether the transformers begin at the least-squares fit of the points to upper points and
     speech, in place of the mean face."""
+    hears_opening: bool = False
+    """Whether a network beside the least squares tells from the speech how far the lips are open;
+    avatars of before know of none."""
     rests: bool = True
     """Whether the mouth is held still where nothing is said (:mod:`difftalker.rest`)."""
 
@@ -334,6 +337,7 @@ def debug() -> Config:
                 layers=1,
                 audio_dim=16,
                 neighbours=2,
+                hears_opening=True,
             ),
             autoencoder=AutoencoderConfig(channels=(8, 16), latent_channels=4, groups=4),
             prior=PriorConfig(channels=(8, 16), groups=4, head_dim=8, context_dim=8),
@@ -356,7 +360,10 @@ def debug() -> Config:
 def tiny() -> Config:
     """The default: trains in under three hours and dubs in real time on a 2-core CPU."""
     return Config(
-        model=ModelConfig(synthesis=SynthesisConfig(guidance="both")),
+        model=ModelConfig(
+            completion=CompletionConfig(hears_opening=True),
+            synthesis=SynthesisConfig(guidance="both"),
+        ),
         training=TrainingConfig(
             landmarks=StageConfig(
                 steps=300, batch=6, learning_rate=1.5e-4, ema=0.99, autocast=False
@@ -377,7 +384,7 @@ def half() -> Config:
         model=ModelConfig(
             preset="half",
             size_px=128,
-            completion=CompletionConfig(audio_dim=64),
+            completion=CompletionConfig(audio_dim=64, hears_opening=True),
             autoencoder=AutoencoderConfig(channels=(64, 128)),
             prior=PriorConfig(channels=(64, 96, 128)),
             synthesis=SynthesisConfig(stem_channels=(16, 32, 48)),
@@ -408,7 +415,7 @@ def base() -> Config:
     return Config(
         model=ModelConfig(
             preset="base",
-            completion=CompletionConfig(width=128),
+            completion=CompletionConfig(width=128, hears_opening=True),
             autoencoder=AutoencoderConfig(channels=(64, 128, 256), patch=2, layers=2),
             prior=PriorConfig(channels=(192, 320, 448), layers=2, head_dim=64, attention_levels=2),
             synthesis=SynthesisConfig(stem_channels=(32, 64, 128)),
@@ -430,7 +437,7 @@ def sd15() -> Config:
         model=ModelConfig(
             preset="sd15",
             size_px=512,
-            completion=CompletionConfig(width=128),
+            completion=CompletionConfig(width=128, hears_opening=True),
             prior=PriorConfig(prediction="epsilon"),
             synthesis=SynthesisConfig(stem_channels=(16, 32, 96), heads=8),
             sampling=SamplingConfig(steps=20),
@@ -457,7 +464,9 @@ PRESETS: dict[str, Callable[[], Config]] = {
 
 def paper_completion(config: CompletionConfig) -> CompletionConfig:
     """The completion exactly as in Section 2.3: frame by frame, a contour that hears nothing."""
-    return dataclasses.replace(config, neighbours=0, audio_moves_contour=False, least_squares=False)
+    return dataclasses.replace(
+        config, neighbours=0, audio_moves_contour=False, least_squares=False, hears_opening=False
+    )
 
 
 COMPLETIONS: dict[str, Callable[[CompletionConfig], CompletionConfig]] = {

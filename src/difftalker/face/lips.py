@@ -50,12 +50,25 @@ def open_mouth(points: Points, gain: float | Floats) -> Points:
     The inner lips are scaled about the midline between them and the outer ones go with them, so
     that lips keep their thickness, corners their place, and a closed mouth stays closed.
     """
-    more = np.reshape(np.asarray(gain) - 1, (-1, 1))
+    gaps = np.reshape(np.asarray(gain), (-1, 1, 1)) * _gaps(points)
+    return _with_gaps(points, gaps.astype(np.float32))
+
+
+def open_as(points: Points, other: Points) -> Points:
+    """The mouth of ``points`` (F, 68, 2) as far open, at each pair of lips, as that of others."""
+    return _with_gaps(points, _gaps(other))
+
+
+def _gaps(points: Points) -> Points:
+    """(F, 3, 2): ways from the inner upper lip to the lower one."""
+    return points[:, list(BELOW_GAP)] - points[:, list(ABOVE_GAP)]
+
+
+def _with_gaps(points: Points, gaps: Points) -> Points:
     move = np.zeros_like(points)
-    for upper, lower in zip(ABOVE_GAP, BELOW_GAP, strict=True):
-        half_gap = (points[:, lower] - points[:, upper]) / 2
-        move[:, lower] = more * half_gap
-        move[:, upper] = -move[:, lower]
+    half = (gaps - _gaps(points)) / 2
+    move[:, list(BELOW_GAP)] = half
+    move[:, list(ABOVE_GAP)] = -half
     for outer, inner, share in _OUTER_FOLLOWS:
         move[:, outer] = share * move[:, inner]
     return (points + move).astype(np.float32)

@@ -15,7 +15,8 @@ from torch.nn import functional as nnf
 
 from difftalker.config import CompletionConfig
 from difftalker.face.landmarks import CONTOUR, LOWER, MOUTH, POINTS, UPPER
-from difftalker.models.least_squares import LeastSquares
+from difftalker.models.least_squares import LeastSquares, openings
+from difftalker.models.opening_net import OpeningNet
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,8 @@ class CompletionNet(nn.Module):
             if config.least_squares
             else None
         )
+        hears = config.least_squares and config.audio_offsets and config.hears_opening
+        self.opening = OpeningNet(config) if hears else None
 
     @property
     def reach(self) -> int:
@@ -166,7 +169,8 @@ class CompletionNet(nn.Module):
     def fit(self, clips: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Take mean face and least squares from clips: points (F, 68, 2), windows (F, W, C).
 
-        Least squares that were fitted to another speaker stay where the clips are too short.
+        So is what opens the lips. What was fitted to another speaker stays where clips are too
+        short.
         """
         points = torch.cat([one for one, _ in clips])
         upper, lower = points[:, list(UPPER)], points[:, list(LOWER)]
@@ -180,7 +184,12 @@ class CompletionNet(nn.Module):
         if self.least_squares is not None:
             sizes = [len(one) for one, _ in clips]
             seen, wanted = (given - mean).split(sizes), (lower * _SPREAD - rest).split(sizes)
-            self.least_squares.fit(seen, wanted, [heard for _, heard in clips], (mean, rest))
+            windows, said = [heard for _, heard in clips], None
+            if self.opening is not None and not self.least_squares.stays(len(points)):
+                real = [openings(one + rest, rest) for one in wanted]
+                self.opening.fit(windows, real)
+                said = [self.opening(one[None])[0] for one in windows]
+            self.least_squares.fit(seen, wanted, windows, (mean, rest), said)
 
     def resting(self, upper: Tensor) -> Tensor:
         """The mean lower face, where the upper points (B, 37, 2) put it; (B, 31, 2)."""
@@ -217,8 +226,11 @@ class CompletionNet(nn.Module):
         still = lower.shape[2] - len(self.am_trans.mean)
         offsets = self.am_trans(lower[:, :, still:], audio)
         if self.least_squares is not None:
-            heard = self.least_squares.speech(windows)
-            lower = self.least_squares.opened(lower + nnf.pad(heard, (0, 0, still, 0)))
+            moves = self.least_squares.speech(windows)
+            said = None if self.opening is None else self.opening(windows)
+            lower = self.least_squares.opened(
+                lower + nnf.pad(moves, (0, 0, still, 0)), self.mean_lower * _SPREAD, said
+            )
         return lower + nnf.pad(offsets, (0, 0, still, 0))
 
 

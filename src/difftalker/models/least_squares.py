@@ -16,16 +16,17 @@ from torch.nn import functional as nnf
 
 from difftalker.config import CompletionConfig
 from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, LOWER, UPPER
+from difftalker.models.opening_net import EVERY, heard
 
-PENALTY = 0.03
+PENALTY = 0.1
 """On the coefficients, in variances of what is seen and heard (ridge regression)."""
-OTHER_SPEECH = 3.0
+OTHER_SPEECH = 0.3
 """Weight of faces that hear another clip, for the lips' opening: in dubbing it has to follow the
 speech, however much the upper face tells of what was really said."""
+FITTED_SHARE = 0.5
+"""Of the opening as it is fitted to face and speech, beside that which is heard in speech alone."""
 TURNS = 0.03
 """By how much heads turn (rad) and grow, beside how they do in the footage."""
-EVERY = 2
-"""Every which feature of a window is heard: neighbours say nearly the same."""
 ENOUGH_FRAMES = 1500
 """Below so many, maps fitted to another speaker do better than new ones: only means are new."""
 KNOTS = 33
@@ -33,21 +34,21 @@ KNOTS = 33
 
 
 class LeastSquares(nn.Module):
-    """Lower points from upper ones, and what speech adds; nothing here is trained."""
+    """Lower points from upper ones, and what speech adds, in closed form."""
 
     def __init__(self, config: CompletionConfig, moved: int) -> None:
         """``moved``: how many of the lower points speech moves, counted from the end."""
         super().__init__()
         self.moved = moved
-        heard = len(range(0, config.window, EVERY)) * config.feature_dim if moved else 0
+        inputs = len(range(0, config.window, EVERY)) * config.feature_dim if moved else 0
         self.from_upper: Tensor
         self.from_speech: Tensor
         self.mean_speech: Tensor
         self.fitted: Tensor
         self.real: Tensor
         self.register_buffer("from_upper", torch.zeros(2 * len(LOWER), 2 * len(UPPER)))
-        self.register_buffer("from_speech", torch.zeros(2 * moved, heard))
-        self.register_buffer("mean_speech", torch.zeros(heard))
+        self.register_buffer("from_speech", torch.zeros(2 * moved, inputs))
+        self.register_buffer("mean_speech", torch.zeros(inputs))
         self.register_buffer("fitted", torch.linspace(0, 1, KNOTS))
         self.register_buffer("real", torch.linspace(0, 1, KNOTS))
 
@@ -58,23 +59,25 @@ class LeastSquares(nn.Module):
 
     def speech(self, windows: Tensor) -> Tensor:
         """What speech adds; (B, F, W, C) -> (B, F, moved, 2)."""
-        heard = _heard(windows) - self.mean_speech
-        offsets: Tensor = nnf.linear(heard, self.from_speech).unflatten(2, (-1, 2))
+        speech = _flat(windows) - self.mean_speech
+        offsets: Tensor = nnf.linear(speech, self.from_speech).unflatten(2, (-1, 2))
         return offsets
 
-    def opened(self, lower: Tensor) -> Tensor:
+    def opened(self, lower: Tensor, mean: Tensor, said: Tensor | None = None) -> Tensor:
         """Lower points themselves, (B, F, 31, 2), with lips as open as real ones.
 
-        A fit keeps to the middle: it never opens so wide, nor shuts. The curve is that from
-        quantiles of its openings to those of real ones.
+        ``said`` (B, F) is the opening that is heard, ``mean`` (31, 2) the mean lower face. A fit
+        keeps to the middle: it never opens so wide, nor shuts. The curve is that from quantiles of
+        its openings to those of real ones.
         """
-        gaps = _gaps(lower)
-        wide = gaps.norm(dim=-1).mean(-1).clamp(min=1e-6)
-        place = torch.searchsorted(self.fitted, wide.detach()).clamp(1, KNOTS - 1)
+        wide = openings(lower, mean)
+        meant = _meant(wide, said).contiguous()
+        place = torch.searchsorted(self.fitted, meant.detach()).clamp(1, KNOTS - 1)
         low, high = self.fitted[place - 1], self.fitted[place]
-        share = (wide - low) / (high - low)
+        share = (meant - low) / (high - low)
         wanted = torch.lerp(self.real[place - 1], self.real[place], share).clamp(min=self.real[0])
-        change = 0.5 * (wanted / wide - 1)[..., None, None] * gaps
+        # Inner lips that face each other part by the same way, be they in the middle or beside it.
+        change = 0.5 * (wanted - wide)[..., None, None] * _down(mean)
         out = lower.clone()
         out[..., _BELOW, :] += change
         out[..., _ABOVE, :] -= change
@@ -87,18 +90,19 @@ class LeastSquares(nn.Module):
         lower: Sequence[Tensor],
         windows: Sequence[Tensor],
         mean: tuple[Tensor, Tensor],
+        said: Sequence[Tensor] | None = None,
     ) -> None:
-        """Fit to clips, (F, 37, 2), (F, 31, 2) and (F, W, C) each.
+        """Fit to clips, (F, 37, 2), (F, 31, 2) and (F, W, C) each, and what is heard, (F,).
 
         ``mean`` is the mean face, (37, 2) and (31, 2), around the middle of the upper points.
         Of few frames a map that is there already takes the mean of the speech alone.
         """
         frames = sum(map(len, windows))
-        is_fitted = bool(self.from_upper.any())
+        keeps = self.stays(frames)
         if self.moved:
-            total = torch.stack([_heard(w).sum(0) for w in windows]).sum(0)
+            total = torch.stack([_flat(w).sum(0) for w in windows]).sum(0)
             self.mean_speech.copy_(total / frames)
-        if is_fitted and frames < ENOUGH_FRAMES:
+        if keeps:
             return
         turned = [_turned(points, frames) for points in mean]
         seen, wanted = (
@@ -110,7 +114,7 @@ class LeastSquares(nn.Module):
         if not self.moved:
             return
         both = [
-            torch.cat([s, _heard(w) - self.mean_speech], 1)
+            torch.cat([s, _flat(w) - self.mean_speech], 1)
             for s, w in zip(seen, windows, strict=False)
         ]
         both.append(nnf.pad(seen[-1], (0, len(self.mean_speech))))
@@ -119,16 +123,20 @@ class LeastSquares(nn.Module):
         inside, across = _products(both, [w[:, -2 * self.moved :] @ lips.T for w in wanted])
         found = _ridge(inside, across, sizes)
         # Faces that hear another clip: what is seen and what is heard have nothing in common.
-        known, said = slice(sizes[0]), slice(sizes[0], None)
-        for block in (known, said):
+        seen_at, heard_at = slice(sizes[0]), slice(sizes[0], None)
+        for block in (seen_at, heard_at):
             inside[block, block] *= 1 + OTHER_SPEECH
-        across[said] *= 1 + OTHER_SPEECH
+        across[heard_at] *= 1 + OTHER_SPEECH
         rows = _gap_rows(self.moved)
         found[:, rows] = _ridge(inside, across[:, rows], sizes)
         maps = torch.linalg.solve(lips, found.T)
-        self.from_upper[-2 * self.moved :].copy_(maps[:, known])
-        self.from_speech.copy_(maps[:, said])
-        self._fit_openings(upper, lower, windows, mean[1])
+        self.from_upper[-2 * self.moved :].copy_(maps[:, seen_at])
+        self.from_speech.copy_(maps[:, heard_at])
+        self._fit_openings(upper, lower, windows, mean[1], said)
+
+    def stays(self, frames: int) -> bool:
+        """Whether so many frames are too few to fit a map anew that is there already."""
+        return frames < ENOUGH_FRAMES and bool(self.from_upper.any())
 
     def _fit_openings(
         self,
@@ -136,14 +144,16 @@ class LeastSquares(nn.Module):
         lower: Sequence[Tensor],
         windows: Sequence[Tensor],
         mean_lower: Tensor,
+        said: Sequence[Tensor] | None,
     ) -> None:
         fitted: list[Tensor] = []
         real: list[Tensor] = []
-        for u, w, true in zip(upper, windows, lower, strict=True):
+        for i, (u, w, true) in enumerate(zip(upper, windows, lower, strict=True)):
             made = self.before_speech(u[None])
             made[:, :, -self.moved :] += self.speech(w[None])
-            for kept, points in ((fitted, made[0]), (real, true)):
-                kept.append(_gaps(points + mean_lower).norm(dim=-1).mean(-1))
+            wide = openings(made[0] + mean_lower, mean_lower)
+            fitted.append(_meant(wide, said[i] if said else None))
+            real.append(openings(true + mean_lower, mean_lower))
         at = torch.linspace(0, 1, KNOTS, device=mean_lower.device)
         # Knots that coincide would divide by zero.
         apart = torch.arange(KNOTS, device=mean_lower.device) * 1e-4
@@ -187,10 +197,24 @@ def _lip_basis(moved: int) -> Tensor:
     return basis
 
 
-def _heard(windows: Tensor) -> Tensor:
-    """Windows (..., W, C) as one vector, each feature of the size that AudioNet sees."""
-    some = windows[..., ::EVERY, :]
-    return nnf.layer_norm(some, some.shape[-1:]).flatten(-2)
+def openings(lower: Tensor, mean: Tensor) -> Tensor:
+    """How far lips (..., 31, 2) are apart, down the mean face (31, 2); (...,), below 0 crossed."""
+    return (_gaps(lower) * _down(mean)).sum(-1).mean(-1)
+
+
+def _down(mean: Tensor) -> Tensor:
+    """(2,): the way from the upper lip to the lower one in the mean face."""
+    return nnf.normalize(_gaps(mean).mean(-2), dim=-1)
+
+
+def _meant(wide: Tensor, said: Tensor | None) -> Tensor:
+    """Openings as fitted, and as heard where something is."""
+    return wide if said is None else torch.lerp(said.to(wide), wide, FITTED_SHARE)
+
+
+def _flat(windows: Tensor) -> Tensor:
+    """Windows (..., W, C) as one vector each."""
+    return heard(windows).flatten(-2)
 
 
 def _products(inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ Who learns from it learns a mouth that opens over all these times.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -61,14 +61,23 @@ def complete(
 def completed_by_others(
     config: CompletionConfig, clips: Sequence[ClipData]
 ) -> list[NDArray[np.float32]]:
-    """Points (F, 68, 2) of each clip, the lower ones as a least-squares fit to others has them.
+    """Points (F, 68, 2) of each clip, the lower ones as least-squares fits to others have them.
 
     A fit to the clip itself would know it too well. A single clip has no others.
     """
-    config = replace(config, least_squares=True)
+    completed = [np.zeros(0, np.float32)] * len(clips)
+    config = replace(config, least_squares=True, hears_opening=False)
+    for i, net, windows in _by_others(config, clips):
+        completed[i] = complete(net, clips[i].points_crop, windows)
+    return completed
+
+
+def _by_others(
+    config: CompletionConfig, clips: Sequence[ClipData]
+) -> Iterator[tuple[int, CompletionNet, NDArray[np.float32]]]:
+    """The place of each clip, a completion fitted to others, and its windows of speech."""
     folds = min(FOLDS, len(clips))
     windows = [clip.windows(config.features, config.window) for clip in clips]
-    completed = [np.zeros(0, np.float32)] * len(clips)
     for fold in range(folds):
         net = CompletionNet(config).eval()
         net.fit(
@@ -79,8 +88,7 @@ def completed_by_others(
             ]
         )
         for i in range(fold, len(clips), folds):
-            completed[i] = complete(net, clips[i].points_crop, windows[i])
-    return completed
+            yield i, net, windows[i]
 
 
 def bring_in_step(config: CompletionConfig, clips: Sequence[ClipData]) -> None:
@@ -91,16 +99,20 @@ def bring_in_step(config: CompletionConfig, clips: Sequence[ClipData]) -> None:
     """
     if len(clips) < FEWEST_CLIPS:
         return
+    hears = replace(config, least_squares=True, audio_offsets=True, hears_opening=True)
     for _ in range(ROUNDS):
-        completed = completed_by_others(config, clips)
-        for clip, points in zip(clips, completed, strict=True):
-            delay_s = clip.delay_s + _lag_s(clip, points)
+        foretold = [np.zeros(0, np.float32)] * len(clips)
+        for i, net, windows in _by_others(hears, clips):
+            assert net.opening is not None
+            foretold[i] = net.opening(torch.from_numpy(windows[None]))[0].numpy()
+        for clip, openings in zip(clips, foretold, strict=True):
+            delay_s = clip.delay_s + _lag_s(clip, openings)
             clip.delay_s = round(min(max(delay_s, -LONGEST_S), LONGEST_S), 2)
 
 
-def _lag_s(clip: ClipData, points: NDArray[np.float32]) -> float:
-    """How much later these points (F, 68, 2) open the mouth than it is seen to open, seconds."""
-    foretold, seen = mouth_opening(points), mouth_opening(clip.points_crop)
+def _lag_s(clip: ClipData, foretold: Floats) -> float:
+    """How much later a mouth is foretold (F,) to open than it is seen to open, seconds."""
+    seen = mouth_opening(clip.points_crop)
     lags_s = np.arange(-LONGEST_S, LONGEST_S + STEP_S / 2, STEP_S)
     alike = [_alike(foretold, seen, clip, float(lag_s)) for lag_s in lags_s]
     best = int(np.argmax(alike))

@@ -26,6 +26,7 @@ from difftalker.diffusion.sampling import Denoise, alpha_bars, sample, timesteps
 from difftalker.errors import TrainingError
 from difftalker.face.draw import contact_sheet, landmark_maps, overlay
 from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, CONTOUR, LOWER, MOUTH, UPPER
+from difftalker.face.lips import open_as
 from difftalker.models.autoencoder import PAINT, Autoencoder, paint_out, to_images, to_pixels
 from difftalker.models.completion import CompletionNet
 from difftalker.models.synthesis import Guidance, Prior, SynthesisNet
@@ -523,7 +524,8 @@ class SynthesisTask(_DiffusionTask):
         points = np.stack([self._data.train[c].points_crop[f] for c, f in rows])
         mouth = mouth_mask(torch.from_numpy(points), self._latents.whole.shape[-1])
         if self._completed:
-            completed = np.stack([self._completed[c][f] for c, f in rows])
+            # Lips as far open as they are: what is drawn is what is painted, not a guess at it.
+            completed = open_as(np.stack([self._completed[c][f] for c, f in rows]), points)
             chosen = torch.rand(len(rows), generator=generator) < self._completed_share
             points = np.where(chosen.numpy()[:, None, None], completed, points)
         points[:, list(UPPER)] = self._upper(known)

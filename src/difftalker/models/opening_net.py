@@ -1,0 +1,111 @@
+"""How far the lips are open, heard in the speech alone.
+
+Which sounds open the mouth how far is no linear matter: of minutes of footage a small network of
+temporal convolutions, as in the audio network (Section 2.2), tells it better than least squares.
+
+Shape letters: B batch, F video frames, W features in a window, C their width, S those of them that
+are heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from difftalker.config import CompletionConfig
+
+EVERY = 2
+"""Every which feature of a window is heard: neighbours say nearly the same."""
+STEPS = 800
+EPOCHS = 24
+"""At most: of little footage fewer steps are enough."""
+BATCH = 256
+LEARNING_RATE = 2e-3
+"""At its peak, after three tenths of the steps."""
+WEIGHT_DECAY = 0.1
+DROPOUT = 0.3
+SEED = 0
+
+
+class OpeningNet(nn.Module):
+    """Windows of speech (B, F, W, C) -> openings (B, F), in the unit of those it was fitted to."""
+
+    def __init__(self, config: CompletionConfig) -> None:
+        super().__init__()
+        width, heard = config.audio_dim, len(range(0, config.window, EVERY))
+        self.project = nn.Linear(config.feature_dim, width)
+        self.convolve = nn.Conv1d(width, width, 3, padding=1)
+        self.join = nn.Linear(width * heard, width)
+        self.head = nn.Linear(width, 1)
+        self.mean: Tensor
+        self.spread: Tensor
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("spread", torch.ones(()))
+        self.requires_grad_(False)  # fitted, and then left as it is
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """See the class."""
+        wide = self._deviations(heard(windows).flatten(0, 1), 0.0).unflatten(0, windows.shape[:2])
+        out: Tensor = self.mean + self.spread * wide
+        return out
+
+    def fit(self, windows: Sequence[Tensor], openings: Sequence[Tensor]) -> None:
+        """Learn from clips, (F, W, C) and (F,) each, from the beginning; the same ones each time.
+
+        It takes some seconds on a CPU.
+        """
+        speech = torch.cat([heard(one).half() for one in windows])
+        wide = torch.cat(list(openings))
+        self.mean.copy_(wide.mean())
+        self.spread.copy_(wide.std().clamp(min=1e-6))
+        wanted, batch = (wide - self.mean) / self.spread, min(BATCH, len(wide))
+        steps = min(STEPS, max(1, EPOCHS * len(wide) // batch))
+        with torch.random.fork_rng(), torch.enable_grad():
+            torch.manual_seed(SEED)
+            self.requires_grad_(True)
+            self._begin()
+            optimizer = torch.optim.AdamW(
+                self.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY
+            )
+            rates = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, LEARNING_RATE, total_steps=steps + 1
+            )
+            order = torch.randperm(0)
+            for _ in range(steps):
+                if len(order) < batch:
+                    order = torch.randperm(len(wide))
+                chosen, order = order[:batch].to(wide.device), order[batch:]
+                said = self._deviations(speech[chosen].float(), DROPOUT)
+                loss = (said - wanted[chosen]).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                rates.step()
+            self.requires_grad_(False)
+
+    def _begin(self) -> None:
+        for layer in (self.project, self.convolve, self.join, self.head):
+            layer.reset_parameters()
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def _deviations(self, speech: Tensor, dropout: float) -> Tensor:
+        """(n, S, C) -> (n,), of mean zero and spread one."""
+
+        def drop(x: Tensor) -> Tensor:
+            return nnf.dropout(x, dropout, training=dropout > 0)
+
+        x = drop(self.project(drop(speech)))
+        x = nnf.gelu(self.convolve(x.transpose(1, 2))).flatten(1)
+        x = nnf.gelu(self.join(drop(x)))
+        out: Tensor = self.head(drop(x))[:, 0]
+        return out
+
+
+def heard(windows: Tensor) -> Tensor:
+    """Windows (..., W, C) -> (..., S, C), each feature of the size that the audio network sees."""
+    some = windows[..., ::EVERY, :]
+    return nnf.layer_norm(some, some.shape[-1:])
