@@ -48,6 +48,7 @@ from difftalker.models.autoencoder import (
 from difftalker.models.completion import CompletionNet
 from difftalker.models.decoding import decode_part
 from difftalker.models.networks import Networks, build
+from difftalker.models.opening_net import OpeningNet
 from difftalker.models.synthesis import (
     Prior,
     SynthesisNet,
@@ -212,6 +213,37 @@ def test_the_lips_open_with_the_speech_and_not_with_what_the_upper_face_tells_of
     shut, wide = mouth_opening(out), mouth_opening(said.numpy())
     assert np.corrcoef(shut, wide)[0, 1] > 0.9
     assert abs(np.corrcoef(shut, mouth_opening(points.numpy()))[0, 1]) < 0.3
+
+
+def test_openings_are_heard_that_no_linear_map_tells() -> None:
+    config, sounds = DEBUG.completion, torch.arange(1600) % 3 - 1
+    features = 0.3 * torch.randn(1600, config.feature_dim, generator=rng())
+    features[:, 0] += 4 * sounds
+    windows = features[:, None].expand(-1, config.window, -1)
+    # Two sounds that are opposite open the lips, what is between them does not.
+    wide = 0.03 + 0.02 * sounds.abs()
+    net, other = OpeningNet(config), OpeningNet(config)
+    for one in (net, other):
+        one.fit([windows[:1000], windows[1000:1500]], [wide[:1000], wide[1000:1500]])
+    said = net(windows[None, 1500:])[0]
+    assert np.corrcoef(said.numpy(), wide[1500:].numpy())[0, 1] > 0.8
+    assert abs(said.mean() - wide.mean()) < 2e-3
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name])
+    assert not any(p.requires_grad for p in net.parameters())
+
+
+def test_lips_open_as_is_heard_and_as_is_fitted() -> None:
+    *known, (points, windows) = spoken(9, 400)
+    net, wider = fitted(known), fitted(known)
+    assert wider.opening is not None
+    wider.opening.mean += 0.02
+    with torch.no_grad():
+        both = [
+            mouth_opening(one(points[None, :, list(UPPER)], windows[None]).points[0].numpy())
+            for one in (net, wider)
+        ]
+    assert 0 < (both[1] - both[0]).mean() < 0.02
 
 
 def test_lips_of_a_fit_open_and_shut_as_wide_as_real_ones() -> None:

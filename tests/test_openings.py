@@ -12,10 +12,11 @@ from conftest import face_points
 from difftalker import config as configs
 from difftalker.config import MOST_ADDED, OPENINGS, AutoencoderConfig, from_dict, override
 from difftalker.errors import UsageError
-from difftalker.face.landmarks import INNER_LIPS, MOUTH, OUTER_LIPS
+from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, INNER_LIPS, MOUTH, OUTER_LIPS
 from difftalker.face.lips import (
     FEWEST_FRAMES,
     drawn_for,
+    open_as,
     open_mouth,
     open_to,
     relative_opening,
@@ -45,6 +46,19 @@ def test_each_frame_has_its_own_gain() -> None:
     together = open_mouth(points, gains)
     for i, gain in enumerate(gains):
         np.testing.assert_allclose(together[i], open_mouth(points[i : i + 1], float(gain))[0])
+
+
+def test_a_mouth_is_as_far_open_at_each_pair_of_lips_as_that_of_another_face() -> None:
+    points, others = speaking(np.array([0.0, 0.02, 0.1])), speaking(np.array([0.05, 0.0, 0.1]))
+    others += np.float32(0.2)
+    others[0, 66, 1] += 0.01  # open more in the middle
+    opened = open_as(points, others)
+    for above, below in zip(ABOVE_GAP, BELOW_GAP, strict=True):
+        gap, wanted = (x[:, below] - x[:, above] for x in (opened, others))
+        np.testing.assert_allclose(gap, wanted, atol=1e-6)
+        middle, before = ((x[:, below] + x[:, above]) / 2 for x in (opened, points))
+        np.testing.assert_allclose(middle, before, atol=1e-6)
+    np.testing.assert_allclose(opened[2], points[2], atol=1e-6)
 
 
 def painted(drawn: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -319,7 +319,9 @@ def test_of_little_footage_maps_fitted_to_another_speaker_stay(dataset: Path) ->
     net = CompletionNet(configs.debug().model.completion)
     net.fit([seen])
     assert net.least_squares is not None
+    assert net.opening is not None
     kept = {k: v.clone() for k, v in net.least_squares.state_dict().items()}
+    heard = {k: v.clone() for k, v in net.opening.state_dict().items()}
     moved = seen[0] + torch.linspace(0, 0.02, 68)[:, None], seen[1].flip(0) + 1
     net.fit([moved])  # somebody else's
     upper, lower = moved[0][:, list(UPPER)], moved[0][:, list(LOWER)]
@@ -327,5 +329,7 @@ def test_of_little_footage_maps_fitted_to_another_speaker_stay(dataset: Path) ->
     torch.testing.assert_close(net.mean_lower, wanted)
     for name, value in net.least_squares.state_dict().items():
         assert torch.equal(value, kept[name]) == (name != "mean_speech")
+    assert all(torch.equal(v, heard[k]) for k, v in net.opening.state_dict().items())
     net.fit([moved] * (ENOUGH_FRAMES // len(clip) + 1))
     assert not torch.equal(net.least_squares.from_upper, kept["from_upper"])
+    assert not torch.equal(net.opening.head.weight, heard["head.weight"])

@@ -34,7 +34,7 @@ from difftalker.diffusion.sampling import timesteps_of
 from difftalker.errors import MediaError, TrainingError, UsageError
 from difftalker.evaluation.metrics import detail_energy
 from difftalker.face.draw import CHANNELS
-from difftalker.face.landmarks import LOWER, MOUTH, UPPER
+from difftalker.face.landmarks import LOWER, MOUTH, UPPER, mouth_opening
 from difftalker.files import whole_file
 from difftalker.hashing import sha256_of
 from difftalker.models.autoencoder import Autoencoder, finest, to_images, to_pixels
@@ -678,6 +678,40 @@ def test_some_landmarks_of_the_synthesis_are_completed(dataset: Path, tmp_path: 
         shares[share] = float((lower.flatten(1).sum(1) == 0).float().mean())
     assert (shares[0.0], shares[1.0]) == (0, 1)
     assert 0.3 < shares[0.5] < 0.7
+
+
+def test_completed_landmarks_of_the_synthesis_have_lips_as_open_as_the_picture(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("difftalker.training.tasks.POINT_JITTER", 0.0)
+    run = run_at(dataset, tmp_path)
+    net, clips = build(run.config.model), run.data.train
+    clips[0].points_crop = np.stack([face_points(x) for x in np.linspace(0, 0.1, len(clips[0]))])
+    latents = encode_clips(net.autoencoder, clips[:1], tmp_path / "latents", stride=1)
+    task = SynthesisTask(
+        net.synthesis,
+        net.autoencoder,
+        run.data,
+        latents,
+        speech=run.config.model.completion,
+        completed_share=1.0,
+    )
+    smile = face_points(0.03)
+    smile[list(MOUTH), 0] *= 1.1
+    task._completed = [np.stack([smile] * len(clips[0]))]
+    drawn: list[NDArray[np.float32]] = []
+    guides = task._guides
+
+    def keep(*given: Any) -> dict[str, Tensor]:
+        drawn.append(given[2])
+        return guides(*given)
+
+    monkeypatch.setattr(task, "_guides", keep)
+    task.batch(np.arange(task.examples), torch.Generator().manual_seed(0))
+    np.testing.assert_allclose(
+        mouth_opening(drawn[0]), mouth_opening(clips[0].points_crop), atol=1e-6
+    )
+    np.testing.assert_allclose(drawn[0][:, 48], np.broadcast_to(smile[48], (len(drawn[0]), 2)))
 
 
 def test_a_long_clip_is_completed_in_pieces_as_in_one() -> None:
