@@ -20,8 +20,7 @@ FEWEST_FRAMES = 100
 _LEAST = 1e-4
 """Opening of lips that meet: of them no gain makes an open mouth."""
 
-# Outer points go with the inner ones nearest, those beside the corners half as far.
-_OUTER_FOLLOWS = (
+OUTER_FOLLOWS = (
     (49, 61, 0.5),
     (50, 61, 1.0),
     (51, 62, 1.0),
@@ -33,6 +32,7 @@ _OUTER_FOLLOWS = (
     (56, 65, 1.0),
     (55, 65, 0.5),
 )
+"""Outer points go with the inner ones nearest, those beside the corners half as far."""
 
 Floats = NDArray[np.floating]
 Points = NDArray[np.float32]
@@ -69,7 +69,7 @@ def _with_gaps(points: Points, gaps: Points) -> Points:
     half = (gaps - _gaps(points)) / 2
     move[:, list(BELOW_GAP)] = half
     move[:, list(ABOVE_GAP)] = -half
-    for outer, inner, share in _OUTER_FOLLOWS:
+    for outer, inner, share in OUTER_FOLLOWS:
         move[:, outer] = share * move[:, inner]
     return (points + move).astype(np.float32)
 

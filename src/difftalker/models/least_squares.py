@@ -16,6 +16,7 @@ from torch.nn import functional as nnf
 
 from difftalker.config import CompletionConfig
 from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, LOWER, UPPER
+from difftalker.face.lips import OUTER_FOLLOWS
 from difftalker.models.opening_net import EVERY, heard
 
 PENALTY = 0.1
@@ -76,12 +77,8 @@ class LeastSquares(nn.Module):
         low, high = self.fitted[place - 1], self.fitted[place]
         share = (meant - low) / (high - low)
         wanted = torch.lerp(self.real[place - 1], self.real[place], share).clamp(min=self.real[0])
-        # Inner lips that face each other part by the same way, be they in the middle or beside it.
         change = 0.5 * (wanted - wide)[..., None, None] * _down(mean)
-        out = lower.clone()
-        out[..., _BELOW, :] += change
-        out[..., _ABOVE, :] -= change
-        return out
+        return lower + change * _FOLLOW.to(change)[:, None]
 
     @torch.no_grad()
     def fit(
@@ -173,6 +170,11 @@ def _turned(points: Tensor, frames: int) -> Tensor:
 
 _ABOVE = [LOWER.index(point) for point in ABOVE_GAP]
 _BELOW = [LOWER.index(point) for point in BELOW_GAP]
+_FOLLOW = torch.zeros(len(LOWER))
+"""(31,): inner lips that face each other all part by the same way, and outer ones go with them."""
+_FOLLOW[_BELOW], _FOLLOW[_ABOVE] = 1.0, -1.0
+for _outer, _inner, _share in OUTER_FOLLOWS:
+    _FOLLOW[LOWER.index(_outer)] = _share * _FOLLOW[LOWER.index(_inner)]
 
 
 def _gaps(lower: Tensor) -> Tensor:
