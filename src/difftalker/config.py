@@ -287,7 +287,7 @@ class TrainingConfig:
     """Of the mouth in the loss of the synthesis; 1: Eq. 5 as printed, where skin counts as much."""
     completed_share: float = 0.0
     """Of the synthesis's examples whose landmarks are completed, as they are in use, by a fit that
-    has not seen their clip; the others have those of the footage."""
+    has not seen their clip, with lips as open as in the footage; the others are the footage's."""
     voices: int = 2
     """In how many other voices each clip's sound is heard as well; a dataset that is given has
     those that it was prepared with."""

@@ -63,9 +63,9 @@ from difftalker.models.networks import Networks
 from difftalker.models.synthesis import Guidance
 from difftalker.models.trial import restore
 from difftalker.painting import CHUNK_FRAMES, Painter, Scene
-from difftalker.rest import at_rest
+from difftalker.rest import OPENS_S, at_rest
 from difftalker.speech.encoder import SpeechEncoder, load_encoder
-from difftalker.speech.silence import silent_frames, sound_level_db
+from difftalker.speech.silence import SILENT_MARGIN_S, silent_frames, sound_level_db
 from difftalker.speech.windows import SpokenWindows, WindowStream
 from difftalker.talking import Talk
 from difftalker.track import LandmarkTrack, check_points
@@ -461,18 +461,20 @@ class Avatar:
     def windows(self, audio: Path, times_s: NDArray[np.float64]) -> SpokenWindows | None:
         """The speech around frames at these times; none where it does not guide the painting.
 
-        Where landmarks rest, in silence, nothing is heard.
+        Where landmarks rest, in silence, nothing is heard, but where lips may open or close.
         """
         if not self.config.synthesis.hears:
             return None
         silent = np.zeros(len(times_s), bool)
         if self.config.synthesis.sees and self.config.completion.rests:
-            silent = self._silent(audio, times_s)
+            silent = self._silent(audio, times_s, SILENT_MARGIN_S + OPENS_S)
         return SpokenWindows(self._heard(audio, times_s), silent)
 
-    def _silent(self, audio: Path, times_s: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def _silent(
+        self, audio: Path, times_s: NDArray[np.float64], margin_s: float = SILENT_MARGIN_S
+    ) -> NDArray[np.bool_]:
         level_db = sound_level_db(stream_audio(audio), times_s, rate_hz=SAMPLE_RATE_HZ)
-        return silent_frames(level_db, times_s)
+        return silent_frames(level_db, times_s, margin_s)
 
     def _heard(self, audio: Path, times_s: NDArray[np.float64]) -> WindowStream:
         config = self.config.completion

@@ -20,10 +20,10 @@ from difftalker.speech.silence import SILENT_MARGIN_S
 
 SETTLE_S = 0.4
 """Standard deviation of the Gaussian over motion within a silence."""
-OPENS_PER_S = 0.15
+OPENS_PER_S = 0.18
 """How fast lips open towards speech in silence, and close after it, face scales a second at most:
-what the evaluation calls a mouth that moves is twice as fast."""
-OPENS_S = 0.4
+what the evaluation calls a mouth that moves is 0.3."""
+OPENS_S = 0.5
 """How long before speech lips begin to open, and how long after it they are closed again."""
 
 
@@ -84,10 +84,14 @@ def _still(
     apart_s = np.min([np.full(len(now_s), np.inf), *(np.abs(now_s - s) for s in said_s)], 0)
     near = np.maximum(0, 1 - apart_s / OPENS_S)
     calm = smooth_motion(now, now_s, seen, SETTLE_S)
-    calm += near[:, None, None].astype(np.float32) * (now - calm)
     completed = np.where(seen, relative_opening(now), np.inf)
-    widest = completed.min() + OPENS_PER_S * OPENS_S * near
-    return open_to(calm, np.minimum(_slowly(completed, now_s), widest))
+    wanted = np.minimum(_slowly(completed, now_s), completed.min() + OPENS_PER_S * OPENS_S * near)
+    # The jaw and all else open with the lips.
+    resting = relative_opening(calm)
+    way = np.maximum(completed - resting, 1e-6)
+    share = np.clip((wanted - resting) / way, 0, near)
+    calm += share[:, None, None].astype(np.float32) * (now - calm)
+    return open_to(calm, wanted)
 
 
 def _slowly(opening: NDArray[np.float64], times_s: NDArray[np.float64]) -> NDArray[np.float64]:

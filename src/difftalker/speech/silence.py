@@ -41,13 +41,13 @@ def sound_level_db(
     return level_db
 
 
-def silent_frames(level_db: Floats, times_s: NDArray[np.floating]) -> NDArray[np.bool_]:
+def silent_frames(
+    level_db: Floats, times_s: NDArray[np.floating], margin_s: float = SILENT_MARGIN_S
+) -> NDArray[np.bool_]:
     """(F,): the frames of silence, a margin away from speech; by level, relative to the clip's."""
     loud = float(np.percentile(level_db, 95))
     speech = level_db >= max(loud - SILENT_BELOW_DB, SILENT_DBFS)
     before = np.maximum.accumulate(np.where(speech, times_s, -np.inf))
     after = np.minimum.accumulate(np.where(speech, times_s, np.inf)[::-1])[::-1]
-    silent: NDArray[np.bool_] = (times_s - before > SILENT_MARGIN_S) & (
-        after - times_s > SILENT_MARGIN_S
-    )
+    silent: NDArray[np.bool_] = (times_s - before > margin_s) & (after - times_s > margin_s)
     return silent

@@ -471,7 +471,7 @@ class SynthesisTask(_DiffusionTask):
         Half of the examples have one of the timesteps at which ``sampling`` asks the network; the
         few steps that are made in use are learned best so. ``mouth_weight`` is that of the mouth
         in Eq. 5. So many examples as ``completed_share`` says have landmarks as they are in use,
-        smoother than those of footage.
+        smoother than those of footage, but for lips as open as they are.
         """
         super().__init__(autoencoder, data, latents, model.prior.config, device=device)
         chosen = sampling or SamplingConfig()
