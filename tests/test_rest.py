@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from conftest import face_points
 from difftalker import pipeline, samples
-from difftalker.face.landmarks import INNER_LIPS, LOWER, POINTS, UPPER, mouth_opening
+from difftalker.face.landmarks import CHIN, INNER_LIPS, LOWER, POINTS, UPPER, mouth_opening
 from difftalker.face.lips import relative_opening
 from difftalker.rest import OPENS_PER_S, OPENS_S, at_rest
-from difftalker.speech.silence import silent_frames, sound_level_db
+from difftalker.speech.silence import SILENT_MARGIN_S, silent_frames, sound_level_db
 
 RATE_HZ = 16_000
 FRAMES = 50
@@ -53,6 +53,13 @@ def test_silence_is_quiet_and_away_from_speech() -> None:
     margin = 3  # frames of 40 ms within 0.12 s
     expected = [i < 10 - margin or i > 19 + margin for i in range(FRAMES)]
     assert silent.tolist() == expected
+
+
+def test_a_wider_margin_leaves_less_silence() -> None:
+    level = np.full(FRAMES, -50.0)
+    level[20] = -15
+    silent = silent_frames(level, TIMES_S, 0.42)
+    assert silent.tolist() == [abs(i - 20) > 10 for i in range(FRAMES)]
 
 
 @pytest.mark.parametrize(("level_db", "silent"), [(-120, True), (-61, True), (-30, False)])
@@ -107,6 +114,20 @@ def test_lips_open_slowly_before_speech_and_never_wider_than_completed() -> None
     assert np.ptp(opening[far]) < 1e-3
 
 
+def test_the_jaw_opens_with_the_lips() -> None:
+    points, silent = anticipating(1.2), TIMES_S < 1.6
+    completed = relative_opening(points)
+    drop = 0.5 * completed.astype(np.float32)
+    points[:, CHIN, 1] += drop
+    rested = at_rest(points, TIMES_S, EVERYWHERE, silent)
+    fallen = (rested - points)[:, CHIN, 1] + drop
+    # Next to speech, where the pose is completed but for lips that come slowly.
+    near = (TIMES_S > 1.4) & silent
+    opening = relative_opening(rested)
+    assert (opening[near] < 0.7 * completed[near]).all()
+    np.testing.assert_allclose(fallen[near], 0.5 * opening[near], atol=0.004)
+
+
 def test_lips_that_move_far_from_speech_stay_as_closed_as_they_come() -> None:
     gaps = 0.002 + 0.03 * (1 + np.sin(9 * TIMES_S))
     points = np.stack([face_points(float(gap)) for gap in gaps]).astype(np.float32)
@@ -124,17 +145,34 @@ def test_a_rest_ends_at_a_cut_and_leaves_frames_without_a_face() -> None:
     np.testing.assert_array_equal(rested[10:12], points[10:12])
 
 
+def test_an_avatar_hears_silence_where_lips_may_open(tmp_path: Path) -> None:
+    level = np.where(np.arange(3 * RATE_HZ) < RATE_HZ, 3000, 3)
+    noise = (level * np.random.default_rng(0).normal(0, 1, len(level))).astype(np.int16)
+    path = write_sound(tmp_path / "ends.wav", noise)
+    times_s = np.arange(75) / 25
+    windows = pipeline.load(samples.AVATAR).windows(path, times_s)
+    assert windows is not None
+    heard = np.abs(windows.take(times_s)).max((1, 2)) > 0
+    last_s = times_s[heard].max()
+    assert heard[times_s <= last_s].all()
+    assert last_s == pytest.approx(1 + SILENT_MARGIN_S + OPENS_S, abs=0.06)
+
+
+def write_sound(path: Path, samples: NDArray[np.int16]) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE_HZ)
+        file.writeframes(samples.tobytes())
+    return path
+
+
 def test_an_avatar_rests_where_the_sound_is_silent(tmp_path: Path) -> None:
     avatar, speech = pipeline.load(samples.AVATAR), samples.speech()
     upper = avatar.move(75, 25.0)
     times_s = np.arange(75) / 25
     noise = np.random.default_rng(0).normal(0, 3, 3 * RATE_HZ).astype(np.int16)
-    breath = tmp_path / "breath.wav"
-    with wave.open(str(breath), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE_HZ)
-        file.writeframes(noise.tobytes())
+    breath = write_sound(tmp_path / "breath.wav", noise)
     openings = {
         path: mouth_opening(avatar.speak(upper, times_s, path)) for path in (breath, speech)
     }

@@ -20,7 +20,7 @@ from difftalker.speech.silence import SILENT_MARGIN_S
 
 SETTLE_S = 0.4
 """Standard deviation of the Gaussian over motion within a silence."""
-OPENS_PER_S = 0.18
+OPENS_PER_S = 0.15
 """How fast lips open towards speech in silence, and close after it, face scales a second at most:
 what the evaluation calls a mouth that moves is 0.3."""
 OPENS_S = 0.5
