@@ -57,9 +57,9 @@ def test_silence_is_quiet_and_away_from_speech() -> None:
 
 def test_a_wider_margin_leaves_less_silence() -> None:
     level = np.full(FRAMES, -50.0)
-    level[20] = -15
+    level[10:20] = -15
     silent = silent_frames(level, TIMES_S, 0.42)
-    assert silent.tolist() == [abs(i - 20) > 10 for i in range(FRAMES)]
+    assert silent.tolist() == [i > 19 + 10 for i in range(FRAMES)]
 
 
 @pytest.mark.parametrize(("level_db", "silent"), [(-120, True), (-61, True), (-30, False)])
@@ -121,11 +121,11 @@ def test_the_jaw_opens_with_the_lips() -> None:
     points[:, CHIN, 1] += drop
     rested = at_rest(points, TIMES_S, EVERYWHERE, silent)
     fallen = (rested - points)[:, CHIN, 1] + drop
-    # Next to speech, where the pose is completed but for lips that come slowly.
+    # Next to speech, where lips come slowly: as far as they have come.
     near = (TIMES_S > 1.4) & silent
-    opening = relative_opening(rested)
-    assert (opening[near] < 0.7 * completed[near]).all()
-    np.testing.assert_allclose(fallen[near], 0.5 * opening[near], atol=0.004)
+    assert (relative_opening(rested)[near] < 0.7 * completed[near]).all()
+    assert (fallen[near] < 0.7 * drop[near]).all()
+    assert (np.diff(fallen[near]) > 0).all()
 
 
 def test_lips_that_move_far_from_speech_stay_as_closed_as_they_come() -> None:
