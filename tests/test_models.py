@@ -233,6 +233,12 @@ def test_openings_are_heard_that_no_linear_map_tells() -> None:
     assert not any(p.requires_grad for p in net.parameters())
 
 
+def test_the_opening_of_a_single_frame_is_heard_everywhere() -> None:
+    net, (_, windows) = OpeningNet(DEBUG.completion), heard(3)
+    net.fit([windows[0, :1]], [torch.tensor([0.04])])
+    torch.testing.assert_close(net(windows), torch.full((1, 3), 0.04), atol=1e-4, rtol=0)
+
+
 def test_lips_open_as_is_heard_and_as_is_fitted() -> None:
     *known, (points, windows) = spoken(9, 400)
     net, wider = fitted(known), fitted(known)

@@ -60,7 +60,7 @@ class OpeningNet(nn.Module):
         speech = torch.cat([heard(one).half() for one in windows])
         wide = torch.cat(list(openings))
         self.mean.copy_(wide.mean())
-        self.spread.copy_(wide.std().clamp(min=1e-6))
+        self.spread.copy_(wide.std(correction=0).clamp(min=1e-6))
         wanted, batch = (wide - self.mean) / self.spread, min(BATCH, len(wide))
         steps = min(STEPS, max(1, EPOCHS * len(wide) // batch))
         with torch.random.fork_rng(), torch.enable_grad():
