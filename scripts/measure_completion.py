@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from difftalker import config as configs
 from difftalker.config import CompletionConfig
@@ -29,7 +28,6 @@ from difftalker.face.lips import relative_opening
 from difftalker.models.completion import CompletionNet
 from difftalker.training.completing import bring_in_step, complete
 
-Floats = NDArray[np.float32]
 COLUMNS = (
     "error",
     "own sound",
