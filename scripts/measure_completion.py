@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from difftalker import config as configs
 from difftalker.config import CompletionConfig
@@ -26,7 +25,7 @@ from difftalker.evaluation.metrics import correlation
 from difftalker.face.landmarks import LOWER
 from difftalker.face.lips import relative_opening
 from difftalker.models.completion import CompletionNet
-from difftalker.training.completing import bring_in_step, complete
+from difftalker.training.completing import bring_in_step, complete, fit_to
 
 COLUMNS = (
     "error",
@@ -41,13 +40,7 @@ COLUMNS = (
 def fitted(config: CompletionConfig, clips: Sequence[ClipData]) -> CompletionNet:
     """A completion that is fitted to clips in all their voices."""
     net = CompletionNet(config).eval()
-    net.fit(
-        [
-            (torch.from_numpy(c.points_crop[c.found]), torch.from_numpy(w[c.found]))
-            for c in clips
-            for w in c.windows_of_all(config.features, config.window)
-        ]
-    )
+    fit_to(net, clips, [c.windows_of_all(config.features, config.window) for c in clips])
     return net
 
 

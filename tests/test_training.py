@@ -57,6 +57,7 @@ from difftalker.training.decoder_task import MOST_DETAIL, DecoderTask
 from difftalker.training.run import Run, TrainOptions, save_avatar
 from difftalker.training.tasks import (
     ALIKE_CROP,
+    OTHER_SPEECH_SHARE,
     OTHER_UPPER_SHARE,
     LandmarkTask,
     SynthesisTask,
@@ -575,6 +576,28 @@ def test_speech_beside_landmarks_is_blurred_and_sometimes_missing(
     assert 0 < float(gaps.abs().mean()) < float(true.std())
 
 
+def test_lips_are_as_they_are_drawn_whatever_is_said(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("difftalker.training.tasks.SPEECH_JITTER", 0.0)
+    monkeypatch.setattr("difftalker.training.tasks.DEAF_SHARE", 0.0)
+    data, model = load_dataset(dataset, validation_clips=1), configs.debug().model
+    for guidance in ("both", "audio"):
+        synthesis = dataclasses.replace(model.synthesis, guidance=guidance)
+        net = build(dataclasses.replace(model, synthesis=synthesis))
+        latents = encode_clips(net.autoencoder, data.train, tmp_path / "latents", stride=1)
+        speech = model.completion
+        task = SynthesisTask(net.synthesis, net.autoencoder, data, latents, speech=speech)
+        examples = np.arange(600) % task.examples
+        batch = task.batch(examples, torch.Generator().manual_seed(0))
+        said = [task._windows[data.train[c].name][0][f] for c, f in latents.index[examples]]
+        same = (batch["windows"].numpy() == np.stack(said)).all((1, 2))
+        assert same[batch["own"].numpy()].all()
+        others = 1 - same[~batch["own"].numpy()].mean()
+        # Where speech alone tells of the mouth, it is that mouth's.
+        assert abs(others - OTHER_SPEECH_SHARE) < 0.1 if guidance == "both" else others == 0
+
+
 def test_landmarks_are_completed_by_a_fit_to_other_clips(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path / "data")
     config = configs.debug().model.completion
@@ -680,13 +703,15 @@ def test_some_landmarks_of_the_synthesis_are_completed(dataset: Path, tmp_path: 
     assert 0.3 < shares[0.5] < 0.7
 
 
-def test_completed_landmarks_of_the_synthesis_have_lips_as_open_as_the_picture(
+def test_completed_faces_are_of_the_upper_ones_moment_with_lips_as_open_as_the_picture(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("difftalker.training.tasks.POINT_JITTER", 0.0)
     run = run_at(dataset, tmp_path)
     net, clips = build(run.config.model), run.data.train
-    clips[0].points_crop = np.stack([face_points(x) for x in np.linspace(0, 0.1, len(clips[0]))])
+    frames = np.arange(len(clips[0]), dtype=np.float32)
+    clips[0].points_crop = np.stack([face_points(x) for x in frames / 100])
+    clips[0].points_crop[:, UPPER[0], 0] = frames / 1e4
     latents = encode_clips(net.autoencoder, clips[:1], tmp_path / "latents", stride=1)
     task = SynthesisTask(
         net.synthesis,
@@ -696,9 +721,9 @@ def test_completed_landmarks_of_the_synthesis_have_lips_as_open_as_the_picture(
         speech=run.config.model.completion,
         completed_share=1.0,
     )
-    smile = face_points(0.03)
-    smile[list(MOUTH), 0] *= 1.1
-    task._completed = [np.stack([smile] * len(clips[0]))]
+    smiles = np.stack([face_points(0.03)] * len(frames))
+    smiles[:, 48, 0] = frames / 1e3
+    task._completed = [smiles]
     drawn: list[NDArray[np.float32]] = []
     guides = task._guides
 
@@ -708,10 +733,11 @@ def test_completed_landmarks_of_the_synthesis_have_lips_as_open_as_the_picture(
 
     monkeypatch.setattr(task, "_guides", keep)
     task.batch(np.arange(task.examples), torch.Generator().manual_seed(0))
-    np.testing.assert_allclose(
-        mouth_opening(drawn[0]), mouth_opening(clips[0].points_crop), atol=1e-6
-    )
-    np.testing.assert_allclose(drawn[0][:, 48], np.broadcast_to(smile[48], (len(drawn[0]), 2)))
+    points, own = drawn[0], clips[0].points_crop[latents.index[:, 1]]
+    np.testing.assert_allclose(mouth_opening(points), mouth_opening(own), atol=1e-6)
+    above = np.rint(points[:, UPPER[0], 0] * 1e4)
+    assert 0 < (above != latents.index[:, 1]).mean() < 1
+    np.testing.assert_allclose(points[:, 48, 0], above / 1e3, atol=1e-6)
 
 
 def test_a_long_clip_is_completed_in_pieces_as_in_one() -> None:

@@ -58,6 +58,19 @@ def complete(
     return np.concatenate(pieces)
 
 
+def fit_to(
+    model: CompletionNet, clips: Sequence[ClipData], windows: Sequence[Sequence[NDArray[np.float32]]]
+) -> None:
+    """Fit what is fitted of a completion to clips, with windows (F, W, C) of each in its voices."""
+    model.fit(
+        [
+            (torch.from_numpy(clip.points_crop[clip.found]), torch.from_numpy(one[clip.found]))
+            for clip, voices in zip(clips, windows, strict=True)
+            for one in voices
+        ]
+    )
+
+
 def completed_by_others(
     config: CompletionConfig, clips: Sequence[ClipData]
 ) -> list[NDArray[np.float32]]:
@@ -79,14 +92,9 @@ def _by_others(
     folds = min(FOLDS, len(clips))
     windows = [clip.windows(config.features, config.window) for clip in clips]
     for fold in range(folds):
+        others = [i for i in range(len(clips)) if i % folds != fold or folds == 1]
         net = CompletionNet(config).eval()
-        net.fit(
-            [
-                (torch.from_numpy(c.points_crop[c.found]), torch.from_numpy(w[c.found]))
-                for i, (c, w) in enumerate(zip(clips, windows, strict=True))
-                if i % folds != fold or folds == 1
-            ]
-        )
+        fit_to(net, [clips[i] for i in others], [[windows[i]] for i in others])
         for i in range(fold, len(clips), folds):
             yield i, net, windows[i]
 

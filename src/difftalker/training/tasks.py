@@ -30,7 +30,7 @@ from difftalker.face.lips import open_as
 from difftalker.models.autoencoder import PAINT, Autoencoder, paint_out, to_images, to_pixels
 from difftalker.models.completion import CompletionNet
 from difftalker.models.synthesis import Guidance, Prior, SynthesisNet
-from difftalker.training.completing import complete, completed_by_others
+from difftalker.training.completing import complete, completed_by_others, fit_to
 
 BASE_WEIGHT = 0.3
 """Of the points before audio: trained on the sum alone they drift, and the offsets undo it."""
@@ -44,6 +44,8 @@ DEAF_SHARE = 0.15
 OTHER_UPPER_SHARE = 0.5
 """Of examples whose upper face is of another moment, as that of footage that is dubbed: cheeks tell
 of the mouth that was there, and the mouth that is wanted is the one that its guidance tells of."""
+OTHER_SPEECH_SHARE = 0.3
+"""Of those that hear that other moment as well: lips are as far open as they are drawn."""
 ALIKE_CROP = 0.008
 """Mean distance of its points from the frame's own up to which it may stand above its mouth."""
 SPEECH_JITTER = 0.3
@@ -81,13 +83,7 @@ class LandmarkTask:
                 wanted="one at least",
                 fix="lower training.span_frames",
             )
-        model.fit(
-            [
-                (torch.from_numpy(c.points_crop[c.found]), torch.from_numpy(w[c.found]))
-                for c, voices in zip(self._clips, self._windows, strict=True)
-                for w in voices
-            ]
-        )
+        fit_to(model, self._clips, self._windows)
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
         """Examples on the device; see ``trainer.Task``."""
@@ -475,7 +471,7 @@ class SynthesisTask(_DiffusionTask):
         """
         super().__init__(autoencoder, data, latents, model.prior.config, device=device)
         chosen = sampling or SamplingConfig()
-        self._in_use = timesteps_of(
+        self._asked = timesteps_of(
             chosen.sampler, chosen.steps, self._config.prediction, self._config.timesteps
         )
         self._mouth_weight, self._completed_share = mouth_weight, completed_share
@@ -498,9 +494,9 @@ class SynthesisTask(_DiffusionTask):
 
     def _steps(self, count: int, generator: torch.Generator) -> Tensor:
         anywhere = super()._steps(count, generator)
-        chosen = torch.randint(len(self._in_use), (count,), generator=generator)
+        chosen = torch.randint(len(self._asked), (count,), generator=generator)
         half = torch.rand(count, generator=generator) < 0.5
-        return torch.where(half, self._in_use[chosen], anywhere)
+        return torch.where(half, self._asked[chosen], anywhere)
 
     def _known(self, indices: NDArray[np.int64], generator: torch.Generator) -> NDArray[np.int64]:
         index, known = self._latents.index, indices.copy()
@@ -523,23 +519,37 @@ class SynthesisTask(_DiffusionTask):
     ) -> dict[str, Tensor]:
         points = np.stack([self._data.train[c].points_crop[f] for c, f in rows])
         mouth = mouth_mask(torch.from_numpy(points), self._latents.whole.shape[-1])
-        if self._completed:
-            # Lips as far open as they are: what is drawn is what is painted, not a guess at it.
-            completed = open_as(np.stack([self._completed[c][f] for c, f in rows]), points)
-            chosen = torch.rand(len(rows), generator=generator) < self._completed_share
-            points = np.where(chosen.numpy()[:, None, None], completed, points)
-        points[:, list(UPPER)] = self._upper(known)
-        if self.model.config.sees:
-            jitter = torch.randn(points.shape, generator=generator) * POINT_JITTER
-            points = points + jitter.numpy()
-        guides = self._guides(self._data.train, rows, points, generator)
+        points, own = self._in_use(points, known, generator), (rows == known).all(1)
+        share = OTHER_SPEECH_SHARE if self.model.config.sees else 0.0
+        other = torch.rand(len(rows), generator=generator) < share
+        spoken = np.where(other.numpy()[:, None], known, rows)
+        guides = self._guides(self._data.train, spoken, points, generator)
         if "maps" in guides and "windows" in guides:
             heard = guides["windows"]
             heard = heard + torch.randn(heard.shape, generator=generator) * self._speech_jitter
             deaf = torch.rand(len(rows), generator=generator) < DEAF_SHARE
             guides["windows"] = torch.where(deaf[:, None, None], 0.0, heard)
-        own = torch.from_numpy((rows == known).all(1))
-        return {**guides, "mouth": mouth, "own": own}
+        return {**guides, "mouth": mouth, "own": torch.from_numpy(own)}
+
+    def _in_use(
+        self, points: NDArray[np.float32], known: NDArray[np.int64], generator: torch.Generator
+    ) -> NDArray[np.float32]:
+        """Points (B, 68, 2) as they are in use: under other upper faces, some completed.
+
+        A completed face is of the moment of the upper one, with lips as far open as they are: what
+        is drawn there is what is painted, not a guess at it by the jaw.
+        """
+        jitter = np.zeros_like(points)
+        if self.model.config.sees:
+            jitter = (torch.randn(points.shape, generator=generator) * POINT_JITTER).numpy()
+        drawn = points + jitter
+        if self._completed:
+            faces = np.stack([self._completed[c][f] for c, f in known])
+            completed = open_as(faces + jitter, points)
+            chosen = torch.rand(len(points), generator=generator) < self._completed_share
+            drawn = np.where(chosen.numpy()[:, None, None], completed, drawn)
+        drawn[:, list(UPPER)] = self._upper(known) + jitter[:, list(UPPER)]
+        return drawn
 
     def _guides(
         self,

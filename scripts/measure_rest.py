@@ -1,0 +1,121 @@
+"""How fast may lips open in silence? Dubbed clips that completion has not seen, at several speeds.
+
+    python scripts/measure_rest.py grid-s1 DATASET GRID/s1 --opens 0.15,0.5 0.25,0.5
+
+Landmarks of some clips of a prepared dataset are completed by a fit to all but a quarter of them,
+as the avatar's own knows its clips too well to tell when a mouth opens; they rest in silence
+(``difftalker.rest``: lips open at SPEED face scales a second at most, within SECONDS of speech) and
+the avatar paints them on the footage, with its own sound and with that of the next clip. Prints,
+for each SPEED,SECONDS and both kinds of sound: the correlation of the lips' opening with that of
+the speaker, of the landmarks asked for and of those found on the painting, and the share of silent
+frames in which the mouth moves, likewise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difftalker import pipeline, rest
+from difftalker.data.dataset import ClipData, load_dataset
+from difftalker.data.footage import find_footage
+from difftalker.evaluation.metrics import mouth_opening_correlation, silence_leak
+from difftalker.face.detect import track
+from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
+from difftalker.media.video import read_frames
+from difftalker.models.completion import CompletionNet
+from difftalker.pipeline import Avatar, Located, load, locate
+from difftalker.speech.silence import silent_frames, sound_level_db
+from difftalker.training.completing import bring_in_step, complete, fit_to
+
+FOLDS = 4
+COLUMNS = ("opening asked for", "painted", "silence asked for", "painted")
+
+
+def held_out(avatar: Avatar, clips: Sequence[ClipData]) -> CompletionNet:
+    """A completion of the avatar's kind, fitted to all clips but every fourth, in all voices."""
+    config = avatar.config.completion
+    bring_in_step(config, clips)
+    known = [clip for i, clip in enumerate(clips) if i % FOLDS]
+    net = CompletionNet(config).eval()
+    fit_to(net, known, [c.windows_of_all(config.features, config.window) for c in known])
+    return net
+
+
+def figures(
+    avatar: Avatar,
+    net: CompletionNet,
+    face: Located,
+    speaker: tuple[ClipData, Located],
+    folder: Path,
+) -> tuple[float, ...]:
+    """What ``COLUMNS`` says, of a face that hears the sound of a clip."""
+    clip, said = speaker
+    times_s, audio = face.track.times_s, said.video
+    clip.delay_s = 0.0
+    windows = clip.windows(net.config.features, net.config.window)
+    heard = windows[np.minimum(np.arange(len(times_s)), len(windows) - 1)]
+    level_db = sound_level_db(stream_audio(audio), times_s, rate_hz=SAMPLE_RATE_HZ)
+    silent = silent_frames(level_db, times_s)
+    asked = complete(net, face.framing.points_crop, heard)
+    asked = rest.at_rest(asked, times_s, face.track.usable, silent, face.track.cuts)
+    made = folder / "made.mp4"
+    made.unlink(missing_ok=True)
+    avatar.dub(face.video, audio, located=face, landmarks=asked).save(made)
+    painted = track(read_frames(made), source=made).points_px
+
+    def alike(points: NDArray[np.float32]) -> float:
+        reference = said.track.points_px, said.track.times_s
+        return mouth_opening_correlation(points, times_s, *reference)
+
+    def moves(points: NDArray[np.float32]) -> float:
+        return silence_leak(points, times_s, silent)
+
+    return alike(asked), alike(painted), moves(asked), moves(painted)
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("avatar")
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("footage", type=Path, help="the folder that the dataset was made of")
+    parser.add_argument("--opens", nargs="+", default=[f"{rest.OPENS_PER_S},{rest.OPENS_S}"])
+    parser.add_argument("--clips", type=int, default=13)
+    options = parser.parse_args()
+    avatar = load(options.avatar)
+    clips = load_dataset(options.dataset, validation_clips=0).train
+    net = held_out(avatar, clips)
+    unseen = clips[::FOLDS]
+    unseen = unseen[:: max(1, len(unseen) // options.clips)][: options.clips]
+    videos = {video.stem: video for video in find_footage([options.footage])}
+    size_px, mask = avatar.config.size_px, avatar.config.mask
+    faces = [(clip, locate(videos[clip.name], size_px, mask=mask)) for clip in unseen]
+    print(f"{len(faces)} clips" + " " * 22 + "  ".join(COLUMNS))
+    for one in options.opens:
+        speed, seconds = map(float, one.split(","))
+        with (
+            mock.patch.object(rest, "OPENS_PER_S", speed),
+            mock.patch.object(rest, "OPENS_S", seconds),
+            mock.patch.object(pipeline, "OPENS_S", seconds),
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            for kind, later in (("own sound", 0), ("the next clip's", 1)):
+                speakers = [*faces[later:], *faces[:later]]
+                rows = [
+                    figures(avatar, net, face, speaker, Path(folder))
+                    for (_, face), speaker in zip(faces, speakers, strict=True)
+                ]
+                means = np.nanmean(rows, 0)
+                cells = [f"{m:{len(n)}.{3}f}" for m, n in zip(means, COLUMNS, strict=True)]
+                print(f"{speed}/s within {seconds} s, {kind:16}" + "  ".join(cells), flush=True)
+
+
+if __name__ == "__main__":
+    main()
