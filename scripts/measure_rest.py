@@ -1,19 +1,19 @@
 """How fast may lips open in silence? Dubbed clips that completion has not seen, at several speeds.
 
-    python scripts/measure_rest.py grid-s1 DATASET GRID/s1 --opens 0.15,0.5 0.25,0.5
+    python scripts/measure_rest.py grid-s1 DATASET GRID/s1 --slower 1 0.75
 
 Landmarks of some clips of a prepared dataset are completed by a fit to all but a quarter of them,
 as the avatar's own knows its clips too well to tell when a mouth opens; they rest in silence
-(``difftalker.rest``: lips open at SPEED face scales a second at most, within SECONDS of speech) and
-the avatar paints them on the footage, with its own sound and with that of the next clip. Prints,
-for each SPEED,SECONDS and both kinds of sound: the correlation of the lips' opening with that of
-the speaker, of the landmarks asked for and of those found on the painting, and the share of silent
-frames in which the mouth moves, likewise.
+(``difftalker.rest``), where lips open so many times slower than they do, and the avatar paints them
+on the footage, with its own sound and with that of the next clip. Prints, for both kinds: the
+correlation of the lips' opening with that of the speaker, of the landmarks asked for and of those
+found on the painting, and the share of silent frames in which the mouth moves, likewise.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker import pipeline, rest
+from difftalker import rest
 from difftalker.data.dataset import ClipData, load_dataset
 from difftalker.data.footage import find_footage
 from difftalker.evaluation.metrics import mouth_opening_correlation, silence_leak
@@ -38,10 +38,16 @@ FOLDS = 4
 COLUMNS = ("opening asked for", "painted", "silence asked for", "painted")
 
 
-def held_out(avatar: Avatar, clips: Sequence[ClipData]) -> CompletionNet:
+def held_out(
+    avatar: Avatar, clips: Sequence[ClipData], delays_s: dict[str, float] | None
+) -> CompletionNet:
     """A completion of the avatar's kind, fitted to all clips but every fourth, in all voices."""
     config = avatar.config.completion
-    bring_in_step(config, clips)
+    if delays_s is None:
+        bring_in_step(config, clips)
+    else:
+        for clip in clips:
+            clip.delay_s = delays_s[clip.name]
     known = [clip for i, clip in enumerate(clips) if i % FOLDS]
     net = CompletionNet(config).eval()
     fit_to(net, known, [c.windows_of_all(config.features, config.window) for c in known])
@@ -86,24 +92,25 @@ def main() -> None:
     parser.add_argument("avatar")
     parser.add_argument("dataset", type=Path)
     parser.add_argument("footage", type=Path, help="the folder that the dataset was made of")
-    parser.add_argument("--opens", nargs="+", default=[f"{rest.OPENS_PER_S},{rest.OPENS_S}"])
+    parser.add_argument("--delays", type=Path, help="RUN/delays.json of a training; else found")
+    parser.add_argument("--slower", type=float, nargs="+", default=[1.0], metavar="TIMES")
     parser.add_argument("--clips", type=int, default=13)
     options = parser.parse_args()
     avatar = load(options.avatar)
     clips = load_dataset(options.dataset, validation_clips=0).train
-    net = held_out(avatar, clips)
+    net = held_out(
+        avatar, clips, json.loads(options.delays.read_text()) if options.delays else None
+    )
     unseen = clips[::FOLDS]
     unseen = unseen[:: max(1, len(unseen) // options.clips)][: options.clips]
     videos = {video.stem: video for video in find_footage([options.footage])}
     size_px, mask = avatar.config.size_px, avatar.config.mask
     faces = [(clip, locate(videos[clip.name], size_px, mask=mask)) for clip in unseen]
     print(f"{len(faces)} clips" + " " * 22 + "  ".join(COLUMNS))
-    for one in options.opens:
-        speed, seconds = map(float, one.split(","))
+    for times in options.slower:
+        opened_s = [(opening, times * seconds) for opening, seconds in rest.OPENED_S]
         with (
-            mock.patch.object(rest, "OPENS_PER_S", speed),
-            mock.patch.object(rest, "OPENS_S", seconds),
-            mock.patch.object(pipeline, "OPENS_S", seconds),
+            mock.patch.object(rest, "OPENED_S", opened_s),
             tempfile.TemporaryDirectory() as folder,
         ):
             for kind, later in (("own sound", 0), ("the next clip's", 1)):
@@ -114,7 +121,7 @@ def main() -> None:
                 ]
                 means = np.nanmean(rows, 0)
                 cells = [f"{m:{len(n)}.{3}f}" for m, n in zip(means, COLUMNS, strict=True)]
-                print(f"{speed}/s within {seconds} s, {kind:16}" + "  ".join(cells), flush=True)
+                print(f"{times} times slower, {kind:16}" + "  ".join(cells), flush=True)
 
 
 if __name__ == "__main__":

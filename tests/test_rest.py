@@ -13,7 +13,7 @@ from conftest import face_points
 from difftalker import pipeline, samples
 from difftalker.face.landmarks import CHIN, INNER_LIPS, LOWER, POINTS, UPPER, mouth_opening
 from difftalker.face.lips import relative_opening
-from difftalker.rest import OPENS_PER_S, OPENS_S, at_rest
+from difftalker.rest import OPENED_S, OPENS_S, at_rest
 from difftalker.speech.silence import SILENT_MARGIN_S, silent_frames, sound_level_db
 
 RATE_HZ = 16_000
@@ -79,8 +79,10 @@ def restless() -> NDArray[np.float32]:
 def test_the_mouth_rests_in_silence_and_goes_with_the_head() -> None:
     points, silent = restless(), TIMES_S < 1
     rested = at_rest(points, TIMES_S, EVERYWHERE, silent)
-    before, after = (np.ptp(mouth_opening(x)[silent]) for x in (points, rested))
-    assert after < 0.15 * before
+    openings = [mouth_opening(x) for x in (points, rested)]
+    before, after = (np.ptp(x[silent]) for x in openings)
+    assert after < 0.25 * before
+    assert np.ptp(openings[1][TIMES_S < 1 - OPENS_S]) < 0.01 * before
     head = rested[:, list(LOWER)].mean(1) - rested[:, list(UPPER)].mean(1)
     assert np.ptp(head[silent], axis=0).max() < 0.003  # the head itself moves by 0.1
     np.testing.assert_array_equal(rested[:, list(UPPER)], points[:, list(UPPER)])
@@ -107,11 +109,20 @@ def test_lips_open_slowly_before_speech_and_never_wider_than_completed() -> None
         relative_opening(x) for x in (at_rest(points, TIMES_S, EVERYWHERE, silent), points)
     )
     assert (opening[silent] <= before[silent] + 1e-3).all()
-    speeds = np.diff(opening[silent]) / np.diff(TIMES_S[silent])
-    assert speeds.max() == pytest.approx(OPENS_PER_S, rel=0.05)
-    assert opening[silent].max() > 0.6 * OPENS_PER_S * OPENS_S
+    took_s = np.interp(opening[silent], *np.transpose(OPENED_S))
+    assert (np.diff(took_s) / np.diff(TIMES_S[silent])).max() == pytest.approx(1, rel=0.05)
+    assert 0.6 * OPENS_S < took_s.max() < 1.1 * OPENS_S
     far = TIMES_S < 1.6 - OPENS_S
     assert np.ptp(opening[far]) < 1e-3
+
+
+def test_lips_are_slowest_while_they_are_seen_to_part() -> None:
+    points, silent = anticipating(1.2), TIMES_S < 1.6
+    opening = relative_opening(at_rest(points, TIMES_S, EVERYWHERE, silent))[silent]
+    speeds, middles = np.diff(opening) * 25, (opening[1:] + opening[:-1]) / 2
+    parting = (middles > 0.03) & (middles < 0.06)
+    assert parting.sum() > 3
+    assert 0 < speeds[parting].max() < 0.2 < speeds[middles > 0.07].max() < 0.3
 
 
 def test_the_jaw_opens_with_the_lips() -> None:

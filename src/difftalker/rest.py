@@ -20,11 +20,16 @@ from difftalker.speech.silence import SILENT_MARGIN_S
 
 SETTLE_S = 0.4
 """Standard deviation of the Gaussian over motion within a silence."""
-OPENS_PER_S = 0.15
-"""How fast lips open towards speech in silence, and close after it, face scales a second at most:
-what the evaluation calls a mouth that moves is 0.3."""
-OPENS_S = 0.5
+HELD_S = 0.04
+"""How long beside a silence the face stays as it is at its end; then it fades into speech."""
+OPENS_S = 0.6
 """How long before speech lips begin to open, and how long after it they are closed again."""
+OPENED_S = ((0.0, 0.0), (0.02, 0.08), (0.07, 0.45), (1.07, 4.45))
+"""Openings, face scales, and how long lips take at least to open so far in silence, or to close.
+
+What the evaluation calls a mouth that moves is 0.3 a second. Thinner gaps than the second hardly
+show where they are painted, and up to the third they show more and more: lips are slowest there.
+"""
 
 
 def at_rest(
@@ -63,7 +68,7 @@ def _shot(
     head, lower = head_of(points), list(LOWER)
     nearest = _nearest(silent, times_s)
     apart = np.abs(times_s - times_s[nearest])
-    share = np.clip(1 - apart / SILENT_MARGIN_S, 0, 1)
+    share = np.clip((SILENT_MARGIN_S - apart) / (SILENT_MARGIN_S - HELD_S), 0, 1)
     share = np.where(found & found[nearest], share * share * (3 - 2 * share), 0)
     rested = (still[:, lower] - head)[nearest] + head
     moved = points[:, lower] + share[:, None, None] * (rested - points[:, lower])
@@ -85,7 +90,7 @@ def _still(
     near = np.maximum(0, 1 - apart_s / OPENS_S)
     calm = smooth_motion(now, now_s, seen, SETTLE_S)
     completed = np.where(seen, relative_opening(now), np.inf)
-    wanted = np.minimum(_slowly(completed, now_s), completed.min() + OPENS_PER_S * OPENS_S * near)
+    wanted = _slowly(completed, now_s, OPENS_S * near)
     # The jaw and all else open with the lips.
     resting = relative_opening(calm)
     way = np.maximum(completed - resting, 1e-6)
@@ -94,12 +99,19 @@ def _still(
     return open_to(calm, wanted)
 
 
-def _slowly(opening: NDArray[np.float64], times_s: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(f,): the widest openings that are nowhere wider and change no faster than said."""
-    way = OPENS_PER_S * times_s
-    opens = np.minimum.accumulate(opening - way) + way
-    closes = np.minimum.accumulate((opening + way)[::-1])[::-1] - way
-    return np.minimum(opens, closes)
+def _slowly(
+    opening: NDArray[np.float64], times_s: NDArray[np.float64], left_s: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(f,): the widest openings that are nowhere wider and change no faster than ``OPENED_S`` says.
+
+    From the least of them lips have ``left_s`` (f,) seconds to open.
+    """
+    openings, seconds = np.transpose(OPENED_S)
+    took_s = np.interp(opening, openings, seconds)
+    opens = np.minimum.accumulate(took_s - times_s) + times_s
+    closes = np.minimum.accumulate((took_s + times_s)[::-1])[::-1] - times_s
+    slow_s = np.min([opens, closes, took_s.min() + left_s], 0)
+    return np.interp(slow_s, seconds, openings)
 
 
 def _nearest(silent: NDArray[np.bool_], times_s: NDArray[np.float64]) -> NDArray[np.int64]:

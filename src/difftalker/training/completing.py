@@ -59,7 +59,9 @@ def complete(
 
 
 def fit_to(
-    model: CompletionNet, clips: Sequence[ClipData], windows: Sequence[Sequence[NDArray[np.float32]]]
+    model: CompletionNet,
+    clips: Sequence[ClipData],
+    windows: Sequence[Sequence[NDArray[np.float32]]],
 ) -> None:
     """Fit what is fitted of a completion to clips, with windows (F, W, C) of each in its voices."""
     model.fit(
