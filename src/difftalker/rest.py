@@ -111,7 +111,8 @@ def _slowly(
     opens = np.minimum.accumulate(took_s - times_s) + times_s
     closes = np.minimum.accumulate((took_s + times_s)[::-1])[::-1] - times_s
     slow_s = np.min([opens, closes, took_s.min() + left_s], 0)
-    return np.interp(slow_s, seconds, openings)
+    slowly: NDArray[np.float64] = np.interp(slow_s, seconds, openings)
+    return slowly
 
 
 def _nearest(silent: NDArray[np.bool_], times_s: NDArray[np.float64]) -> NDArray[np.int64]:
