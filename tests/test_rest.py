@@ -94,6 +94,9 @@ def test_speech_stays_as_it_is_and_the_rest_fades_in() -> None:
     np.testing.assert_array_equal(rested[28:], points[28:])  # 0.12 s after the silence
     moved = np.abs(rested - points).max((1, 2))
     assert moved[25:27].min() > 0
+    # The first frame of speech is held as the last one of the silence is.
+    assert mouth_opening(rested)[25] == pytest.approx(mouth_opening(rested)[24], abs=1e-6)
+    assert abs(np.diff(mouth_opening(points)[24:26])[0]) > 1e-3
     np.testing.assert_array_equal(at_rest(points, TIMES_S, EVERYWHERE, silent & False), points)
 
 
