@@ -19,13 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from difftalker import config as configs
-from difftalker.config import CompletionConfig
 from difftalker.data.dataset import ClipData, load_dataset
 from difftalker.evaluation.metrics import correlation
 from difftalker.face.landmarks import LOWER
 from difftalker.face.lips import relative_opening
 from difftalker.models.completion import CompletionNet
-from difftalker.training.completing import bring_in_step, complete, fit_to
+from difftalker.training.completing import bring_in_step, complete, fitted
 
 COLUMNS = (
     "error",
@@ -35,13 +34,6 @@ COLUMNS = (
     "other voice",
     "other voice, next clip's",
 )
-
-
-def fitted(config: CompletionConfig, clips: Sequence[ClipData]) -> CompletionNet:
-    """A completion that is fitted to clips in all their voices."""
-    net = CompletionNet(config).eval()
-    fit_to(net, clips, [c.windows_of_all(config.features, config.window) for c in clips])
-    return net
 
 
 def opens(net: CompletionNet, clip: ClipData, heard: ClipData, voice: int) -> tuple[float, float]:
@@ -89,7 +81,8 @@ def main() -> None:
             for clip in clips:
                 clip.delay_s = delays_s[clip.name]
             known = [clip for i, clip in enumerate(clips) if i % options.folds != fold]
-            net = fitted(replace(config, hears_opening=hears), known)
+            windows = [c.windows_of_all(config.features, config.window) for c in known]
+            net = fitted(replace(config, hears_opening=hears), known, windows)
             rows += figures(net, clips[fold :: options.folds], delays_s)
         means = np.nanmean(np.array(rows), 0)
         cells = [f"{m:{len(name)}.{5 if name == 'error' else 4}f}" for m, name in

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 
 from difftalker.data.footage import find_footage
 from difftalker.face.crop import cut
-from difftalker.face.detect import track
 from difftalker.face.landmarks import LOWER, UPPER
 from difftalker.face.lips import open_to, relative_opening
-from difftalker.media.video import Frame, read_frames
+from difftalker.media.video import read_frames
 from difftalker.painting import CHUNK_FRAMES
 from difftalker.pipeline import Avatar, hear, load, locate
 from difftalker.speech.encoder import load_encoder
+from difftalker.training.decoder_task import openings_found
 
 PARTS = ("upper face", "pose", "speech")
 WANTED = (0.015, 0.03, 0.05)
@@ -39,16 +39,11 @@ CLOSED, OPEN, WIDE = 0.008, 0.10, 0.18
 LEAD_FRAMES = 2
 """Of each series, for the detector to find its face in."""
 
-Floats = NDArray[np.float32]
-
 
 def found_on(pictures: NDArray[np.uint8]) -> NDArray[np.floating]:
     """(n,): openings of the mouths that are found on pictures (n, S, S, 3), never falling."""
     series = [*[pictures[0]] * LEAD_FRAMES, *pictures]
-    frames = [
-        Frame(image=np.ascontiguousarray(one), pts=i, time_s=i / 25) for i, one in enumerate(series)
-    ]
-    opening = relative_opening(track(frames).points_px)[LEAD_FRAMES:]
+    opening = openings_found(series, np.arange(len(series)) / 25)[LEAD_FRAMES:]
     rising: NDArray[np.floating] = np.maximum.accumulate(opening)
     return rising + 1e-6 * np.arange(len(rising))
 

@@ -32,7 +32,7 @@ from difftalker.media.video import read_frames
 from difftalker.models.completion import CompletionNet
 from difftalker.pipeline import Avatar, Located, load, locate
 from difftalker.speech.silence import silent_frames, sound_level_db
-from difftalker.training.completing import bring_in_step, complete, fit_to
+from difftalker.training.completing import bring_in_step, complete, fitted
 
 FOLDS = 4
 COLUMNS = ("opening asked for", "painted", "silence asked for", "painted")
@@ -49,9 +49,8 @@ def held_out(
         for clip in clips:
             clip.delay_s = delays_s[clip.name]
     known = [clip for i, clip in enumerate(clips) if i % FOLDS]
-    net = CompletionNet(config).eval()
-    fit_to(net, known, [c.windows_of_all(config.features, config.window) for c in known])
-    return net
+    windows = [clip.windows_of_all(config.features, config.window) for clip in known]
+    return fitted(config, known, windows)
 
 
 def figures(

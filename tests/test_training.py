@@ -926,7 +926,7 @@ def test_openings_that_are_measured_go_into_the_avatar(
         assert len(pictures) == len(times_s)
         return np.linspace(0, 0.3, 200) - (0 if next(true) else 0.01)
 
-    monkeypatch.setattr(decoder_task, "_openings_found", found)
+    monkeypatch.setattr(decoder_task, "openings_found", found)
     openings = run.networks().resolved(run.config.model).autoencoder.openings
     assert openings == pytest.approx([0.01] * 8, abs=2e-3)
 

@@ -73,6 +73,17 @@ def fit_to(
     )
 
 
+def fitted(
+    config: CompletionConfig,
+    clips: Sequence[ClipData],
+    windows: Sequence[Sequence[NDArray[np.float32]]],
+) -> CompletionNet:
+    """A new completion that is fitted to clips, as :func:`fit_to` does."""
+    net = CompletionNet(config).eval()
+    fit_to(net, clips, windows)
+    return net
+
+
 def completed_by_others(
     config: CompletionConfig, clips: Sequence[ClipData]
 ) -> list[NDArray[np.float32]]:
@@ -95,8 +106,7 @@ def _by_others(
     windows = [clip.windows(config.features, config.window) for clip in clips]
     for fold in range(folds):
         others = [i for i in range(len(clips)) if i % folds != fold or folds == 1]
-        net = CompletionNet(config).eval()
-        fit_to(net, [clips[i] for i in others], [[windows[i]] for i in others])
+        net = fitted(config, [clips[i] for i in others], [[windows[i]] for i in others])
         for i in range(fold, len(clips), folds):
             yield i, net, windows[i]
 

@@ -189,7 +189,7 @@ class DecoderTask:
                 pixels = self._autoencoder.decode(latents).float()
                 made += [*to_images(pixels + detail * finest(pixels)).cpu().numpy()]
             for pictures, found in ((true, seen), (made, painted)):
-                found.append(_openings_found(pictures, clip.times_s[rows[:, 1]]))
+                found.append(openings_found(pictures, clip.times_s[rows[:, 1]]))
         return too_little(np.concatenate(seen), np.concatenate(painted))
 
     def sheet(self) -> NDArray[np.uint8] | None:
@@ -214,7 +214,7 @@ class DecoderTask:
             return self._maker.latents(clips, rows, painted.float(), self._sampling)
 
 
-def _openings_found(
+def openings_found(
     pictures: Sequence[NDArray[np.uint8]], times_s: NDArray[np.float64]
 ) -> NDArray[np.floating]:
     """(n,): how far the mouths are open that are found on pictures (S, S, 3); else not numbers."""
