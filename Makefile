@@ -23,12 +23,12 @@ $(foreach stamp,$(VENV)/.demo-installed $(VENV)/.test-installed,$(shell \
 .NOTPARALLEL:
 
 demo: $(VENV)/.demo-installed
-	@$(PY) -m difftalker.assets
+	@$(PY) -m difftalker.store.assets
 	@mkdir -p out
 	@$(PY) $(VENV)/bin/difftalker demo --output out/demo.mp4
 
 test: lint
-	@$(PY) -m difftalker.assets
+	@$(PY) -m difftalker.store.assets
 	$(PY) -m pytest -q
 
 lint: $(VENV)/.test-installed

@@ -107,7 +107,7 @@ def train_variant(name: str, options: Options) -> dict[str, Any]:
     Raises:
         DiffTalkerError: it cannot be trained.
     """
-    from difftalker.training import recipe
+    from difftalker.training import api as recipe
 
     dataset = _dataset(configuration(name, options), options)
     _link_equal_stages(name, options)

@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from difftalker import assets
 from difftalker.speech.encoder import WhisperEncoder
 from difftalker.speech.whisper import SAMPLE_RATE_HZ, WINDOW_SAMPLES, log_mel
+from difftalker.store import assets
 
 Floats = NDArray[np.float32]
 

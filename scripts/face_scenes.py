@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker.face.detect import track
+from difftalker.face.detect.track import track
 from difftalker.face.landmarks import BROWS, EYES, MOUTH, NOSE, NOSE_BASE
 from difftalker.media.video import Frame, Image, VideoWriter, read_frames
 

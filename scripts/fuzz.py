@@ -41,7 +41,7 @@ from typing import Any
 import av
 import numpy as np
 
-PRELOADED = ["difftalker.cli", "difftalker.pipeline", "difftalker.results", "torch"]
+PRELOADED = ["difftalker.cli", "difftalker.dubbing.avatar", "difftalker.dubbing.previews", "torch"]
 FRAMES, WIDTH, HEIGHT, FPS, RATE_HZ = 8, 64, 48, 25, 16_000
 
 VIDEOS = (
@@ -85,11 +85,12 @@ UNLIKELY_JSON: tuple[Any, ...] = (
 
 def make_seeds(folder: Path) -> None:
     """Whole files to damage: media, an avatar, tracks."""
-    from difftalker import avatar, config
+    from difftalker import config
+    from difftalker.core.hashing import sha256_of
+    from difftalker.dubbing.networks import build
     from difftalker.face.crop import CropTrack
-    from difftalker.hashing import sha256_of
-    from difftalker.models.networks import build
-    from difftalker.track import LandmarkTrack
+    from difftalker.landmarks.track_file import LandmarkTrack
+    from difftalker.store import avatars as avatar
 
     for name, codec, pixels, sound in VIDEOS:
         make_media(folder / "videos" / name, (codec, pixels), sound)
@@ -270,7 +271,7 @@ def _change(at: Any, key: Any, chance: random.Random) -> None:
 
 def damage_avatar(folder: Path, chance: random.Random) -> None:
     """Damage one file of an avatar; mostly, its hashes are then those of the new files."""
-    from difftalker.hashing import sha256_of
+    from difftalker.core.hashing import sha256_of
 
     config = folder / "config.json"
     chosen = chance.choice((config, config, *sorted(folder.glob("*.safetensors"))))
@@ -382,10 +383,10 @@ def prepared(case: Case, seeds: Path, folder: Path) -> list[str]:
 
 def match_track(path: Path, video: Path) -> None:
     """Let a track belong to damaged footage, so that painting it is not refused out of hand."""
+    from difftalker.core.hashing import sha256_of
     from difftalker.errors import MediaError
-    from difftalker.hashing import sha256_of
+    from difftalker.landmarks.track_file import LandmarkTrack
     from difftalker.media.video import probe_video
-    from difftalker.track import LandmarkTrack
 
     with contextlib.suppress(MediaError):
         info = probe_video(video)
@@ -398,7 +399,7 @@ def work(pipe: Connection, seeds: Path, scratch: Path) -> None:
     """Carry out cases as they come; in a child process."""
     import torch
 
-    from difftalker import pipeline
+    from difftalker.dubbing import avatar as pipeline
     from difftalker.media import decoder
 
     torch.set_num_threads(1)

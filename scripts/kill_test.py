@@ -24,13 +24,13 @@ from collections.abc import Sequence
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
-from difftalker import samples
 from difftalker.cli import main as command_line
-from difftalker.journal import file_hash
+from difftalker.packaged import samples
+from difftalker.store.journal import file_hash
 from measure_memory import chosen_avatar, stretch
 
 TICK_S = 0.02
-PRELOADED = ["difftalker.cli", "difftalker.pipeline", "difftalker.machine", "mediapipe"]
+PRELOADED = ["difftalker.cli", "difftalker.dubbing.avatar", "difftalker.doctor", "mediapipe"]
 
 
 def dub(words: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Make the packaged speech, src/difftalker/samples/speech.wav, with an offline synthesiser.
+"""Make the packaged speech, packaged/samples/speech.wav, with an offline synthesiser.
 
     pip install hibari-tts==0.2.1
     python scripts/make_speech.py [--output FILE]
@@ -22,7 +22,7 @@ from scipy.signal import resample_poly
 
 Floats = NDArray[np.float32]
 
-OUTPUT = Path(__file__).parents[1] / "src" / "difftalker" / "samples" / "speech.wav"
+OUTPUT = Path(__file__).parents[1] / "src" / "difftalker" / "packaged" / "samples" / "speech.wav"
 TEXT = "My mouth is painted by a computer program. Watch how the lips move with every word."
 SEED = 0
 SLOWED = Fraction(41, 50)

@@ -20,11 +20,11 @@ import numpy as np
 
 from difftalker import config as configs
 from difftalker.data.dataset import ClipData, load_dataset
-from difftalker.evaluation.metrics import correlation
 from difftalker.face.landmarks import LOWER
 from difftalker.face.lips import relative_opening
-from difftalker.models.completion import CompletionNet
-from difftalker.training.completing import bring_in_step, complete, fitted
+from difftalker.landmarks.completion import CompletionNet
+from difftalker.metrics import correlation
+from difftalker.training.cross_fit import bring_in_step, complete, fitted
 
 COLUMNS = (
     "error",

@@ -24,10 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from difftalker import samples
-from difftalker.face.people import Choice
+from difftalker.dubbing.avatar import Avatar, Located, load, locate
+from difftalker.face.detect.people import Choice
 from difftalker.media.video import read_frames
-from difftalker.pipeline import Avatar, Located, load, locate
+from difftalker.packaged import samples
 from face_scenes import (
     COVERS,
     Clip,

@@ -24,12 +24,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker import samples
 from difftalker.config import SamplingConfig
-from difftalker.evaluation.metrics import seam_step
+from difftalker.dubbing.avatar import Avatar, Located, load, locate
 from difftalker.face.crop import cut
 from difftalker.media.video import VideoWriter, probe_video, read_frames
-from difftalker.pipeline import Avatar, Located, load, locate
+from difftalker.metrics import seam_step
+from difftalker.packaged import samples
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float64]

@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.data.footage import find_footage
+from difftalker.dubbing.avatar import Avatar, hear, load, locate
+from difftalker.dubbing.render_loop import CHUNK_FRAMES
 from difftalker.face.crop import cut
 from difftalker.face.landmarks import LOWER, UPPER
 from difftalker.face.lips import open_to, relative_opening
 from difftalker.media.video import read_frames
-from difftalker.painting import CHUNK_FRAMES
-from difftalker.pipeline import Avatar, hear, load, locate
 from difftalker.speech.encoder import load_encoder
 from difftalker.training.decoder_task import openings_found
 

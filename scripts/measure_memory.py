@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker import samples
 from difftalker.media.video import VideoWriter, probe_video, read_frames
+from difftalker.packaged import samples
 from media_matrix import make_avatar
 
 SMALL = "small"

@@ -4,9 +4,9 @@
 
 Landmarks of some clips of a prepared dataset are completed by a fit to all but a quarter of them,
 as the avatar's own knows its clips too well to tell when a mouth opens; they rest in silence
-(``difftalker.rest``), where lips open so many times slower than they do, and the avatar paints them
-on the footage, with its own sound and with that of the next clip. Prints, for both kinds: the
-correlation of the lips' opening with that of the speaker, of the landmarks asked for and of those
+(``difftalker.landmarks.silence_hold``), where lips open so many times slower than they do, and the
+avatar paints them on the footage, with its own sound and with that of the next clip. Prints, for
+both kinds: the correlation of the lips' opening with that of the speaker, of the landmarks asked for and of those
 found on the painting, and the share of silent frames in which the mouth moves, likewise.
 """
 
@@ -22,17 +22,17 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker import rest
 from difftalker.data.dataset import ClipData, load_dataset
 from difftalker.data.footage import find_footage
-from difftalker.evaluation.metrics import mouth_opening_correlation, silence_leak
-from difftalker.face.detect import track
+from difftalker.dubbing.avatar import Avatar, Located, load, locate
+from difftalker.face.detect.track import track
+from difftalker.landmarks import silence_hold as rest
+from difftalker.landmarks.completion import CompletionNet
 from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.video import read_frames
-from difftalker.models.completion import CompletionNet
-from difftalker.pipeline import Avatar, Located, load, locate
+from difftalker.metrics import mouth_opening_correlation, silence_leak
 from difftalker.speech.silence import silent_frames, sound_level_db
-from difftalker.training.completing import bring_in_step, complete, fitted
+from difftalker.training.cross_fit import bring_in_step, complete, fitted
 
 FOLDS = 4
 COLUMNS = ("opening asked for", "painted", "silence asked for", "painted")

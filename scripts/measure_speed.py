@@ -22,16 +22,17 @@ from unittest.mock import patch
 import cv2
 import torch
 
-from difftalker import pipeline, samples
-from difftalker.face.blend import Blender
+from difftalker.dubbing import avatar as pipeline
+from difftalker.face.compose.blend import Blender
+from difftalker.face.compose.light import Light, Skin
 from difftalker.face.crop import cut
-from difftalker.face.detect import Finder
-from difftalker.face.light import Light, Skin
-from difftalker.face.people import Follower
+from difftalker.face.detect.people import Follower
+from difftalker.face.detect.track import Finder
 from difftalker.media import limits, pictures
 from difftalker.media.video import VideoWriter, read_frames
-from difftalker.models.autoencoder import Autoencoder
-from difftalker.models.synthesis import SynthesisNet
+from difftalker.packaged import samples
+from difftalker.synthesis.autoencoder import Autoencoder
+from difftalker.synthesis.net import SynthesisNet
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "follow faces": [(Follower, "see")],

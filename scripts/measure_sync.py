@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker import cli
-from difftalker.hashing import sha256_of
+from difftalker.core.hashing import sha256_of
+from difftalker.landmarks.track_file import LandmarkTrack
 from difftalker.media.video import VideoWriter, probe_video
-from difftalker.track import LandmarkTrack
 from media_matrix import make_avatar
 
 Times = NDArray[np.float64]

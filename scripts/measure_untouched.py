@@ -28,11 +28,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker import samples
+from difftalker.dubbing.avatar import Avatar, Located, load
 from difftalker.media.audio import sound_duration_s
 from difftalker.media.timeline import Fit, fit
 from difftalker.media.video import probe_video, read_frames
-from difftalker.pipeline import Avatar, Located, load
+from difftalker.packaged import samples
 
 Image = NDArray[np.uint8]
 FPS = 25

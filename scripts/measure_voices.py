@@ -25,13 +25,13 @@ import numpy as np
 
 from difftalker.data.footage import find_footage
 from difftalker.data.voices import by_others
+from difftalker.dubbing.avatar import Avatar, Located, load, locate
 from difftalker.evaluation.lipreading import LipJudge, word_error
-from difftalker.evaluation.metrics import mouth_opening_correlation
 from difftalker.evaluation.scoring import Footage, Output
-from difftalker.face.detect import track
+from difftalker.face.detect.track import track
 from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.video import read_frames
-from difftalker.pipeline import Avatar, Located, load, locate
+from difftalker.metrics import mouth_opening_correlation
 from difftalker.speech.grid import sentence_of_name
 
 Figures = tuple[float, float]

@@ -26,12 +26,12 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker import avatar as avatar_files
 from difftalker import cli, config
-from difftalker.hashing import sha256_of
+from difftalker.core.hashing import sha256_of
+from difftalker.dubbing.networks import build
+from difftalker.landmarks.track_file import LandmarkTrack
 from difftalker.media.video import probe_video, read_frames
-from difftalker.models.networks import build
-from difftalker.track import LandmarkTrack
+from difftalker.store import avatars as avatar_files
 
 Image = NDArray[np.uint8]
 RATE_HZ = 48_000

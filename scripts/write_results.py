@@ -18,12 +18,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from difftalker import avatar, expert
 from difftalker.errors import DiffTalkerError, UsageError
 from difftalker.evaluation.measures import described
-from difftalker.evaluation.metrics import interval
 from difftalker.evaluation.schema import problems
 from difftalker.evaluation.table import failures, measured
+from difftalker.metrics import interval
+from difftalker.store import avatars as avatar
+from difftalker.store import experts as expert
 
 Report = Mapping[str, Any]
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from difftalker.core.hashing import sha256_of
 from difftalker.data.prepare import VERSION, Clip, Manifest, PrepareConfig
 from difftalker.face.crop import mask_boxes
 from difftalker.face.landmarks import EYES, INNER_LIPS, JAW, OUTER_LIPS
-from difftalker.hashing import sha256_of
 
 Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]

@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from difftalker import config
+from difftalker.dubbing.avatar import Avatar, Located
+from difftalker.dubbing.networks import build
 from difftalker.face.crop import frame_face
-from difftalker.face.detect import FaceTrack
+from difftalker.face.detect.track import FaceTrack
 from difftalker.face.landmarks import BROWS, EYES, JAW, MOUTH, NOSE
 from difftalker.media.video import Image, VideoWriter, probe_video
-from difftalker.models.networks import build
-from difftalker.pipeline import Avatar, Located
 
 SIDE_PX = 96
 RATE_HZ = 16_000

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skimage import data
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from difftalker.evaluation import metrics
+from difftalker import metrics
 from difftalker.face.landmarks import BROWS, CONTOUR, JAW, LOWER, MOUTH, NOSE_BASE
 from difftalker.face.lips import relative_opening
 

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from difftalker.data.prepare import prepare
-    from difftalker.edits import Edit
+    from difftalker.dubbing.avatar import Avatar, Dub, DubResult, load
+    from difftalker.dubbing.talk import Talk, TalkResult
     from difftalker.errors import DiffTalkerError
     from difftalker.evaluation.report import evaluate
-    from difftalker.pipeline import Avatar, Dub, DubResult, load
-    from difftalker.talking import Talk, TalkResult
-    from difftalker.track import LandmarkTrack
-    from difftalker.training.recipe import train
+    from difftalker.landmarks.edits import Edit
+    from difftalker.landmarks.track_file import LandmarkTrack
+    from difftalker.training.api import train
 
 __version__ = "0.1.0"
 
@@ -48,18 +48,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Avatar": "pipeline",
+    "Avatar": "dubbing.avatar",
     "DiffTalkerError": "errors",
-    "Dub": "pipeline",
-    "DubResult": "pipeline",
-    "Edit": "edits",
-    "LandmarkTrack": "track",
-    "Talk": "talking",
-    "TalkResult": "talking",
+    "Dub": "dubbing.avatar",
+    "DubResult": "dubbing.avatar",
+    "Edit": "landmarks.edits",
+    "LandmarkTrack": "landmarks.track_file",
+    "Talk": "dubbing.talk",
+    "TalkResult": "dubbing.talk",
     "evaluate": "evaluation.report",
-    "load": "pipeline",
+    "load": "dubbing.avatar",
     "prepare": "data.prepare",
-    "train": "training.recipe",
+    "train": "training.api",
 }
 
 

@@ -72,7 +72,7 @@ class CompletionConfig:
     """Whether a network beside the least squares tells from the speech how far the lips are open;
     avatars of before know of none."""
     rests: bool = True
-    """Whether the mouth is held still where nothing is said (:mod:`difftalker.rest`)."""
+    """Whether the mouth is held still where nothing is said (``landmarks.silence_hold``)."""
 
     def __post_init__(self) -> None:
         _up_to(4096, self, "feature_dim", "width", "audio_dim")

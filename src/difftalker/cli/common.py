@@ -21,8 +21,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from cyclopts import App, CycloptsError, Parameter, validators
 
+from difftalker.doctor import missing_library
 from difftalker.errors import DiffTalkerError, UsageError
-from difftalker.machine import missing_library
 from difftalker.media.limits import Limits, limited
 
 STOPPED = 130

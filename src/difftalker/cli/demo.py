@@ -21,10 +21,11 @@ def demo(
         output: The video to write; its folder is made. The sheet has the same name, as .png.
         options: Those that commands share.
     """
-    from difftalker import results, samples
-    from difftalker.machine import pick_device, use_threads
-    from difftalker.memory import steady
-    from difftalker.pipeline import load
+    from difftalker.core.allocator import steady
+    from difftalker.core.device import pick_device, use_threads
+    from difftalker.dubbing import previews as results
+    from difftalker.dubbing.avatar import load
+    from difftalker.packaged import samples
 
     footage, speech, sheet = samples.footage(), samples.speech(), output.with_suffix(".png")
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from difftalker.cli.common import COMMON, Common, Outcome
 
 def doctor(*, options: Common = COMMON) -> Outcome:
     """Look at what works on this machine, and say how to mend what does not."""
-    from difftalker.machine import Check, examine
+    from difftalker.doctor import Check, examine
 
     def line(check: Check) -> str:
         mark = "ok" if check.ok else "MISSING" if check.needed else "-"

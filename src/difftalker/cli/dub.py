@@ -65,13 +65,13 @@ def dub(
         guards: Limits of what is read.
         options: Those that commands share.
     """
-    from difftalker import results
-    from difftalker.edits import Edit
-    from difftalker.face.people import Choice
-    from difftalker.machine import pick_device, use_threads
-    from difftalker.memory import steady
-    from difftalker.pipeline import load
-    from difftalker.track import LandmarkTrack
+    from difftalker.core.allocator import steady
+    from difftalker.core.device import pick_device, use_threads
+    from difftalker.dubbing import previews as results
+    from difftalker.dubbing.avatar import load
+    from difftalker.face.detect.people import Choice
+    from difftalker.landmarks.edits import Edit
+    from difftalker.landmarks.track_file import LandmarkTrack
 
     edits = [Edit.parse(text) for text in edit]
     Choice.parse(face)

@@ -54,13 +54,13 @@ def evaluate(
         guards: Limits of what is read.
         options: Those that commands share.
     """
+    from difftalker.core.device import pick_device, use_threads
     from difftalker.data.footage import find_footage
+    from difftalker.dubbing.avatar import load
     from difftalker.evaluation import report as reports
     from difftalker.evaluation.judges import JudgeOptions, open_judges
     from difftalker.evaluation.rows import named_paths
-    from difftalker.face.people import Choice
-    from difftalker.machine import pick_device, use_threads
-    from difftalker.pipeline import load
+    from difftalker.face.detect.people import Choice
 
     whom = Choice.parse(face)
     videos = find_footage(footage, clips)

@@ -43,11 +43,11 @@ def landmarks(
     """
     import time
 
-    from difftalker import results
-    from difftalker.edits import Edit
-    from difftalker.face.people import Choice
-    from difftalker.machine import pick_device, use_threads
-    from difftalker.pipeline import load
+    from difftalker.core.device import pick_device, use_threads
+    from difftalker.dubbing import previews as results
+    from difftalker.dubbing.avatar import load
+    from difftalker.face.detect.people import Choice
+    from difftalker.landmarks.edits import Edit
 
     edits = [Edit.parse(text) for text in edit]
     Choice.parse(face)

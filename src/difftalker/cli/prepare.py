@@ -47,7 +47,7 @@ def prepare(
     from difftalker.data.footage import find_footage
     from difftalker.data.prepare import PrepareConfig
     from difftalker.data.prepare import prepare as make_dataset
-    from difftalker.face.people import Choice
+    from difftalker.face.detect.people import Choice
     from difftalker.speech.encoder import features_called
 
     kinds = tuple(map(features_called, features.split(",")))

@@ -44,10 +44,10 @@ def talk(
         guards: Limits of what is read.
         options: Those that commands share.
     """
-    from difftalker import results
-    from difftalker.machine import pick_device, use_threads
-    from difftalker.memory import steady
-    from difftalker.pipeline import load
+    from difftalker.core.allocator import steady
+    from difftalker.core.device import pick_device, use_threads
+    from difftalker.dubbing import previews as results
+    from difftalker.dubbing.avatar import load
 
     results.check_outputs(output, lossless=lossless, inputs=(audio,))
     steady()

@@ -13,7 +13,7 @@ from difftalker.cli.common import COMPUTE, GUARDS, Bars, Compute, Guards, List, 
 from difftalker.errors import UsageError
 
 if TYPE_CHECKING:
-    from difftalker.training.recipe import Trained
+    from difftalker.training.api import Trained
 
 
 def train(
@@ -62,7 +62,7 @@ def train(
         guards: Limits of what is read.
         options: Those that commands share.
     """
-    from difftalker.training import recipe
+    from difftalker.training import api as recipe
 
     with Bars("clip") as bars:
         trained = recipe.train(
@@ -96,11 +96,11 @@ def train(
 
 def _held_out(trained: Trained, face: str, options: Compute) -> tuple[dict[str, Any] | None, str]:
     """The new avatar's report on footage held out of its training, which goes on its card."""
-    from difftalker.avatar import extend_card
+    from difftalker.core.device import pick_device
+    from difftalker.dubbing.avatar import load
     from difftalker.evaluation import held_out
-    from difftalker.face.people import Choice
-    from difftalker.machine import pick_device
-    from difftalker.pipeline import load
+    from difftalker.face.detect.people import Choice
+    from difftalker.store.avatars import extend_card
 
     assert trained.avatar is not None
     if not trained.held_out:

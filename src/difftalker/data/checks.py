@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.data.dataset import ClipData
+from difftalker.face.detect.looks import look
 from difftalker.face.landmarks import mouth_opening
-from difftalker.face.looks import look
 from difftalker.speech.windows import windows
 
 Floats = NDArray[np.float64]

@@ -17,7 +17,7 @@ from difftalker.config import FEATURE_OPTIONS
 from difftalker.data.prepare import features_file, load_manifest
 from difftalker.errors import MediaError, UsageError
 from difftalker.face.crop import CropTrack, frame_rate, mask_boxes
-from difftalker.face.detect import FaceTrack
+from difftalker.face.detect.track import FaceTrack
 from difftalker.face.landmarks import UPPER
 from difftalker.speech.windows import windows
 

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from difftalker.core.files import whole_folder
 from difftalker.data.dataset import ClipData, frame_index
-from difftalker.diffusion.region import box_mask
-from difftalker.files import whole_folder
-from difftalker.models.autoencoder import Autoencoder, paint_out, to_pixels
+from difftalker.synthesis.autoencoder import Autoencoder, paint_out, to_pixels
+from difftalker.synthesis.region import box_mask
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from difftalker.core.files import whole_file, whole_folder, write_whole
+from difftalker.core.hashing import sha256_of
 from difftalker.data.voices import by_others
 from difftalker.errors import DiffTalkerError, FaceError, MediaError, UsageError
 from difftalker.face.crop import CropTrack, Framing, cut, frame_face, frame_rate
-from difftalker.face.detect import FaceTrack, track
-from difftalker.face.people import Choice
-from difftalker.files import whole_file, whole_folder, write_whole
-from difftalker.hashing import sha256_of
+from difftalker.face.detect.people import Choice
+from difftalker.face.detect.track import FaceTrack, track
 from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.limits import Limits, current, limited
 from difftalker.media.video import read_frames

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from difftalker.core.files import whole_folder
+from difftalker.core.hashing import sha256_of
 from difftalker.errors import MediaError
-from difftalker.files import whole_folder
-from difftalker.hashing import sha256_of
 from difftalker.media.audio import stream_audio
 from difftalker.speech.encoder import SpeechEncoder, encode_all, load_encoder
 from difftalker.speech.grid import sentence_of_name

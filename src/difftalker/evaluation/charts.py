@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from difftalker.evaluation.metrics import Floats
+from difftalker.metrics import Floats
 
 WIDTH_PX = 430
 _LEFT, _RIGHT, _LINE, _HEAD = 120, 24, 22, 36

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from difftalker.errors import UsageError
 from difftalker.evaluation.scoring import Figures, Footage, Output
-from difftalker.face.detect import FaceTrack
+from difftalker.face.detect.track import FaceTrack
 from difftalker.face.lips import relative_opening
 from difftalker.speech.grid import PRONUNCIATIONS, Word, read_alignment
 

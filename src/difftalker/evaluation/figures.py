@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker.evaluation.metrics import Floats
+from difftalker.dubbing.avatar import DubResult
 from difftalker.evaluation.predictions import nearest_frames
 from difftalker.evaluation.scoring import Footage, Output
 from difftalker.face.draw import contact_sheet, overlay
@@ -18,7 +18,7 @@ from difftalker.face.landmarks import BROWS, NOSE_BASE
 from difftalker.face.lips import relative_opening
 from difftalker.face.spans import turn
 from difftalker.media.video import VideoWriter
-from difftalker.pipeline import DubResult
+from difftalker.metrics import Floats
 
 Image = NDArray[np.uint8]
 

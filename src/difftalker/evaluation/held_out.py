@@ -18,16 +18,16 @@ from typing import Any
 
 import numpy as np
 
+from difftalker.core.files import write_whole
 from difftalker.data.footage import Part
+from difftalker.dubbing.avatar import Avatar, Progress
 from difftalker.errors import DiffTalkerError
 from difftalker.evaluation.measures import described
 from difftalker.evaluation.report import evaluate
 from difftalker.evaluation.table import failures
-from difftalker.face.people import Choice
-from difftalker.files import write_whole
+from difftalker.face.detect.people import Choice
 from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.video import VideoWriter, probe_video, read_frames
-from difftalker.pipeline import Avatar, Progress
 
 MEASURES = (
     *("landmark_error_crop", "landmark_error_frame", "open_corr", "silence_leak"),

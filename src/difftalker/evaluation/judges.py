@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from difftalker import expert
+from difftalker.store import experts as expert
 
 if TYPE_CHECKING:
     from difftalker.evaluation.scoring import Figures, Footage, Output
-    from difftalker.face.detect import FaceTrack
+    from difftalker.face.detect.track import FaceTrack
 
 
 class Judge(Protocol):

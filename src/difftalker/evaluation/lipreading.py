@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker import expert
 from difftalker.evaluation.scoring import Crops, Figures, Footage, Output
-from difftalker.face.detect import FaceTrack
+from difftalker.experts.lip_reader import LipReader, LipReaderConfig, read
+from difftalker.face.detect.track import FaceTrack
 from difftalker.face.mouth import lip_points, mouth_views
-from difftalker.models.lip_reader import LipReader, LipReaderConfig, read
 from difftalker.speech.grid import GRAMMAR, read_alignment, sentence_of_name
+from difftalker.store import experts as expert
 
 SIZE_PX = 256
 """Of the crops that mouths are cut from, as in training."""

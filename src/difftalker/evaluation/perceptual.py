@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difftalker import assets
+from difftalker.core.hashing import sha256_of
 from difftalker.evaluation.scoring import Figures, Footage, Output
-from difftalker.face.detect import FaceTrack
-from difftalker.hashing import sha256_of
-from difftalker.models.lpips import LEAST_PX, PerceptualNet, load_lpips, load_st_lpips
+from difftalker.experts.lpips import LEAST_PX, PerceptualNet, load_lpips, load_st_lpips
+from difftalker.face.detect.track import FaceTrack
+from difftalker.store import assets
 
 STRIDE = 5
 """Every how many frames are looked at: neighbours differ little, and the network is slow."""

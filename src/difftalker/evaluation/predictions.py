@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.data.footage import VIDEO_SUFFIXES
+from difftalker.dubbing.avatar import Located
 from difftalker.errors import MediaError
 from difftalker.media.video import VideoWriter, probe_video, read_frames
-from difftalker.pipeline import Located
 
 Image = NDArray[np.uint8]
 

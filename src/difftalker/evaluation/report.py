@@ -25,19 +25,19 @@ from typing import Any
 
 import torch
 
+from difftalker import metrics
+from difftalker.core.hashing import sha256_of
+from difftalker.dubbing.avatar import Avatar, DubResult, Progress, locate
 from difftalker.errors import MediaError, UsageError
-from difftalker.evaluation import metrics
 from difftalker.evaluation.figures import Material
 from difftalker.evaluation.judges import Judge
 from difftalker.evaluation.page import write_page
 from difftalker.evaluation.rows import ROWS, Maker, Studio, makers
 from difftalker.evaluation.scoring import Figures, Footage, Score, reason, score
 from difftalker.evaluation.table import failures, table
+from difftalker.face.detect.people import Choice
 from difftalker.face.lips import relative_opening
-from difftalker.face.people import Choice
-from difftalker.hashing import sha256_of
 from difftalker.media.container import complete_file
-from difftalker.pipeline import Avatar, DubResult, Progress, locate
 
 __all__ = ["ROWS", "VERSION", "evaluate", "failures", "peak_memory_mb", "table"]
 

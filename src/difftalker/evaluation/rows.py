@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from difftalker.config import SamplingConfig
+from difftalker.dubbing.avatar import Avatar
 from difftalker.errors import MediaError, UsageError
 from difftalker.evaluation.predictions import conform, find_prediction
 from difftalker.evaluation.scoring import Footage, Output
 from difftalker.media.audio import SAMPLE_RATE_HZ
 from difftalker.media.video import VideoWriter, read_frames
-from difftalker.pipeline import Avatar
 
 Maker = Callable[[Footage, Footage | None], Output]
 """Makes the video of one clip; the second clip lends its speech, if there is one."""

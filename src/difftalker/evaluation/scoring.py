@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from difftalker import metrics
+from difftalker.dubbing.avatar import DubResult, Located
 from difftalker.errors import DiffTalkerError, FaceError, MediaError
-from difftalker.evaluation import metrics
 from difftalker.face.crop import cut
-from difftalker.face.detect import FaceTrack, track
+from difftalker.face.detect.people import Choice
+from difftalker.face.detect.track import FaceTrack, track
 from difftalker.face.landmarks import CONTOUR, LOWER, MOUTH, POINTS
-from difftalker.face.people import Choice
 from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.video import read_frames
-from difftalker.pipeline import DubResult, Located
 from difftalker.speech.silence import silent_frames, sound_level_db
 
 if TYPE_CHECKING:

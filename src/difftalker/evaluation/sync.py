@@ -18,14 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difftalker import expert
+from difftalker.core.hashing import sha256_of
 from difftalker.evaluation.scoring import Figures, Footage, Output
-from difftalker.face.detect import FaceTrack
-from difftalker.face.landmarks import BROWS, NOSE_BASE
-from difftalker.hashing import sha256_of
-from difftalker.media.audio import read_audio, stream_audio
-from difftalker.media.video import read_frames
-from difftalker.models.sync_net import (
+from difftalker.experts.sync_net import (
     REACH_FRAMES,
     SyncConfig,
     SyncNet,
@@ -36,7 +31,7 @@ from difftalker.models.sync_net import (
     sound_of_frames,
     whole_windows,
 )
-from difftalker.models.syncnet_v2 import (
+from difftalker.experts.syncnet_v2 import (
     CEPSTRA_A_FRAME,
     PICTURE_PX,
     WINDOW_CEPSTRA,
@@ -44,8 +39,13 @@ from difftalker.models.syncnet_v2 import (
     load_syncnet,
     padded_offset_distances,
 )
+from difftalker.face.detect.track import FaceTrack
+from difftalker.face.landmarks import BROWS, NOSE_BASE
+from difftalker.media.audio import read_audio, stream_audio
+from difftalker.media.video import read_frames
 from difftalker.speech.encoder import LogMelEncoder, encode_all
 from difftalker.speech.mfcc import mfcc
+from difftalker.store import experts as expert
 
 SILENT = 1e-3
 """Sound that nowhere exceeds this, of full scale, has no sync to be judged (-60 dB)."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from difftalker.config import MASKS
 from difftalker.errors import UsageError
-from difftalker.face.detect import FaceTrack, smooth
+from difftalker.face.detect.track import FaceTrack, smooth
 from difftalker.face.landmarks import BROWS, EYES, JAW, NOSE, NOSE_BASE
 
 CELL = 8

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker.face.detect import smooth
+from difftalker.face.detect.track import smooth
 from difftalker.face.landmarks import EYES, LOWER, NOSE
 
 Floats = NDArray[np.float32]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.face.crop import frame_rate
-from difftalker.face.detect import COVERED, OTHER, FaceTrack
+from difftalker.face.detect.track import COVERED, OTHER, FaceTrack
 from difftalker.face.landmarks import JAW
 
 Reason = Literal["face", "no face", "turned away", "covered", "other person"]

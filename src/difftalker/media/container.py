@@ -20,8 +20,8 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from difftalker.core.files import whole_file
 from difftalker.errors import MediaError
-from difftalker.files import whole_file
 
 logger = logging.getLogger(__name__)
 

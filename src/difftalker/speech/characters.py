@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from difftalker import expert
 from difftalker.errors import UsageError
 from difftalker.speech.encoder import SHORT_WINDOWS, ShortWhisperEncoder, WindowConfig
+from difftalker.store import experts as expert
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz'"
 """In DeepSpeech's order; the blank comes last."""

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difftalker import assets
 from difftalker.config import FEATURE_OPTIONS
 from difftalker.errors import MediaError, UsageError
 from difftalker.speech.whisper import (
@@ -26,6 +25,7 @@ from difftalker.speech.whisper import (
     load_whisper,
     log_mel,
 )
+from difftalker.store import assets
 
 Floats = NDArray[np.float32]
 
@@ -247,7 +247,7 @@ ENCODERS: dict[str, Callable[[str | torch.device], SpeechEncoder]] = {
 def features_called(option: str) -> str:
     """The encoder's name for what ``--features`` says: ``whisper`` means ``whisper-short``.
 
-    ``deepspeech`` means the model file that :data:`difftalker.speech.deepspeech.VARIABLE` names,
+    ``deepspeech`` means the model file that ``speech.deepspeech.model.VARIABLE`` names,
     and becomes a name with its hash.
 
     Raises:
@@ -255,7 +255,7 @@ def features_called(option: str) -> str:
         AssetError: no DeepSpeech model is named, or its file cannot be read.
     """
     if option == "deepspeech":
-        from difftalker.speech import deepspeech
+        from difftalker.speech.deepspeech import model as deepspeech
 
         return deepspeech.features_of(deepspeech.model_file())
     if option not in FEATURE_OPTIONS:
@@ -272,7 +272,7 @@ def load_encoder(name: str, *, device: str | torch.device = "cpu") -> SpeechEnco
         AssetError: its weights cannot be had.
     """
     if name.startswith("deepspeech-"):
-        from difftalker.speech.deepspeech import load_named
+        from difftalker.speech.deepspeech.model import load_named
 
         return load_named(name, device)
     if name not in ENCODERS:

@@ -20,16 +20,16 @@ from torch.nn import functional as nnf
 from difftalker.config import SamplingConfig
 from difftalker.data.dataset import ClipData, Dataset, frame_index
 from difftalker.data.latents import Progress, encode_frames, identity, keep
-from difftalker.diffusion.region import box_mask
 from difftalker.errors import FaceError
-from difftalker.face.blend import paste
+from difftalker.experts.critic import Critic, critic_loss, feature_loss, fine, maker_loss
+from difftalker.face.compose.blend import paste
 from difftalker.face.crop import CropTrack, cut
-from difftalker.face.detect import track
+from difftalker.face.detect.track import track
 from difftalker.face.draw import contact_sheet
 from difftalker.face.lips import relative_opening, too_little
 from difftalker.media.video import Frame
-from difftalker.models.autoencoder import Autoencoder, finest, to_images, to_pixels
-from difftalker.models.critic import Critic, critic_loss, feature_loss, fine, maker_loss
+from difftalker.synthesis.autoencoder import Autoencoder, finest, to_images, to_pixels
+from difftalker.synthesis.region import box_mask
 from difftalker.training.tasks import SynthesisTask, gradient_error, mouth_mask, psnr
 
 MARGIN_PX = 16

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from difftalker import expert
 from difftalker.config import StageConfig
+from difftalker.core.device import pick_device
 from difftalker.data.dataset import Dataset, load_dataset
 from difftalker.errors import UsageError
-from difftalker.machine import pick_device
+from difftalker.store import experts as expert
 from difftalker.training.trainer import Log, Task, Trainer
 
 

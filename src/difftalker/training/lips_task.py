@@ -19,8 +19,8 @@ from torch.nn import functional as nnf
 from difftalker.config import StageConfig
 from difftalker.data.dataset import ClipData, Dataset
 from difftalker.errors import TrainingError, UsageError
+from difftalker.experts.lip_reader import VIEW_PX, LipReader, LipReaderConfig, mirrored, read
 from difftalker.face.mouth import lip_points, mouth_views
-from difftalker.models.lip_reader import VIEW_PX, LipReader, LipReaderConfig, mirrored, read
 from difftalker.speech.grid import (
     GRAMMAR,
     PHONES,

@@ -15,21 +15,21 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from difftalker import avatar
 from difftalker.config import STAGES, Config, ModelConfig, from_dict
+from difftalker.core.files import write_whole
 from difftalker.data.dataset import Dataset, load_dataset
 from difftalker.data.latents import LatentSet, Progress, encode_clips
+from difftalker.dubbing.load_checked import restore
+from difftalker.dubbing.networks import Networks, build_autoencoder, build_prior
 from difftalker.errors import TrainingError, UsageError
-from difftalker.files import write_whole
-from difftalker.models.autoencoder import Autoencoder
-from difftalker.models.completion import CompletionNet
-from difftalker.models.motion import HeadMotion
-from difftalker.models.networks import Networks, build_autoencoder, build_prior
-from difftalker.models.synthesis import Prior, SynthesisNet
-from difftalker.models.trial import restore
-from difftalker.training.completing import bring_in_step
+from difftalker.landmarks.completion import CompletionNet
+from difftalker.landmarks.head_motion import HeadMotion
+from difftalker.store import avatars as avatar
+from difftalker.synthesis.autoencoder import Autoencoder
+from difftalker.synthesis.net import Prior, SynthesisNet
+from difftalker.training.cross_fit import bring_in_step
 from difftalker.training.decoder_task import DecoderTask
-from difftalker.training.start import open_start, remember_start
+from difftalker.training.init_from import open_start, remember_start
 from difftalker.training.tasks import AutoencoderTask, LandmarkTask, PriorTask, SynthesisTask
 from difftalker.training.trainer import Log, Task, Trainer
 

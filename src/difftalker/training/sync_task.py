@@ -14,7 +14,7 @@ from torch.nn import functional as nnf
 from difftalker.config import StageConfig
 from difftalker.data.dataset import ClipData, Dataset
 from difftalker.errors import TrainingError
-from difftalker.models.sync_net import (
+from difftalker.experts.sync_net import (
     FEATURES_A_FRAME,
     FRAME_RATE_HZ,
     REACH_FRAMES,

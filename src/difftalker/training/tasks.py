@@ -15,22 +15,22 @@ from torch.nn import functional as nnf
 from difftalker.config import CompletionConfig, PriorConfig, SamplingConfig
 from difftalker.data.dataset import ClipData, Dataset, frame_index, span_index
 from difftalker.data.latents import LatentSet, encode_frames
-from difftalker.diffusion.region import (
+from difftalker.errors import TrainingError
+from difftalker.face.draw import contact_sheet, landmark_maps, overlay
+from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, CONTOUR, LOWER, MOUTH, UPPER
+from difftalker.face.lips import open_as
+from difftalker.landmarks.completion import CompletionNet
+from difftalker.synthesis.autoencoder import PAINT, Autoencoder, paint_out, to_images, to_pixels
+from difftalker.synthesis.net import Guidance, Prior, SynthesisNet
+from difftalker.synthesis.region import (
     add_noise_by_region,
     box_mask,
     keep_upper,
     region_loss,
     target,
 )
-from difftalker.diffusion.sampling import Denoise, alpha_bars, sample, timesteps_of
-from difftalker.errors import TrainingError
-from difftalker.face.draw import contact_sheet, landmark_maps, overlay
-from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, CONTOUR, LOWER, MOUTH, UPPER
-from difftalker.face.lips import open_as
-from difftalker.models.autoencoder import PAINT, Autoencoder, paint_out, to_images, to_pixels
-from difftalker.models.completion import CompletionNet
-from difftalker.models.synthesis import Guidance, Prior, SynthesisNet
-from difftalker.training.completing import complete, completed_by_others, fit_to
+from difftalker.synthesis.sampling import Denoise, alpha_bars, sample, timesteps_of
+from difftalker.training.cross_fit import complete, completed_by_others, fit_to
 
 BASE_WEIGHT = 0.3
 """Of the points before audio: trained on the sum alone they drift, and the offsets undo it."""

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from difftalker.config import StageConfig
+from difftalker.core.files import write_whole
 from difftalker.errors import TrainingError
-from difftalker.files import write_whole
 from difftalker.training.checkpoint import (
     flatten_optimizer,
     load_checkpoint,

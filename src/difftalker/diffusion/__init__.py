@@ -1,1 +1,0 @@
-"""Diffusion by region: pure functions of latents, masks and noise."""

@@ -1,0 +1,349 @@
+"""Finding the face: MediaPipe FaceLandmarker, tracked over a video, gaps and covers marked."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difftalker.core.prefetch import ahead
+from difftalker.errors import FaceError
+from difftalker.face.detect.cover import find_covered
+from difftalker.face.detect.people import (
+    Choice,
+    Follower,
+    Person,
+    Sighting,
+    Stretch,
+    choose,
+    find_people,
+    read_picture,
+)
+from difftalker.face.detect.shots import ChangeMeter
+from difftalker.face.landmarks import POINTS, from_mediapipe
+from difftalker.media.video import Frame
+from difftalker.store import assets
+
+logger = logging.getLogger(__name__)
+
+SMOOTHING_FRAMES = 0.5
+"""Standard deviation of the Gaussian that takes the detector's jitter off, in frames."""
+MAX_FACES = 6
+"""So many faces of one frame are followed at most."""
+SCAN_S = 0.4
+"""How often it is looked whether a face that was alone still is."""
+ALONE_S = 1.0
+"""A face is alone once no other has been found for so long."""
+
+NOTHING, COVERED, OTHER = range(3)
+"""Why a frame is left alone, as ``FaceTrack.why`` has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceTrack:
+    """The landmarks of one face over a video."""
+
+    times_s: NDArray[np.float64]
+    """(frames,), seconds from the start of the video."""
+    points_px: NDArray[np.float32]
+    """(frames, 68, 2), pixels of the frame; not a number where no face was found."""
+    cuts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Frames that begin a new shot, rising; the first frame of the video is none."""
+
+    why: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
+    """(frames,): why a frame is left alone: ``NOTHING`` speaks against it, the face is ``COVERED``,
+    or it shows ``OTHER`` people, alone or too near. Left out: ``NOTHING`` everywhere."""
+    people: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 6)))
+    """(people, 6), in the order of ``Choice.number``: in how many frames each one is seen, from
+    which one on, and the median left, top, right and bottom of the face, pixels."""
+    chosen: int = 0
+    """Which of them this is, from 0 on."""
+
+    def __post_init__(self) -> None:
+        if not len(self.why):
+            object.__setattr__(self, "why", np.zeros(len(self), np.int8))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> FaceTrack:
+        """What ``vars`` gave, after it was kept as arrays."""
+        return cls(**{**arrays, "chosen": int(arrays["chosen"])})
+
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """(frames,): whether a face was found in the frame."""
+        found: NDArray[np.bool_] = np.isfinite(self.points_px.min(axis=(1, 2)))
+        return found
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """(frames,): whether a face was found, uncovered and clear of others."""
+        usable: NDArray[np.bool_] = self.found & (self.why == NOTHING)
+        return usable
+
+    def __len__(self) -> int:
+        return len(self.times_s)
+
+    def spans(self) -> list[slice]:
+        """Runs of neighbouring frames with a face, within one shot."""
+        edges = np.flatnonzero(np.diff(np.r_[False, self.found, False].astype(np.int8)))
+        runs = []
+        for start, stop in edges.reshape(-1, 2):
+            inside = self.cuts[(self.cuts > start) & (self.cuts < stop)]
+            places = [int(start), *map(int, inside), int(stop)]
+            runs += [slice(a, b) for a, b in pairwise(places)]
+        return runs
+
+    def shots(self) -> list[slice]:
+        """The frames from cut to cut; a shot without any face counts to the one before."""
+        places = [0, *map(int, self.cuts), len(self)]
+        shots: list[slice] = []
+        for start, stop in pairwise(places):
+            begun = shots and self.found[shots[-1]].any()
+            if shots and not (begun and self.found[start:stop].any()):
+                start = shots.pop().start
+            shots.append(slice(start, stop))
+        return shots
+
+    def part(self, frames: slice) -> FaceTrack:
+        """The track of some neighbouring frames of one shot."""
+        return FaceTrack(
+            times_s=self.times_s[frames], points_px=self.points_px[frames], why=self.why[frames]
+        )
+
+    def smoothed(self, sigma_frames: float = SMOOTHING_FRAMES) -> FaceTrack:
+        """The same track without jitter, without lag; gaps stay gaps."""
+        points = self.points_px.copy()
+        for span in self.spans():
+            points[span] = smooth(points[span], sigma_frames)
+        return replace(self, points_px=points)
+
+
+def smooth(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Zero-phase Gaussian over the first axis, ends repeated; (frames, ...) -> the same."""
+    from scipy.ndimage import gaussian_filter1d
+
+    out: NDArray[np.float32] = gaussian_filter1d(values, sigma, axis=0, mode="nearest")
+    return out
+
+
+@contextmanager
+def _landmarker(faces: int) -> Iterator[Any]:
+    """What gives the points of up to so many faces of a frame.
+
+    One face is followed, and smoothed, over time. Several are found in every frame anew, as
+    MediaPipe does in its video mode as well.
+    """
+    import mediapipe as mp
+    from mediapipe.tasks.python import BaseOptions, vision
+
+    mode = vision.RunningMode.VIDEO if faces == 1 else vision.RunningMode.IMAGE
+    options = vision.FaceLandmarkerOptions(
+        base_options=BaseOptions(model_asset_path=str(assets.path("face_landmarker"))),
+        running_mode=mode,
+        num_faces=faces,
+    )
+    last_ms = -1
+
+    def find(frame: Frame) -> list[NDArray[np.float32]]:
+        nonlocal last_ms
+        # MediaPipe wants rising whole milliseconds.
+        last_ms = max(last_ms + 1, round(frame.time_s * 1000))
+        data = np.ascontiguousarray(frame.image)
+        with _native_silence():
+            image = mp.Image(image_format=mp.ImageFormat.SRGB, data=data)
+            if faces == 1:
+                result = landmarker.detect_for_video(image, last_ms)
+            else:
+                result = landmarker.detect(image)
+        return _points_px(result, frame.image)
+
+    with _native_silence():
+        landmarker = vision.FaceLandmarker.create_from_options(options)
+    with landmarker:
+        yield find
+
+
+@contextmanager
+def _native_silence() -> Iterator[None]:
+    """MediaPipe's own notes go nowhere, unless details are asked for.
+
+    Its loggers heed no environment variable (``GLOG_minloglevel``, ``TF_CPP_MIN_LOG_LEVEL`` and
+    ``GOOGLE_STDERRTHRESHOLD`` change nothing in 1.2), so the descriptor they write to is turned
+    away while its code runs. Failures come back as exceptions all the same.
+    """
+    if logger.isEnabledFor(logging.DEBUG):
+        yield
+        return
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+class Finder:
+    """Finds the faces of each frame; use it as a context manager.
+
+    While there is one face it is followed at the cost of one, and now and then the whole picture
+    is searched for others. From the frame on in which there are more all are found, until there
+    has been one again for a while.
+    """
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._many = self._open.enter_context(_landmarker(MAX_FACES))
+        self._one: Any = None
+        self._one_open = ExitStack()
+        self._searched_s = self._several_s = -np.inf
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._one_open.close()
+        self._open.close()
+
+    def see(self, frame: Frame, *, changed: bool = False) -> list[NDArray[np.float32]]:
+        """The points (68, 2), pixels, of each face in the next frame.
+
+        ``changed`` says that much of the picture did: others may have come.
+        """
+        if frame.time_s - self._several_s < ALONE_S:
+            return self._search(frame)
+        one = self._follow(frame)
+        if changed or frame.time_s - self._searched_s >= SCAN_S:
+            several = self._search(frame)
+            if len(several) > 1:
+                self._one_open.close()
+                self._one = None
+                return several
+        return one
+
+    def _follow(self, frame: Frame) -> list[NDArray[np.float32]]:
+        if self._one is None:
+            self._one = self._one_open.enter_context(_landmarker(1))
+        return list(self._one(frame))
+
+    def all_in(self, frame: Frame) -> list[NDArray[np.float32]]:
+        """The points of each face in a picture that stands for itself."""
+        return list(self._many(frame))
+
+    def _search(self, frame: Frame) -> list[NDArray[np.float32]]:
+        found = self.all_in(frame)
+        self._searched_s = frame.time_s
+        if len(found) > 1:
+            self._several_s = frame.time_s
+        return found
+
+
+def _points_px(result: Any, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    height, width = image.shape[:2]
+    meshes = [np.array([(p.x, p.y) for p in face], np.float32) for face in result.face_landmarks]
+    return [(from_mediapipe(mesh) * (width, height)).astype(np.float32) for mesh in meshes]
+
+
+def track(
+    frames: Iterable[Frame], *, source: str | Path = "the footage", face: Choice | None = None
+) -> FaceTrack:
+    """Follow one person's face through the frames; only points, times and cuts are kept.
+
+    ``face`` says whom, where there are several; by default the largest.
+
+    Raises:
+        FaceError: no frame shows a face, or none of whom ``face`` means.
+    """
+    times: list[float] = []
+    meter, follower, width_px = ChangeMeter(), Follower(), 0
+    face = face or Choice()
+    with Finder() as finder:
+        photo = None if face.picture is None else _look_of(face.picture, finder)
+        # The next frame's faces are found while this one's are compared.
+        with closing(ahead(_seen(frames, meter, finder))) as all_seen:
+            for frame, changed, found in all_seen:
+                faces = [Sighting(frame.image, points_px) for points_px in found]
+                follower.see(frame.time_s, faces, cut=changed)
+                times.append(frame.time_s)
+                width_px = frame.image.shape[1]
+    times_s = np.array(times)
+    nothing = np.full((len(times), POINTS, 2), np.nan, np.float32)
+    people = find_people(follower.stretches, times_s, meter.cuts(nothing))
+    if not people:
+        raise FaceError(
+            f"no face was found in {source} ({len(times)} frames)",
+            wanted="at least one frame with a face that looks towards the camera",
+            fix="choose other footage, or crop it so that the face fills a tenth of the height",
+        )
+    chosen = choose(people, face, width_px, photo)
+    return _track_of(people, chosen, follower.stretches, times_s, meter).smoothed()
+
+
+def _seen(
+    frames: Iterable[Frame], meter: ChangeMeter, finder: Finder
+) -> Iterator[tuple[Frame, bool, list[NDArray[np.float32]]]]:
+    """Each frame, whether much of the picture changed, and the points of each face."""
+    for frame in frames:
+        changed = meter.see(frame.image)
+        yield frame, changed, finder.see(frame, changed=changed)
+
+
+def _look_of(picture: Path, finder: Finder) -> NDArray[np.float32]:
+    """The look of the largest face in a picture's file."""
+    image = read_picture(picture)
+    faces = [Sighting(image, points) for points in finder.all_in(Frame(image, 0, 0.0))]
+    if not faces:
+        raise FaceError(
+            f"no face was found in the picture {picture}",
+            wanted="a face that is turned to the camera",
+            fix="take a picture out of the footage itself",
+        )
+    return max(faces, key=lambda face: face.width).look
+
+
+def _track_of(
+    people: Sequence[Person],
+    chosen: int,
+    stretches: Sequence[Stretch],
+    times_s: NDArray[np.float64],
+    meter: ChangeMeter,
+) -> FaceTrack:
+    """One person's track, and why the frames in between are left alone."""
+    points_px = np.full((len(times_s), POINTS, 2), np.nan, np.float32)
+    why = np.full(len(times_s), NOTHING, np.int8)
+    own = people[chosen].stretches
+    for stretch in stretches:
+        is_veil = any(stretch.veils is each for each in own)
+        why[stretch.frames] = COVERED if is_veil else OTHER
+    for stretch in own:
+        points_px[stretch.frames] = stretch.points_px
+        why[stretch.frames] = np.where(stretch.crossed, OTHER, NOTHING)
+    cuts = meter.cuts(points_px)
+    order = np.argsort(np.concatenate([stretch.frames for stretch in own]))
+    lower = np.concatenate([np.stack(stretch.lower) for stretch in own])[order]
+    frames = people[chosen].frames
+    shot = np.searchsorted(cuts, frames, side="right")
+    why[frames[find_covered(lower, points_px[frames], times_s[frames], shot)]] = COVERED
+    return FaceTrack(
+        times_s=times_s,
+        points_px=points_px,
+        cuts=cuts,
+        why=why,
+        people=np.array([person.summary for person in people]),
+        chosen=chosen,
+    )

@@ -1,1 +1,0 @@
-"""The networks: completion of landmarks, autoencoder, prior and landmark branch."""

@@ -1,0 +1,215 @@
+"""Avatars on disk: one person, as a folder.
+
+    AVATAR/config.json          format, model configuration, facts, and the hash of every other file
+          /PART.safetensors     fp16 weights of completion, motion, autoencoder and synthesis
+          /card.md              who, which footage, consent, licence, measured quality
+
+Nothing but these files is read, and no path is taken from within them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from difftalker.config import ModelConfig, from_dict
+from difftalker.core.files import whole_file, whole_folder
+from difftalker.core.hashing import sha256_of
+from difftalker.core.weights import load
+from difftalker.errors import AvatarError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 2
+PARTS = ("completion", "motion", "autoencoder", "synthesis")
+PACKAGED = Path(__file__).parents[1] / "packaged" / "avatars"
+
+_MAX_CONFIG_BYTES = 1 << 20
+_MAX_NAME = 100
+_KEYS = {"format", "name", "model", "architecture", "facts", "files"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AvatarFiles:
+    """What an avatar's folder says, checked; weights are loaded on demand."""
+
+    name: str
+    folder: Path
+    config: ModelConfig
+    architecture: dict[str, Any]
+    """The diffusers configuration of ``vae`` and ``unet``."""
+    facts: dict[str, Any]
+    """Corpus, consent, command, seeds, time, numbers."""
+
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """Part to named tensors, in the type they were saved in.
+
+        Raises:
+            AvatarError: a file is no safetensors file.
+        """
+        try:
+            return {part: load(self.part(part)) for part in PARTS}
+        except (ValueError, OSError) as error:
+            found = f"the weights of the avatar {self.folder} cannot be read: {error}"
+            raise AvatarError(found, fix=_mend(self.folder)) from error
+
+    def part(self, name: str) -> Path:
+        """The file with one part's weights."""
+        return self.folder / f"{name}.safetensors"
+
+
+def packaged() -> list[str]:
+    """Names of the avatars that come with DiffTalker."""
+    return sorted(path.parent.name for path in PACKAGED.glob("*/config.json"))
+
+
+def read(name_or_folder: str | Path) -> AvatarFiles:
+    """Open an avatar by its packaged name or its folder, every file checked against its hash.
+
+    Raises:
+        AvatarError: the folder or a file is missing, truncated or altered.
+    """
+    folder = _folder(name_or_folder)
+    raw = _read_config(folder)
+    for name in (*(f"{part}.safetensors" for part in PARTS), "card.md"):
+        _check_file(folder, name, raw["files"])
+    try:
+        config = from_dict(ModelConfig, raw["model"], f"{folder.name}/config.json")
+        if config.base_model:
+            raise UsageError("it names a base model", wanted="all weights in its own folder")
+    except UsageError as error:
+        raise AvatarError(
+            f"the avatar {folder} has a configuration that does not fit: {error}", fix=_mend(folder)
+        ) from error
+    return AvatarFiles(
+        name=raw["name"],
+        folder=folder,
+        config=config,
+        architecture=raw["architecture"],
+        facts=raw["facts"],
+    )
+
+
+def write(
+    folder: Path,
+    *,
+    name: str,
+    config: ModelConfig,
+    architecture: Mapping[str, Any],
+    weights: Mapping[str, Mapping[str, Tensor]],
+    facts: Mapping[str, Any],
+    card: str,
+) -> None:
+    """Write an avatar; it appears by one rename, in the place of an older one."""
+    from safetensors.torch import save_file
+
+    with whole_folder(folder) as part:
+        for key, tensors in weights.items():
+            halves = {k: half(v) for k, v in tensors.items()}
+            save_file(halves, part / f"{key}.safetensors")
+        (part / "card.md").write_text(card)
+        hashes = {path.name: sha256_of(path) for path in sorted(part.iterdir())}
+        record = {
+            "format": FORMAT,
+            "name": name,
+            "model": asdict(config),
+            "architecture": dict(architecture),
+            "facts": dict(facts),
+            "files": hashes,
+        }
+        (part / "config.json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def extend_card(folder: Path, section: str) -> None:
+    """Put a section, Markdown, at the end of an avatar's card, in the place of one of its title.
+
+    The hash of the card follows.
+
+    Raises:
+        AvatarError: the folder is no avatar.
+    """
+    raw = _read_config(folder)
+    card, config = folder / "card.md", folder / "config.json"
+    title = section.strip().splitlines()[0]
+    before = card.read_text().split(f"\n{title}\n")[0]
+    text = f"{before.rstrip()}\n\n{section.strip()}\n"
+    raw["files"]["card.md"] = hashlib.sha256(text.encode()).hexdigest()
+    with whole_file(config) as whole_config, whole_file(card) as whole_card:
+        whole_card.write(text.encode())
+        whole_config.write(f"{json.dumps(raw, indent=1)}\n".encode())
+
+
+def _folder(name_or_folder: str | Path) -> Path:
+    text = str(name_or_folder)
+    if text in packaged():
+        return PACKAGED / text
+    folder = Path(text)
+    if folder.is_dir():
+        return folder
+    names = ", ".join(packaged()) or "none"
+    raise AvatarError(
+        f"there is no avatar {text!r}",
+        wanted=f"a folder made by `difftalker train`, or a packaged name ({names})",
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise AvatarError(f"{folder} is no avatar: config.json is missing", fix=_mend(folder))
+    _check_inside(folder, path)
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise ValueError("it is too large")
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        found = raw["format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise AvatarError(f"{path} is damaged", fix=_mend(folder)) from error
+    if type(found) is not int or found != FORMAT:
+        raise AvatarError(
+            f"{path} has format {str(found)[:80]}",
+            wanted=f"format {FORMAT}",
+            fix="use the version of DiffTalker that made it",
+        )
+    objects = all(isinstance(raw.get(key), dict) for key in _KEYS - {"format", "name"})
+    if set(raw) != _KEYS or not objects or not _is_name(raw["name"]):
+        raise AvatarError(f"{path} is damaged", wanted=", ".join(sorted(_KEYS)), fix=_mend(folder))
+    return dict(raw)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _MAX_NAME and value.isprintable()
+
+
+def _check_inside(folder: Path, path: Path) -> None:
+    """Refuse a file of an avatar that is a link to somewhere else."""
+    if path.resolve().parent != folder.resolve():
+        raise AvatarError(f"the avatar's file {path} lies outside of its folder", fix=_mend(folder))
+
+
+def _check_file(folder: Path, name: str, hashes: Mapping[str, str]) -> None:
+    path = folder / name
+    if not path.is_file():
+        raise AvatarError(f"the avatar {folder} lacks its file {name}", fix=_mend(folder))
+    _check_inside(folder, path)
+    if sha256_of(path) != hashes.get(name):
+        raise AvatarError(
+            f"the avatar's file {path} is truncated or altered",
+            wanted="the file whose hash stands in config.json",
+            fix=_mend(folder),
+        )
+
+
+def _mend(folder: Path) -> str:
+    return f"copy the folder {folder.name} anew from where it came, or train it again"
+
+
+def half(tensor: Tensor) -> Tensor:
+    """As weights are packaged: on the CPU, floating point numbers as fp16."""
+    copy = tensor.detach().cpu().contiguous()
+    return copy.half() if copy.is_floating_point() else copy

@@ -1,0 +1,262 @@
+"""From footage to an avatar in one call: prepare, train the stages, write the avatar."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from difftalker import config as configs
+from difftalker.config import STAGES, Config
+from difftalker.core.device import pick_device
+from difftalker.data.checks import findings
+from difftalker.data.dataset import ClipData
+from difftalker.data.footage import Part, find_footage
+from difftalker.data.prepare import Manifest, PrepareConfig, load_manifest, prepare
+from difftalker.errors import AvatarError, UsageError
+from difftalker.face.detect.people import Choice
+from difftalker.speech.encoder import features_called, load_encoder
+from difftalker.store import avatars as avatar
+from difftalker.training.init_from import NONE, Start, choose_start
+from difftalker.training.run import Run, TrainOptions, save_avatar
+from difftalker.training.trainer import Log
+
+logger = logging.getLogger(__name__)
+
+PrepareProgress = Callable[[int, int, str], None]
+"""Called with (clips done, clips in all, what happened)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a run of training left."""
+
+    avatar: Path | None
+    """The avatar's folder; None while a stage is not finished."""
+    run: Path
+    """Checkpoints, logs and sheets."""
+    dataset: Path
+    clips: int
+    rejected: list[dict[str, str]]
+    """Footage that could not be used: ``source`` and ``reason``."""
+    validation: dict[str, Log]
+    """Each trained stage's numbers on clips held out."""
+    unfinished: list[str]
+    """Stages that have yet to be trained."""
+    held_out: list[Part]
+    """The footage that nothing was learned from; none of a prepared dataset, which has no video."""
+
+
+def train(
+    footage: Sequence[str | Path],
+    output: str | Path,
+    *,
+    consent: str = "",
+    preset: str = "tiny",
+    completion: str = "default",
+    features: str = "",
+    start: str = "",
+    settings: Mapping[str, str] | None = None,
+    stages: Sequence[str] = STAGES,
+    face: str | int | Path = "largest",
+    clips: Sequence[str] = (),
+    run: str | Path | None = None,
+    name: str = "",
+    source: str = "",
+    command: str = "difftalker.train",
+    seed: int = 0,
+    device: str = "auto",
+    threads: int = 0,
+    progress: PrepareProgress = lambda done, total, text: None,
+) -> Trained:
+    """Train an avatar on video files, folders of them, or one dataset made by ``prepare``.
+
+    ``consent`` says who agreed to what; only some ``stages`` can be trained without. ``features``
+    replace the preset's speech features (:data:`difftalker.config.FEATURE_OPTIONS`), ``settings``
+    single values of it (``{"training.prior.steps": "200"}``).
+
+    The networks begin at those of a packaged avatar, where it has the same ones, and then take a
+    third of the preset's steps (:func:`difftalker.config.fine_tuned`). ``start`` names another
+    avatar to begin at: its model is taken in the place of the preset's, and stages that are not
+    chosen stay as they are in it. With ``start`` "none" they begin at random.
+
+    ``face`` says whom to learn, where there are several
+    people (:class:`difftalker.face.detect.people.Choice`), ``clips`` picks some of the footage
+    (:func:`difftalker.data.footage.find_footage`). All intermediate work goes to the folder
+    ``run``, by default ``OUTPUT-run``; a call that was stopped goes on from there. The avatar is
+    written to ``output`` once every stage is finished; its card repeats ``name``, ``source``
+    (corpus and licence) and ``command``.
+
+    Raises:
+        UsageError: a setting or face is unknown or wrong, consent is missing, or the avatar
+            ``start`` has other networks.
+        AvatarError: ``output`` holds something that is no avatar.
+        MediaError: no footage can be used.
+        TrainingError: a loss is not finite, or the run was begun with other settings.
+    """
+    output = Path(output)
+    folder = Path(run) if run else output.with_name(f"{output.name}-run")
+    chosen = configs.preset(preset, completion=completion)
+    if start not in ("", NONE):
+        chosen = _modelled_on(start, chosen, completion)
+    if features:
+        kind = features_called(features)
+        dim = configs.FEATURE_DIMS.get(kind) or load_encoder(kind).dim
+        chosen = configs.with_features(chosen, kind, dim)
+    chosen, whole_budget = configs.override(chosen, settings or {}), chosen
+    configs.check_features(chosen.model.completion)
+    begun = choose_start(start, chosen.model, folder)
+    if begun.avatar:
+        chosen = configs.override(configs.fine_tuned(whole_budget), settings or {})
+    wanted = _checked_stages(stages)
+    _check_consent(consent, wanted)
+    _check_avatar_folder(output)
+    device = pick_device(device)
+    paths, whom = [Path(path) for path in footage], Choice.parse(face)
+    dataset = _dataset(paths, clips, whom, folder, chosen, progress)
+    manifest = load_manifest(dataset)
+    options = TrainOptions(
+        dataset=dataset,
+        run=folder,
+        stages=wanted,
+        start=begun.avatar,
+        keep=start != "",
+        seed=seed,
+        device=device,
+        threads=threads,
+    )
+    work = Run(chosen, options)
+    for line in findings(work.data.train, chosen.model.completion.features):
+        logger.warning("%s", line)
+    logger.warning("%s", _told(begun))
+    validation = work.train()
+    unfinished = work.unfinished()
+    complete = bool(consent) and not unfinished
+    if complete:
+        save_avatar(
+            work,
+            output,
+            name=name or output.name,
+            consent=consent,
+            source=source or _source(manifest),
+            command=command,
+        )
+    return Trained(
+        avatar=output if complete else None,
+        run=folder,
+        dataset=dataset,
+        clips=len(manifest.clips),
+        rejected=manifest.rejected,
+        validation=validation,
+        unfinished=unfinished,
+        held_out=_held_out(work, paths, clips),
+    )
+
+
+def _modelled_on(start: str, chosen: Config, completion: str) -> Config:
+    """The configuration with an avatar's networks."""
+    model = avatar.read(start).config
+    wanted = configs.COMPLETIONS[completion](model.completion)
+    return dataclasses.replace(chosen, model=dataclasses.replace(model, completion=wanted))
+
+
+def _told(begun: Start) -> str:
+    """Where the networks begin, and why, in a line."""
+    if not begun.avatar:
+        return f"the networks begin at random: {begun.why}"
+    return (
+        f"the networks begin at those of the avatar {begun.avatar} ({begun.why}), and take a third"
+        f" of the steps; with --start {NONE} they begin at random"
+    )
+
+
+def _held_out(work: Run, footage: Sequence[Path], clips: Sequence[str]) -> list[Part]:
+    """Where in the files what was held out lies."""
+    if _is_dataset(footage) or not work.config.training.validation_clips:
+        return []
+    files = {path.stem: path for path in find_footage(footage, clips)}
+    return [_part(clip, files[clip.clip]) for clip in work.data.validation]
+
+
+def _part(clip: ClipData, file: Path) -> Part:
+    first, last = float(clip.times_s[0]), float(clip.times_s[-1])
+    step = (last - first) / max(1, len(clip) - 1)
+    return Part(footage=file, start_s=first, stop_s=last + step, whole=clip.name == clip.clip)
+
+
+def _checked_stages(stages: Sequence[str]) -> tuple[str, ...]:
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise UsageError(f"no stage is called {unknown[0]!r}", wanted=" or ".join(STAGES))
+    return tuple(stage for stage in STAGES if stage in stages) if stages else STAGES
+
+
+def _check_consent(consent: str, stages: tuple[str, ...]) -> None:
+    if stages == STAGES and not consent.strip():
+        raise UsageError(
+            "nothing says that the person agreed to this avatar",
+            wanted='their consent in words, as in --consent "A. Person, by mail of 1 May 2025"',
+            fix="ask them; without it only single stages can be trained",
+        )
+
+
+def _check_avatar_folder(output: Path) -> None:
+    """An older avatar is replaced, anything else is left alone."""
+    if output.exists() and not output.is_dir():
+        raise AvatarError(f"the output {output} is a file", wanted="a folder for the avatar")
+    if output.is_dir() and any(output.iterdir()) and not _is_avatar(output / "config.json"):
+        raise AvatarError(
+            f"the output {output} is a folder with other things in it",
+            wanted="a new folder, or an avatar to replace",
+        )
+    nearest = next(folder for folder in output.absolute().parents if folder.exists())
+    if not os.access(nearest, os.W_OK):
+        raise AvatarError(f"the folder {nearest} is closed to writing", fix="choose another output")
+
+
+def _is_avatar(path: Path) -> bool:
+    try:
+        return {"format", "files"} <= set(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _dataset(
+    footage: Sequence[Path],
+    clips: Sequence[str],
+    face: Choice,
+    run: Path,
+    config: Config,
+    progress: PrepareProgress,
+) -> Path:
+    """The prepared dataset that is meant, or one made of the footage within the run's folder."""
+    if _is_dataset(footage):
+        if clips:
+            raise UsageError("a prepared dataset is used whole", fix="leave --clips out")
+        if face != Choice():
+            raise UsageError(
+                "the faces of a prepared dataset are cut out already",
+                fix="leave --face out, or give it to `difftalker prepare`",
+            )
+        return footage[0]
+    model = config.model
+    wanted = PrepareConfig(
+        size_px=model.size_px,
+        features=(model.completion.features,),
+        voices=config.training.voices,
+    )
+    prepare(find_footage(footage, clips), run / "data", wanted, face=face, progress=progress)
+    return run / "data"
+
+
+def _is_dataset(footage: Sequence[Path]) -> bool:
+    return len(footage) == 1 and (footage[0] / "manifest.json").is_file()
+
+
+def _source(manifest: Manifest, named: int = 5) -> str:
+    names = [clip.source for clip in manifest.clips]
+    more = f" and {len(names) - named} more" if len(names) > named else ""
+    return ", ".join(names[:named]) + more

@@ -1,0 +1,148 @@
+"""Landmarks of whole clips completed, by a network or by fits to other clips; when sound comes.
+
+Footage that was cut into clips has sound that is early or late, another time in each clip: of 226
+clips of GRID's s1 it is half a frame or more in 89, a frame or more in 16, and nine frames in two.
+Who learns from it learns a mouth that opens over all these times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from difftalker.config import CompletionConfig
+from difftalker.data.dataset import ClipData
+from difftalker.face.crop import frame_rate
+from difftalker.face.landmarks import UPPER, mouth_opening
+from difftalker.landmarks.completion import CompletionNet
+
+PIECE_FRAMES = 256
+"""Frames of a clip that are completed at once."""
+FOLDS = 4
+"""In how many parts clips are split, to complete the landmarks of each by a fit to the others."""
+FEWEST_CLIPS = 8
+"""Of fewer the fits are too poor to tell when the sound comes."""
+ROUNDS = 2
+"""Fits to clips in step tell better which are not."""
+LONGEST_S = 0.48
+STEP_S = 0.01
+ALIKE = 0.6
+"""Correlation of the opening seen and foretold below which nothing is said of the time."""
+
+Floats = NDArray[np.floating]
+
+
+def complete(
+    model: CompletionNet,
+    points: NDArray[np.float32],
+    windows: NDArray[np.float32],
+    device: str = "cpu",
+) -> NDArray[np.float32]:
+    """Complete a whole clip; points (F, 68, 2), of which the upper ones are read.
+
+    In pieces, as attention over time grows with the square of its length.
+    """
+    upper = torch.from_numpy(np.nan_to_num(points[None, :, list(UPPER)]))
+    heard = torch.from_numpy(windows[None])
+    pieces = []
+    for start in range(0, len(points), PIECE_FRAMES):
+        stop = start + PIECE_FRAMES
+        low, high = max(0, start - model.reach), stop + model.reach
+        with torch.no_grad():
+            out = model(upper[:, low:high].to(device), heard[:, low:high].to(device))
+        pieces.append(out.points[0, start - low : stop - low].float().cpu().numpy())
+    return np.concatenate(pieces)
+
+
+def fit_to(
+    model: CompletionNet,
+    clips: Sequence[ClipData],
+    windows: Sequence[Sequence[NDArray[np.float32]]],
+) -> None:
+    """Fit what is fitted of a completion to clips, with windows (F, W, C) of each in its voices."""
+    model.fit(
+        [
+            (torch.from_numpy(clip.points_crop[clip.found]), torch.from_numpy(one[clip.found]))
+            for clip, voices in zip(clips, windows, strict=True)
+            for one in voices
+        ]
+    )
+
+
+def fitted(
+    config: CompletionConfig,
+    clips: Sequence[ClipData],
+    windows: Sequence[Sequence[NDArray[np.float32]]],
+) -> CompletionNet:
+    """A new completion that is fitted to clips, as :func:`fit_to` does."""
+    net = CompletionNet(config).eval()
+    fit_to(net, clips, windows)
+    return net
+
+
+def completed_by_others(
+    config: CompletionConfig, clips: Sequence[ClipData]
+) -> list[NDArray[np.float32]]:
+    """Points (F, 68, 2) of each clip, the lower ones as least-squares fits to others have them.
+
+    A fit to the clip itself would know it too well. A single clip has no others.
+    """
+    completed = [np.zeros(0, np.float32)] * len(clips)
+    config = replace(config, least_squares=True, hears_opening=False)
+    for i, net, windows in _by_others(config, clips):
+        completed[i] = complete(net, clips[i].points_crop, windows)
+    return completed
+
+
+def _by_others(
+    config: CompletionConfig, clips: Sequence[ClipData]
+) -> Iterator[tuple[int, CompletionNet, NDArray[np.float32]]]:
+    """The place of each clip, a completion fitted to others, and its windows of speech."""
+    folds = min(FOLDS, len(clips))
+    windows = [clip.windows(config.features, config.window) for clip in clips]
+    for fold in range(folds):
+        others = [i for i in range(len(clips)) if i % folds != fold or folds == 1]
+        net = fitted(config, [clips[i] for i in others], [[windows[i]] for i in others])
+        for i in range(fold, len(clips), folds):
+            yield i, net, windows[i]
+
+
+def bring_in_step(config: CompletionConfig, clips: Sequence[ClipData]) -> None:
+    """Set how late the sound of each clip is (``ClipData.delay_s``), up to half a second.
+
+    It is that time at which the opening of the mouth that is foretold from its sound, by fits to
+    other clips, is most like the one that is seen.
+    """
+    if len(clips) < FEWEST_CLIPS:
+        return
+    hears = replace(config, least_squares=True, audio_offsets=True, hears_opening=True)
+    for _ in range(ROUNDS):
+        foretold = [np.zeros(0, np.float32)] * len(clips)
+        for i, net, windows in _by_others(hears, clips):
+            assert net.opening is not None
+            foretold[i] = net.opening(torch.from_numpy(windows[None]))[0].numpy()
+        for clip, openings in zip(clips, foretold, strict=True):
+            delay_s = clip.delay_s + _lag_s(clip, openings)
+            clip.delay_s = round(min(max(delay_s, -LONGEST_S), LONGEST_S), 2)
+
+
+def _lag_s(clip: ClipData, foretold: Floats) -> float:
+    """How much later a mouth is foretold (F,) to open than it is seen to open, seconds."""
+    seen = mouth_opening(clip.points_crop)
+    lags_s = np.arange(-LONGEST_S, LONGEST_S + STEP_S / 2, STEP_S)
+    alike = [_alike(foretold, seen, clip, float(lag_s)) for lag_s in lags_s]
+    best = int(np.argmax(alike))
+    return round(float(lags_s[best]), 2) if alike[best] > ALIKE else 0.0
+
+
+def _alike(foretold: Floats, seen: Floats, clip: ClipData, lag_s: float) -> float:
+    """Correlation of the opening seen with the one foretold for ``lag_s`` later."""
+    later = np.interp(clip.times_s + lag_s, clip.times_s, foretold, left=np.nan, right=np.nan)
+    both = clip.found & np.isfinite(later)
+    if both.sum() < frame_rate(clip.times_s) or not np.ptp(later[both]) or not np.ptp(seen[both]):
+        return -1.0
+    return float(np.corrcoef(later[both], seen[both])[0, 1])
