@@ -7,7 +7,8 @@ as the avatar's own knows its clips too well to tell when a mouth opens; they re
 (``difftalker.landmarks.silence_hold``), where lips open so many times slower than they do, and the
 avatar paints them on the footage, with its own sound and with that of the next clip. Prints, for
 both kinds: the correlation of the lips' opening with that of the speaker, of the landmarks asked
-for and of those found on the painting, and the share of silent frames in which the mouth moves, likewise.
+for and of those found on the painting, and the share of silent frames in which the mouth moves,
+likewise.
 """
 
 from __future__ import annotations
