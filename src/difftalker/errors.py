@@ -43,3 +43,9 @@ class AvatarError(DiffTalkerError):
 
 class TrainingError(DiffTalkerError):
     """A training run that cannot start or go on."""
+
+
+class Cancelled(DiffTalkerError):
+    """A job that was cancelled; what it finished is kept, and the same job goes on from there."""
+
+    exit_code = 130
