@@ -3,12 +3,13 @@
     python scripts/measure_rest.py grid-s1 DATASET GRID/s1 --slower 1 0.75
 
 Landmarks of some clips of a prepared dataset are completed by a fit to all but a quarter of them,
-as the avatar's own knows its clips too well to tell when a mouth opens; they rest in silence
-(``difftalker.landmarks.silence_hold``), where lips open so many times slower than they do, and the
-avatar paints them on the footage, with its own sound and with that of the next clip. Prints, for
-both kinds: the correlation of the lips' opening with that of the speaker, of the landmarks asked
-for and of those found on the painting, and the share of silent frames in which the mouth moves,
-likewise.
+as the avatar's own knows its clips too well to tell when a mouth opens. Their lips are held in
+silence (``difftalker.landmarks.silence_hold``), where lips open so many times slower than they do.
+The avatar paints them on the footage, with its own sound and with that of the next clip.
+
+Prints, for both kinds: the correlation of the lips' opening with that of the speaker, of the
+landmarks asked for and of those found on the painting, and the share of silent frames in which the
+mouth moves, likewise.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from difftalker.data.dataset import ClipData, load_dataset
 from difftalker.data.footage import find_footage
 from difftalker.dubbing.avatar import Avatar, Located, load, locate
 from difftalker.face.detect.track import track
-from difftalker.landmarks import silence_hold as rest
+from difftalker.landmarks import silence_hold
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.video import read_frames
@@ -70,7 +71,7 @@ def figures(
     level_db = sound_level_db(stream_audio(audio), times_s, rate_hz=SAMPLE_RATE_HZ)
     silent = silent_frames(level_db, times_s)
     asked = complete(net, face.framing.points_crop, heard)
-    asked = rest.at_rest(asked, times_s, face.track.usable, silent, face.track.cuts)
+    asked = silence_hold.hold_silence(asked, times_s, face.track.usable, silent, face.track.cuts)
     made = folder / "made.mp4"
     made.unlink(missing_ok=True)
     avatar.dub(face.video, audio, located=face, landmarks=asked).save(made)
@@ -108,9 +109,9 @@ def main() -> None:
     faces = [(clip, locate(videos[clip.name], size_px, mask=mask)) for clip in unseen]
     print(f"{len(faces)} clips" + " " * 22 + "  ".join(COLUMNS))
     for times in options.slower:
-        opened_s = [(opening, times * seconds) for opening, seconds in rest.OPENED_S]
+        opened_s = [(opening, times * seconds) for opening, seconds in silence_hold.OPENED_S]
         with (
-            mock.patch.object(rest, "OPENED_S", opened_s),
+            mock.patch.object(silence_hold, "OPENED_S", opened_s),
             tempfile.TemporaryDirectory() as folder,
         ):
             for kind, later in (("own sound", 0), ("the next clip's", 1)):

@@ -26,7 +26,7 @@ from difftalker.dubbing import avatar as pipeline
 from difftalker.face.compose.blend import Blender
 from difftalker.face.compose.light import Light, Skin
 from difftalker.face.crop import cut
-from difftalker.face.detect.people import Follower
+from difftalker.face.detect.people import Tracker
 from difftalker.face.detect.track import Finder
 from difftalker.media import limits, pictures
 from difftalker.media.video import VideoWriter, read_frames
@@ -35,7 +35,7 @@ from difftalker.synthesis.autoencoder import Autoencoder
 from difftalker.synthesis.net import SynthesisNet
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
-    "follow faces": [(Follower, "see")],
+    "follow faces": [(Tracker, "update")],
     "match the light": [(Light, "see"), (Skin, "of")],
     "autoencoder's encoder": [(Autoencoder, "encode")],
     "landmark branch": [(SynthesisNet, "guide")],

@@ -181,13 +181,13 @@ class SynthesisConfig:
         _channels(self.stem_channels)
 
     @property
-    def sees(self) -> bool:
-        """Whether landmarks guide it."""
+    def uses_landmarks(self) -> bool:
+        """Whether the network is conditioned on drawn landmarks."""
         return self.guidance != "audio"
 
     @property
-    def hears(self) -> bool:
-        """Whether speech guides it."""
+    def uses_audio(self) -> bool:
+        """Whether the network is conditioned on speech features."""
         return self.guidance != "landmarks"
 
 

@@ -13,7 +13,7 @@ from conftest import face_points
 from difftalker.dubbing import avatar as pipeline
 from difftalker.face.landmarks import CHIN, INNER_LIPS, LOWER, POINTS, UPPER, mouth_opening
 from difftalker.face.lips import relative_opening
-from difftalker.landmarks.silence_hold import OPENED_S, OPENS_S, at_rest
+from difftalker.landmarks.silence_hold import OPENED_S, OPENS_S, hold_silence
 from difftalker.packaged import samples
 from difftalker.speech.silence import SILENT_MARGIN_S, silent_frames, sound_level_db
 
@@ -79,7 +79,7 @@ def restless() -> NDArray[np.float32]:
 
 def test_the_mouth_rests_in_silence_and_goes_with_the_head() -> None:
     points, silent = restless(), TIMES_S < 1
-    rested = at_rest(points, TIMES_S, EVERYWHERE, silent)
+    rested = hold_silence(points, TIMES_S, EVERYWHERE, silent)
     openings = [mouth_opening(x) for x in (points, rested)]
     before, after = (np.ptp(x[silent]) for x in openings)
     assert after < 0.2 * before
@@ -91,14 +91,14 @@ def test_the_mouth_rests_in_silence_and_goes_with_the_head() -> None:
 
 def test_speech_stays_as_it_is_and_the_rest_fades_in() -> None:
     points, silent = restless(), TIMES_S < 1
-    rested = at_rest(points, TIMES_S, EVERYWHERE, silent)
+    rested = hold_silence(points, TIMES_S, EVERYWHERE, silent)
     np.testing.assert_array_equal(rested[28:], points[28:])  # 0.12 s after the silence
     moved = np.abs(rested - points).max((1, 2))
     assert moved[25:27].min() > 0
     # The first frame of speech is held as the last one of the silence is.
     assert mouth_opening(rested)[25] == pytest.approx(mouth_opening(rested)[24], abs=1e-6)
     assert abs(np.diff(mouth_opening(points)[24:26])[0]) > 1e-3
-    np.testing.assert_array_equal(at_rest(points, TIMES_S, EVERYWHERE, silent & False), points)
+    np.testing.assert_array_equal(hold_silence(points, TIMES_S, EVERYWHERE, silent & False), points)
 
 
 def anticipating(opens_s: float) -> NDArray[np.float32]:
@@ -110,7 +110,7 @@ def anticipating(opens_s: float) -> NDArray[np.float32]:
 def test_lips_open_slowly_before_speech_and_never_wider_than_completed() -> None:
     points, silent = anticipating(1.2), TIMES_S < 1.6
     opening, before = (
-        relative_opening(x) for x in (at_rest(points, TIMES_S, EVERYWHERE, silent), points)
+        relative_opening(x) for x in (hold_silence(points, TIMES_S, EVERYWHERE, silent), points)
     )
     assert (opening[silent] <= before[silent] + 1e-3).all()
     took_s = np.interp(opening[silent], *np.transpose(OPENED_S))
@@ -122,7 +122,7 @@ def test_lips_open_slowly_before_speech_and_never_wider_than_completed() -> None
 
 def test_lips_are_slowest_while_they_are_seen_to_part() -> None:
     points, silent = anticipating(1.2), TIMES_S < 1.6
-    opening = relative_opening(at_rest(points, TIMES_S, EVERYWHERE, silent))[silent]
+    opening = relative_opening(hold_silence(points, TIMES_S, EVERYWHERE, silent))[silent]
     speeds, middles = np.diff(opening) * 25, (opening[1:] + opening[:-1]) / 2
     parting = (middles > 0.03) & (middles < 0.06)
     assert parting.sum() > 3
@@ -134,7 +134,7 @@ def test_the_jaw_opens_with_the_lips() -> None:
     completed = relative_opening(points)
     drop = 0.5 * completed.astype(np.float32)
     points[:, CHIN, 1] += drop
-    rested = at_rest(points, TIMES_S, EVERYWHERE, silent)
+    rested = hold_silence(points, TIMES_S, EVERYWHERE, silent)
     fallen = (rested - points)[:, CHIN, 1] + drop
     # Next to speech, where lips come slowly: as far as they have come.
     near = (TIMES_S > 1.4) & silent
@@ -146,7 +146,7 @@ def test_the_jaw_opens_with_the_lips() -> None:
 def test_lips_that_move_far_from_speech_stay_as_closed_as_they_come() -> None:
     gaps = 0.002 + 0.03 * (1 + np.sin(9 * TIMES_S))
     points = np.stack([face_points(float(gap)) for gap in gaps]).astype(np.float32)
-    opening = relative_opening(at_rest(points, TIMES_S, EVERYWHERE, EVERYWHERE))
+    opening = relative_opening(hold_silence(points, TIMES_S, EVERYWHERE, EVERYWHERE))
     least = relative_opening(points).min()
     np.testing.assert_allclose(opening, least, atol=1e-4)
 
@@ -155,7 +155,7 @@ def test_a_rest_ends_at_a_cut_and_leaves_frames_without_a_face() -> None:
     points, silent, found = restless(), TIMES_S < 1, EVERYWHERE.copy()
     points[25:] += 0.1  # another shot, in which speech begins at once
     found[10:12] = False
-    rested = at_rest(points, TIMES_S, found, silent, np.array([25]))
+    rested = hold_silence(points, TIMES_S, found, silent, np.array([25]))
     np.testing.assert_array_equal(rested[25:], points[25:])
     np.testing.assert_array_equal(rested[10:12], points[10:12])
 

@@ -48,7 +48,7 @@ from difftalker.face.landmarks import LOWER, UPPER
 from difftalker.face.lips import drawn_for
 from difftalker.face.spans import Span, find_spans, strengths
 from difftalker.landmarks.edits import NO_CUTS, Edit, apply_edits
-from difftalker.landmarks.silence_hold import OPENS_S, at_rest
+from difftalker.landmarks.silence_hold import OPENS_S, hold_silence
 from difftalker.landmarks.track_file import LandmarkTrack, check_points
 from difftalker.media.audio import SAMPLE_RATE_HZ, sound_duration_s, stream_audio
 from difftalker.media.timeline import Fit, Timeline, fit, play
@@ -340,7 +340,7 @@ class Avatar:
         if not self.config.completion.rests:
             return points
         seen = np.ones(len(times_s), bool) if found is None else found
-        return at_rest(points, times_s, seen, self._silent(audio, times_s), cuts)
+        return hold_silence(points, times_s, seen, self._silent(audio, times_s), cuts)
 
     def move(self, frames: int, fps: float, seed: int = 0) -> NDArray[np.float32]:
         """Upper points (frames, 37, 2), crop units, of a head that sways and blinks as in life.
@@ -418,7 +418,7 @@ class Avatar:
         whom = Choice.parse(face)
         chosen = self.sampling(sampler=sampler, steps=steps)
         located = located.framed(self.config) if located else None
-        if (landmarks is not None or edits) and not self.config.synthesis.sees:
+        if (landmarks is not None or edits) and not self.config.synthesis.uses_landmarks:
             raise UsageError(
                 f"landmarks for the avatar {self.name}, which paints from speech alone",
                 wanted="an avatar whose guidance is landmarks",
@@ -463,10 +463,10 @@ class Avatar:
 
         Where landmarks rest, in silence, nothing is heard, but where lips may open or close.
         """
-        if not self.config.synthesis.hears:
+        if not self.config.synthesis.uses_audio:
             return None
         silent = np.zeros(len(times_s), bool)
-        if self.config.synthesis.sees and self.config.completion.rests:
+        if self.config.synthesis.uses_landmarks and self.config.completion.rests:
             silent = self._silent(audio, times_s, SILENT_MARGIN_S + OPENS_S)
         return SpokenWindows(self._heard(audio, times_s), silent)
 
@@ -500,7 +500,7 @@ class Avatar:
         Raises:
             UsageError: speech alone guides it, and there are no windows.
         """
-        if windows is None and not self.config.synthesis.sees:
+        if windows is None and not self.config.synthesis.uses_landmarks:
             raise UsageError(
                 f"no speech for the avatar {self.name}, which paints from speech alone",
                 wanted="windows of speech features",
@@ -568,12 +568,12 @@ class Avatar:
         windows: NDArray[np.float32] | None,
     ) -> Guidance:
         net, maps, heard = self.networks.synthesis, None, None
-        if net.config.sees:
+        if net.config.uses_landmarks:
             if added := self.config.autoencoder.openings:
                 points_crop = drawn_for(points_crop, added)
             drawn = landmark_maps(points_crop, self.config.size_px)
             maps = self._drawn(torch.from_numpy(drawn).to(self.device))
-        if net.config.hears and windows is not None:
+        if net.config.uses_audio and windows is not None:
             heard = torch.from_numpy(windows).to(self.device)
         return net.guide(known, maps=maps, windows=heard)
 

@@ -145,7 +145,7 @@ class Painter:
         Under the upper points of the first face, which no edit changes.
         """
         driven = np.flatnonzero(self._scene.strength > 0)
-        if not len(driven) or not self._artist.config.synthesis.sees:
+        if not len(driven) or not self._artist.config.synthesis.uses_landmarks:
             return Light(None)
         points = self._scene.framing.points_crop[driven[0]]
         key = key_of(*self._how(), points[list(UPPER)])

@@ -90,7 +90,7 @@ class Talk:
         """See :meth:`difftalker.dubbing.avatar.Avatar.talk`."""
         if not 1 <= fps <= MAX_FPS:
             raise UsageError(f"{fps} frames a second", wanted=f"1 to {MAX_FPS}")
-        if not speaker.config.synthesis.sees:
+        if not speaker.config.synthesis.uses_landmarks:
             raise UsageError(
                 f"the avatar {speaker.name} paints from speech alone: nothing would move its head",
                 wanted="an avatar whose guidance is landmarks",

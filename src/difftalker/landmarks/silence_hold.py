@@ -32,7 +32,7 @@ show where they are painted, and up to the third they show more and more: lips a
 """
 
 
-def at_rest(
+def hold_silence(
     points: Points,
     times_s: NDArray[np.float64],
     found: NDArray[np.bool_],

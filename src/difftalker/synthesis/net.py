@@ -154,7 +154,7 @@ class LandmarkBranch(nn.Module):
         super().__init__()
         self.encoder = copy.deepcopy(UNetEncoder(prior.unet)).requires_grad_(True)
         stem = _new_stem(config, prior.unet.config.block_out_channels[0])
-        self.stem = stem if config.sees else None
+        self.stem = stem if config.uses_landmarks else None
         self.register_buffer("context", prior.context.clone())
         levels = prior.unet.config.block_out_channels
         self.lateral = nn.ModuleList(
@@ -290,7 +290,7 @@ class SynthesisNet(nn.Module):
             heard = self._nothing(known) if windows is None else windows
             # The prompt it replaces is the origin, so that training starts at the prior.
             context = self.prior.context.mean(1, keepdim=True) + self.prompt(heard)
-        levels = self.branch(maps if self.config.sees else None, known, context)
+        levels = self.branch(maps if self.config.uses_landmarks else None, known, context)
         sources = [levels[-1], *levels[-2::-1], levels[0]]
         pairs = zip(self.cross, sources, strict=True)
         return Guidance([c.keys_values(s) for c, s in pairs], context)  # type: ignore[operator]
@@ -375,7 +375,7 @@ def _new_prompt(
     config: SynthesisConfig, prior: Prior, speech: CompletionConfig
 ) -> AudioPrompt | None:
     """The prompt of speech, as large as the stem over landmarks; None where nothing is heard."""
-    if not config.hears:
+    if not config.uses_audio:
         return None
     stem = _new_stem(config, prior.unet.config.block_out_channels[0])
     parameters = sum(p.numel() for p in stem.parameters())

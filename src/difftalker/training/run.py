@@ -236,7 +236,7 @@ class Run:
 
     def _guiding(self) -> Dataset:
         """The data, in step where the synthesis hears it."""
-        return self._in_step() if self.config.model.synthesis.hears else self.data
+        return self._in_step() if self.config.model.synthesis.uses_audio else self.data
 
     def delays_s(self) -> dict[str, float]:
         """How much later than its picture each clip's sound was found to be, by names."""

@@ -481,12 +481,12 @@ class SynthesisTask(_DiffusionTask):
         heard = speech or CompletionConfig()
         self._windows = {
             clip.name: clip.windows_of_all(heard.features, heard.window)
-            for clip in (data.train + data.validation if guidance.hears else [])
+            for clip in (data.train + data.validation if guidance.uses_audio else [])
         }
         middles = [voices[0][:, heard.window // 2] for voices in self._windows.values()]
         spread = np.concatenate(middles).std(0) if middles else np.zeros(0, np.float32)
         self._speech_jitter = SPEECH_JITTER * torch.from_numpy(spread)
-        learns = guidance.sees and completed_share and self.examples
+        learns = guidance.uses_landmarks and completed_share and self.examples
         self._completed = completed_by_others(heard, data.train) if learns else []
         nothing = torch.zeros(1, 3, data.size_px, data.size_px, device=device)
         with torch.no_grad():
@@ -520,7 +520,7 @@ class SynthesisTask(_DiffusionTask):
         points = np.stack([self._data.train[c].points_crop[f] for c, f in rows])
         mouth = mouth_mask(torch.from_numpy(points), self._latents.whole.shape[-1])
         points, own = self._in_use(points, known, generator), (rows == known).all(1)
-        share = OTHER_SPEECH_SHARE if self.model.config.sees else 0.0
+        share = OTHER_SPEECH_SHARE if self.model.config.uses_landmarks else 0.0
         other = torch.rand(len(rows), generator=generator) < share
         spoken = np.where(other.numpy()[:, None], known, rows)
         guides = self._guides(self._data.train, spoken, points, generator)
@@ -540,7 +540,7 @@ class SynthesisTask(_DiffusionTask):
         is drawn there is what is painted, not a guess at it by the jaw.
         """
         jitter = np.zeros_like(points)
-        if self.model.config.sees:
+        if self.model.config.uses_landmarks:
             jitter = (torch.randn(points.shape, generator=generator) * POINT_JITTER).numpy()
         drawn = points + jitter
         if self._completed:
@@ -564,11 +564,11 @@ class SynthesisTask(_DiffusionTask):
         without, in its own.
         """
         guides = {}
-        if self.model.config.sees:
+        if self.model.config.uses_landmarks:
             if points is None:
                 points = np.stack([clips[c].points_crop[f] for c, f in rows])
             guides["maps"] = torch.from_numpy(landmark_maps(points, self._data.size_px))
-        if self.model.config.hears:
+        if self.model.config.uses_audio:
             spoken = [self._windows[clips[c].name] for c, _ in rows]
             chosen = [_any(one, voices) if voices else one[0] for one in spoken]
             heard = np.stack([one[f] for one, (_, f) in zip(chosen, rows, strict=True)])

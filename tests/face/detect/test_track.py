@@ -20,9 +20,9 @@ from difftalker.evaluation.report import evaluate
 from difftalker.face.detect.cover import find_covered
 from difftalker.face.detect.people import (
     Choice,
-    Follower,
+    Detection,
     Person,
-    Sighting,
+    Tracker,
     choose,
     find_people,
     read_picture,
@@ -100,13 +100,13 @@ def pair(one: Clip, another: Clip) -> Scene:
 
 @pytest.fixture(scope="module")
 def people(pair: Scene) -> list[Person]:
-    follower = Follower()
+    tracker = Tracker()
     with Finder() as finder:
         for number, image in enumerate(pair.images):
-            faces = [Sighting(image, p) for p in finder.see(Frame(image, number, number / FPS))]
-            follower.see(number / FPS, faces, cut=False)
+            faces = [Detection(image, p) for p in finder.see(Frame(image, number, number / FPS))]
+            tracker.update(number / FPS, faces, cut=False)
     times = np.arange(len(pair.images)) / FPS
-    return find_people(follower.stretches, times, np.zeros(0, np.int64))
+    return find_people(tracker.tracklets, times, np.zeros(0, np.int64))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_picture_chooses_its_person(
         image = read_picture(path)
         with Finder() as finder:
             (points,) = finder.all_in(Frame(image, 0, 0.0))
-        photo = Sighting(image, points).look
+        photo = Detection(image, points).look
         assert choose(people, Choice.parse(path), 640, photo) == number
     with pytest.raises(FaceError, match="looks like"):
         choose(people, Choice.parse(path), 640, photo + 1)

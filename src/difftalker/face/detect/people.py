@@ -1,8 +1,8 @@
 """Who is who: faces followed through a video, kept apart, linked after gaps, and one chosen.
 
-A *stretch* is one face followed without doubt: where its place, its size or its look leaves two
-ways to go on, it ends, and another begins. Stretches that look alike and are never seen at once
-are one *person*; a stretch that might be one of two people belongs to nobody.
+A *tracklet* is one face followed without doubt: where its place, its size or its look leaves two
+ways to go on, it ends, and another begins. Tracklets that look alike and are never seen at once
+are one *person*; a tracklet that might be one of two people belongs to nobody.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FOLLOWED_ALONE = 0.7
 STEP = 0.8
 """It moves at most so many widths of itself from where it was going."""
 GAP_S = 0.4
-"""A face unseen for so long ends its stretch; then looks alone tell whose the next one is."""
+"""A face unseen for so long ends its tracklet; then looks alone tell whose the next one is."""
 SEEN_SHARE, SEEN_S = 0.05, 0.4
 """Whoever is seen for less than this share of the longest seen, or than so long, is not counted as
 a person: a few frames may be two faces in one."""
@@ -101,7 +101,7 @@ class Choice:
             raise FaceError(f"{self.picture} cannot be read: {error.strerror}") from error
 
 
-class Sighting:
+class Detection:
     """One face in one frame."""
 
     def __init__(self, image: NDArray[np.uint8], points_px: NDArray[np.float32]) -> None:
@@ -119,12 +119,12 @@ class Sighting:
         """See ``looks.lower_face``."""
         return lower_face(self._image, self.points_px)
 
-    def is_same_as(self, other: Sighting) -> bool:
+    def is_same_as(self, other: Detection) -> bool:
         """Whether both are one face that was found twice."""
         apart = float(np.linalg.norm(self.centre - other.centre))
         return apart < _SAME_FACE * min(self.width, other.width)
 
-    def is_crossed_by(self, other: Sighting) -> bool:
+    def is_crossed_by(self, other: Detection) -> bool:
         """Whether the other's head reaches into what would be painted of this one."""
         low, high = _mask_px(self.points_px)
         other_low, other_high = _head_px(other.points_px)
@@ -132,7 +132,7 @@ class Sighting:
 
 
 @dataclass(kw_only=True)
-class Stretch:
+class Tracklet:
     """One face followed without doubt."""
 
     frames: list[int] = field(default_factory=list)
@@ -140,8 +140,8 @@ class Stretch:
     lower: list[NDArray[np.int8]] = field(default_factory=list)
     crossed: list[bool] = field(default_factory=list)
     """Whether another head reached into the lower face."""
-    veils: Stretch | None = None
-    """The stretch that this one interrupts, with something before most of the face."""
+    veils: Tracklet | None = None
+    """The tracklet that this one interrupts, with something before most of the face."""
     exemplars: NDArray[np.float32] = field(
         default_factory=lambda: np.zeros((0, LOOK_SIZE), np.float32)
     )
@@ -152,7 +152,7 @@ class Stretch:
     width: float = 1.0
     """Where the face was last, and how wide."""
 
-    def add(self, frame: int, seen: Sighting, crossed: bool, *, look: bool) -> None:
+    def add(self, frame: int, seen: Detection, crossed: bool, *, look: bool) -> None:
         """Follow the face into a frame."""
         if self.frames:
             step = (seen.centre - self.centre) / (frame - self.frames[-1])
@@ -165,8 +165,8 @@ class Stretch:
         if look and not crossed:
             self._remember(seen.look)
 
-    def distance(self, seen: Sighting, frame: int) -> float:
-        """How far a sighting is from where this face was going, in face widths, size included."""
+    def distance(self, seen: Detection, frame: int) -> float:
+        """How far a detection is from where this face was going, in face widths, size included."""
         expected = self.centre + self.speed * (frame - self.frames[-1])
         moved = min(float(np.linalg.norm(seen.centre - at)) for at in (expected, self.centre))
         size = abs(float(np.log(seen.width / self.width)))
@@ -178,7 +178,7 @@ class Stretch:
             return 0.0
         return float(np.linalg.norm(self.exemplars - look, axis=1).min())
 
-    def ends_where(self, later: Stretch) -> bool:
+    def ends_where(self, later: Tracklet) -> bool:
         """Whether the other one begins at its end's place and in its size."""
         here, there = (
             np.concatenate([p.min(0), p.max(0)]) for p in (self.points_px[-1], later.points_px[0])
@@ -197,15 +197,15 @@ class Stretch:
             self.exemplars = np.delete(self.exemplars, spare, axis=0)
 
 
-class Follower:
-    """Turns what is seen, frame by frame, into stretches."""
+class Tracker:
+    """Turns what is seen, frame by frame, into tracklets."""
 
     def __init__(self) -> None:
-        self.stretches: list[Stretch] = []
-        self._open: list[Stretch] = []
+        self.tracklets: list[Tracklet] = []
+        self._open: list[Tracklet] = []
         self._times: list[float] = []
 
-    def see(self, time_s: float, faces: Sequence[Sighting], *, cut: bool) -> None:
+    def update(self, time_s: float, faces: Sequence[Detection], *, cut: bool) -> None:
         """Take the faces of the next frame; at a cut nothing is followed."""
         frame = len(self._times)
         self._times.append(time_s)
@@ -219,15 +219,15 @@ class Follower:
         for j in kept:
             others = [faces[k] for k in kept if k != j]
             crossed = any(faces[j].is_crossed_by(other) for other in others)
-            stretch = followed.get(j)
-            if stretch is None:
-                stretch = Stretch()
-                self._open.append(stretch)
-                self.stretches.append(stretch)
-            stretch.add(frame, faces[j], crossed, look=look or not len(stretch.exemplars))
+            tracklet = followed.get(j)
+            if tracklet is None:
+                tracklet = Tracklet()
+                self._open.append(tracklet)
+                self.tracklets.append(tracklet)
+            tracklet.add(frame, faces[j], crossed, look=look or not len(tracklet.exemplars))
 
-    def _matched(self, frame: int, faces: Sequence[Sighting]) -> list[tuple[int, int]]:
-        """Pairs of (open stretch, face) that go on without doubt; doubtful stretches are closed."""
+    def _matched(self, frame: int, faces: Sequence[Detection]) -> list[tuple[int, int]]:
+        """Pair open tracklets with faces, (tracklet, face); close the doubtful tracklets."""
         from scipy.optimize import linear_sum_assignment
 
         if not self._open or not faces:
@@ -242,8 +242,8 @@ class Follower:
         self._open = [self._open[i] for i in left]
         return [(left.index(i), j) for i, j in sure]
 
-    def _costs(self, frame: int, faces: Sequence[Sighting]) -> NDArray[np.float64]:
-        """(open stretches, faces): place, size and look against each other; infinite if unlike."""
+    def _costs(self, frame: int, faces: Sequence[Detection]) -> NDArray[np.float64]:
+        """(open tracklets, faces): place, size and look against each other; infinite if unlike."""
         place = np.array([[s.distance(seen, frame) for seen in faces] for s in self._open])
         alone = place.shape == (1, 1) and place[0, 0] < 0.25
         if alone and frame % _LOOK_EVERY and self._open[0].frames[-1] == frame - 1:
@@ -253,7 +253,7 @@ class Follower:
         return np.where(far, np.inf, place + _LOOK_WEIGHT * unlike)
 
     @staticmethod
-    def _is_new(j: int, faces: Sequence[Sighting], matched: Sequence[int]) -> bool:
+    def _is_new(j: int, faces: Sequence[Detection], matched: Sequence[int]) -> bool:
         """Whether a face counts: it is followed, or is no second find of another one."""
         if j in matched:
             return True
@@ -270,25 +270,25 @@ def _in_doubt(cost: NDArray[np.float64], i: int, j: int) -> bool:
 
 @dataclass(kw_only=True)
 class Person:
-    """Stretches of one person."""
+    """Tracklets of one person."""
 
-    stretches: list[Stretch]
+    tracklets: list[Tracklet]
 
     @cached_property
     def frames(self) -> NDArray[np.int64]:
         """(n,): where the person is seen, rising."""
-        return np.sort(np.concatenate([np.array(s.frames, np.int64) for s in self.stretches]))
+        return np.sort(np.concatenate([np.array(s.frames, np.int64) for s in self.tracklets]))
 
     @cached_property
     def boxes_px(self) -> NDArray[np.float32]:
         """(n, 4): the face's left, top, right and bottom where it is seen."""
-        points = np.stack([p for s in self.stretches for p in s.points_px])
+        points = np.stack([p for s in self.tracklets for p in s.points_px])
         return np.concatenate([points.min(1), points.max(1)], axis=1)
 
     @property
     def first_left_px(self) -> float:
         """The left edge of the face where it is first seen."""
-        first = min(self.stretches, key=lambda s: s.frames[0])
+        first = min(self.tracklets, key=lambda s: s.frames[0])
         return float(first.points_px[0][:, 0].min())
 
     @property
@@ -300,27 +300,27 @@ class Person:
     @property
     def exemplars(self) -> NDArray[np.float32]:
         """(m, LOOK_SIZE): looks that the person has had."""
-        return np.concatenate([s.exemplars for s in self.stretches])
+        return np.concatenate([s.exemplars for s in self.tracklets])
 
 
 def find_people(
-    stretches: Sequence[Stretch],
+    tracklets: Sequence[Tracklet],
     times_s: NDArray[np.float64],
     cuts: NDArray[np.int64],
 ) -> list[Person]:
-    """Stretches linked to people, numbered as ``Choice.number`` says; veils are marked.
+    """Tracklets linked to people, numbered as ``Choice.number`` says; veils are marked.
 
-    The longest stretches come first: what they show is known best. One that is unlike everybody
+    The longest tracklets come first: what they show is known best. One that is unlike everybody
     who is not seen beside it is somebody new; one that is nearly as much like a second one of them
     is left out.
     """
     people: list[Person] = []
     seen: list[NDArray[np.bool_]] = []
-    _mark_veils(stretches, cuts)
-    known = [s for s in stretches if len(s.exemplars) and s.veils is None]
-    for stretch in sorted(known, key=lambda s: (-len(s.frames), s.frames[0])):
-        free = [n for n in range(len(people)) if not seen[n][stretch.frames].any()]
-        apart = [float(_apart(people[n].exemplars, stretch.exemplars).min()) for n in free]
+    _mark_veils(tracklets, cuts)
+    known = [s for s in tracklets if len(s.exemplars) and s.veils is None]
+    for tracklet in sorted(known, key=lambda s: (-len(s.frames), s.frames[0])):
+        free = [n for n in range(len(people)) if not seen[n][tracklet.frames].any()]
+        apart = [float(_apart(people[n].exemplars, tracklet.exemplars).min()) for n in free]
         nearest, second = np.sort([*apart, np.inf, np.inf])[:2]
         if nearest <= ALIKE and second - nearest < CLEARLY:
             continue
@@ -328,20 +328,20 @@ def find_people(
             owner = free[apart.index(nearest)]
         else:
             owner = len(people)
-            people.append(Person(stretches=[]))
+            people.append(Person(tracklets=[]))
             seen.append(np.zeros(len(times_s), bool))
-        people[owner].stretches.append(stretch)
-        seen[owner][stretch.frames] = True
+        people[owner].tracklets.append(tracklet)
+        seen[owner][tracklet.frames] = True
     return _in_order(people, times_s)
 
 
-def _mark_veils(stretches: Sequence[Stretch], cuts: NDArray[np.int64]) -> None:
+def _mark_veils(tracklets: Sequence[Tracklet], cuts: NDArray[np.int64]) -> None:
     """Find faces that look like somebody else in the midst of a face that stays where it is."""
     ending, beginning = defaultdict(list), defaultdict(list)
-    for stretch in stretches:
-        ending[stretch.frames[-1]].append(stretch)
-        beginning[stretch.frames[0]].append(stretch)
-    for veil in stretches:
+    for tracklet in tracklets:
+        ending[tracklet.frames[-1]].append(tracklet)
+        beginning[tracklet.frames[0]].append(tracklet)
+    for veil in tracklets:
         before = [s for k in range(_VEIL_FRAMES) for s in ending[veil.frames[0] - 1 - k]]
         after = [s for k in range(_VEIL_FRAMES) for s in beginning[veil.frames[-1] + 1 + k]]
         for one, two in itertools.product(before, after):

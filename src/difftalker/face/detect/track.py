@@ -20,10 +20,10 @@ from difftalker.errors import FaceError
 from difftalker.face.detect.cover import find_covered
 from difftalker.face.detect.people import (
     Choice,
-    Follower,
+    Detection,
     Person,
-    Sighting,
-    Stretch,
+    Tracker,
+    Tracklet,
     choose,
     find_people,
     read_picture,
@@ -270,20 +270,20 @@ def track(
         FaceError: no frame shows a face, or none of whom ``face`` means.
     """
     times: list[float] = []
-    meter, follower, width_px = ChangeMeter(), Follower(), 0
+    meter, tracker, width_px = ChangeMeter(), Tracker(), 0
     face = face or Choice()
     with Finder() as finder:
         photo = None if face.picture is None else _look_of(face.picture, finder)
         # The next frame's faces are found while this one's are compared.
         with closing(ahead(_seen(frames, meter, finder))) as all_seen:
             for frame, changed, found in all_seen:
-                faces = [Sighting(frame.image, points_px) for points_px in found]
-                follower.see(frame.time_s, faces, cut=changed)
+                faces = [Detection(frame.image, points_px) for points_px in found]
+                tracker.update(frame.time_s, faces, cut=changed)
                 times.append(frame.time_s)
                 width_px = frame.image.shape[1]
     times_s = np.array(times)
     nothing = np.full((len(times), POINTS, 2), np.nan, np.float32)
-    people = find_people(follower.stretches, times_s, meter.cuts(nothing))
+    people = find_people(tracker.tracklets, times_s, meter.cuts(nothing))
     if not people:
         raise FaceError(
             f"no face was found in {source} ({len(times)} frames)",
@@ -291,7 +291,7 @@ def track(
             fix="choose other footage, or crop it so that the face fills a tenth of the height",
         )
     chosen = choose(people, face, width_px, photo)
-    return _track_of(people, chosen, follower.stretches, times_s, meter).smoothed()
+    return _track_of(people, chosen, tracker.tracklets, times_s, meter).smoothed()
 
 
 def _seen(
@@ -306,7 +306,7 @@ def _seen(
 def _look_of(picture: Path, finder: Finder) -> NDArray[np.float32]:
     """The look of the largest face in a picture's file."""
     image = read_picture(picture)
-    faces = [Sighting(image, points) for points in finder.all_in(Frame(image, 0, 0.0))]
+    faces = [Detection(image, points) for points in finder.all_in(Frame(image, 0, 0.0))]
     if not faces:
         raise FaceError(
             f"no face was found in the picture {picture}",
@@ -319,23 +319,23 @@ def _look_of(picture: Path, finder: Finder) -> NDArray[np.float32]:
 def _track_of(
     people: Sequence[Person],
     chosen: int,
-    stretches: Sequence[Stretch],
+    tracklets: Sequence[Tracklet],
     times_s: NDArray[np.float64],
     meter: ChangeMeter,
 ) -> FaceTrack:
     """One person's track, and why the frames in between are left alone."""
     points_px = np.full((len(times_s), POINTS, 2), np.nan, np.float32)
     why = np.full(len(times_s), NOTHING, np.int8)
-    own = people[chosen].stretches
-    for stretch in stretches:
-        is_veil = any(stretch.veils is each for each in own)
-        why[stretch.frames] = COVERED if is_veil else OTHER
-    for stretch in own:
-        points_px[stretch.frames] = stretch.points_px
-        why[stretch.frames] = np.where(stretch.crossed, OTHER, NOTHING)
+    own = people[chosen].tracklets
+    for tracklet in tracklets:
+        is_veil = any(tracklet.veils is each for each in own)
+        why[tracklet.frames] = COVERED if is_veil else OTHER
+    for tracklet in own:
+        points_px[tracklet.frames] = tracklet.points_px
+        why[tracklet.frames] = np.where(tracklet.crossed, OTHER, NOTHING)
     cuts = meter.cuts(points_px)
-    order = np.argsort(np.concatenate([stretch.frames for stretch in own]))
-    lower = np.concatenate([np.stack(stretch.lower) for stretch in own])[order]
+    order = np.argsort(np.concatenate([tracklet.frames for tracklet in own]))
+    lower = np.concatenate([np.stack(tracklet.lower) for tracklet in own])[order]
     frames = people[chosen].frames
     shot = np.searchsorted(cuts, frames, side="right")
     why[frames[find_covered(lower, points_px[frames], times_s[frames], shot)]] = COVERED
