@@ -249,7 +249,7 @@ class StageConfig:
     clip_norm: float = 1.0
     ema: float = 0.999
     autocast: bool = True
-    """bfloat16, where the whole training has it: small layers gain nothing from it on a CPU."""
+    """bfloat16, where the whole training allows it: small layers gain nothing from it on a CPU."""
     validate_every: int = 250
     checkpoint_every: int = 100
     log_every: int = 10
@@ -296,7 +296,7 @@ class TrainingConfig:
     latent_stride: int = 2
     """Every how many frames latents are kept for the diffusion stages: neighbours differ little."""
     autocast: bool = True
-    """bfloat16 where it is safe."""
+    """Allow bfloat16 where the processor has fast instructions for it."""
 
     def __post_init__(self) -> None:
         _positive(self, "span_frames", "latent_stride", "mouth_weight")

@@ -122,15 +122,12 @@ def _mps() -> str:
 
 
 def _bfloat16() -> str:
-    import torch
+    from difftalker.core.device import has_fast_bfloat16, pick_device
 
-    from difftalker.dubbing.avatar import has_fast_bfloat16
-
-    if torch.cuda.is_available():
-        return "on the GPU"
-    if not has_fast_bfloat16("cpu"):
-        raise _Absent("this CPU computes in 32 bits")
-    return "on the CPU"
+    device = pick_device()
+    if not has_fast_bfloat16(device):
+        raise _Absent(f"not fast on this {device}: dubbing and training compute in float32")
+    return f"fast on this {device}: dubbing and training compute in it where it is safe"
 
 
 def _imported(module: str, distribution: str = "") -> str:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from difftalker.core.device import autocast as autocast_on
 from difftalker.core.files import whole_folder
 from difftalker.data.dataset import ClipData, frame_index
 from difftalker.synthesis.autoencoder import Autoencoder, paint_out, to_pixels
@@ -57,10 +58,9 @@ def encode_clips(
     """Latents of every ``stride``-th frame, kept in ``folder`` for the next run."""
     autoencoder.eval()
     index = frame_index(clips, stride)
-    kind = torch.device(device).type
 
     def encode(rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        with torch.autocast(kind, torch.bfloat16, enabled=autocast):
+        with autocast_on(device, autocast):
             return encode_frames(autoencoder, clips, rows, device)
 
     made_of = identity([autoencoder], clips, stride)

@@ -33,6 +33,7 @@ from difftalker.config import (
     SamplingConfig,
 )
 from difftalker.core.allocator import give_back
+from difftalker.core.device import autocast, has_fast_bfloat16
 from difftalker.core.hashing import sha256_of
 from difftalker.dubbing.load_checked import restore
 from difftalker.dubbing.networks import Networks
@@ -284,7 +285,7 @@ class Avatar:
         self.name, self.config, self.device = name, config, device
         self.facts = facts or {}
         self.networks = networks.to(device)
-        if has_fast_bfloat16(torch.device(device).type):
+        if has_fast_bfloat16(device):
             self.networks.rounded()
         self._encoder: SpeechEncoder | None = None
 
@@ -516,7 +517,7 @@ class Avatar:
         seed: int,
         windows: NDArray[np.float32] | None = None,
     ) -> NDArray[np.uint8]:
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), autocast(self.device):
             pixels = to_pixels(torch.from_numpy(crops).to(self.device))
             places = torch.from_numpy(boxes).to(self.device)
             hidden = paint_out(pixels, box_mask(places, pixels.shape[-1]))
@@ -602,7 +603,7 @@ class Avatar:
 
     def _drawn(self, maps: Tensor) -> Tensor:
         """Maps (n, K, S, S) uint8 in 0..1, of the type that the networks compute in."""
-        dtype = torch.bfloat16 if has_fast_bfloat16(maps.device.type) else torch.float32
+        dtype = torch.bfloat16 if has_fast_bfloat16(maps.device) else torch.float32
         return maps.to(dtype, memory_format=torch.channels_last) / 255
 
     def _completed(
@@ -637,10 +638,6 @@ class Avatar:
                 )
             self._encoder = encoder
         return self._encoder
-
-    def _autocast(self) -> torch.autocast:
-        kind = torch.device(self.device).type
-        return torch.autocast(kind, torch.bfloat16, enabled=has_fast_bfloat16(kind))
 
 
 class Dub:
@@ -804,11 +801,3 @@ def load(name_or_folder: str | Path, *, device: str = "cpu") -> Avatar:
 def generated_by(name: str) -> str:
     """What the file's comment says of its making."""
     return f"AI-generated: the mouth in this video was made by DiffTalker, avatar {name}."
-
-
-def has_fast_bfloat16(kind: str) -> bool:
-    """Whether half precision is a gain: on a CPU only where its instructions know bfloat16."""
-    if kind == "cpu":
-        # Without these instructions bfloat16 is emulated, several times slower than float32.
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return kind == "cuda"

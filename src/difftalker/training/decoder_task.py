@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from difftalker.config import SamplingConfig
+from difftalker.core.device import autocast
 from difftalker.data.dataset import ClipData, Dataset, frame_index
 from difftalker.data.latents import Progress, encode_frames, identity, keep
 from difftalker.errors import FaceError
@@ -208,8 +209,7 @@ class DecoderTask:
 
     def _made(self, clips: list[ClipData], rows: NDArray[np.int64]) -> Tensor:
         """Latents (n, C, h, w) as they are made in use, under the frames' own landmarks."""
-        kind = torch.device(self.device).type
-        with torch.autocast(kind, torch.bfloat16, enabled=self._autocast):
+        with autocast(self.device, self._autocast):
             _, painted = encode_frames(self._autoencoder, clips, rows, self.device)
             return self._maker.latents(clips, rows, painted.float(), self._sampling)
 

@@ -51,7 +51,7 @@ class ExpertJob:
     corpora: str
     """What it was trained on, with licences, for its card."""
     autocast: bool = True
-    """bfloat16 in training, where it is safe."""
+    """Allow bfloat16 where the processor has fast instructions for it."""
 
 
 def train_expert(

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from difftalker.config import StageConfig
+from difftalker.core.device import autocast
 from difftalker.core.files import write_whole
 from difftalker.errors import TrainingError
 from difftalker.training.checkpoint import (
@@ -169,7 +170,7 @@ class Trainer:
 
     def _one_step(self, batch: _Batch) -> Log:
         indices = batch.indices
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+        with autocast(self.device, self.autocast):
             # Dropout has no generator argument: it draws from the global one.
             torch.manual_seed(_mix(self.seed, self.step))
             losses = self.task.loss(batch.examples, batch.generator)
