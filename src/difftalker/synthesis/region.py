@@ -1,4 +1,4 @@
-"""Noise, loss and denoising by region: Eqs. 2 to 6 as functions.
+"""Noise and loss by region, and the upper face that stays clean: Eqs. 2 to 6 as functions.
 
 Latents are (B, C, H, W); a mask (B, 1, H, W) is 1 in the lower face, which is made anew.
 """
@@ -44,14 +44,6 @@ def target(clean: Tensor, noise: Tensor, alpha_bar: Tensor, prediction: str) -> 
         return noise
     a = alpha_bar[:, None, None, None]
     return a.sqrt() * noise - (1 - a).sqrt() * clean
-
-
-def clean_from(prediction: Tensor, noisy: Tensor, alpha_bar: Tensor, kind: str) -> Tensor:
-    """Eq. 6, first half: z_0 as the network's answer implies it."""
-    a = alpha_bar[:, None, None, None]
-    if kind == "epsilon":
-        return (noisy - (1 - a).sqrt() * prediction) / a.sqrt()
-    return a.sqrt() * noisy - (1 - a).sqrt() * prediction
 
 
 def region_loss(predicted: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
