@@ -1,4 +1,4 @@
-"""What the allocator keeps of memory that was freed: little, and no more with time.
+"""Settings of the C allocator: freed memory goes back to the system.
 
 Numpy, torch and FFmpeg allocate through the C library. Left alone, glibc keeps an arena for each
 thread, and after a while maps only pieces of more than 32 MB on their own. Freed tensors then
@@ -14,16 +14,16 @@ from functools import cache
 from typing import Any
 
 OWN_MAPPING_BYTES = 8 << 20
-"""Pieces of this size and more are mapped on their own, and go back when they are freed."""
+"""Blocks of at least this size are mapped on their own, and go back when they are freed."""
 KEPT_BYTES = 32 << 20
-"""So much free memory may stay at the heap's end: giving back and taking again costs time."""
+"""Free memory that may stay at the heap's end, bytes: to return it and take it again costs time."""
 
 # The names and numbers of malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 def steady() -> None:
-    """Have the whole process keep little of what is freed; for programs, before their threads."""
+    """Make the process keep little freed memory. Programs call it before they start threads."""
     if (library := _glibc()) is not None:
         library.mallopt(_M_ARENA_MAX, 1)
         library.mallopt(_M_MMAP_THRESHOLD, OWN_MAPPING_BYTES)
@@ -31,7 +31,7 @@ def steady() -> None:
 
 
 def give_back() -> None:
-    """Give freed memory back to the system: after what held much, or holds it again and again."""
+    """Give freed memory back to the system. Callers do so after they held much memory."""
     if (library := _glibc()) is not None:
         library.malloc_trim(0)
 

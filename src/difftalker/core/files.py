@@ -1,4 +1,4 @@
-"""Files and folders that are complete or absent, whatever is killed and however full the disk."""
+"""Atomic writes: files and folders are complete or absent, even after a kill or on a full disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to fill; it takes its name, or an older file's place, at the end of the block.
+    """Open a file that takes its name, or an older file's place, at the end of the block.
 
     Raises:
         OSError: it cannot be written; an older one stays as it was.
@@ -36,9 +36,9 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill; at the end of the block it takes an older one's place.
+    """Make a folder that takes its name, or an older folder's place, at the end of the block.
 
-    What a killed run left half filled is removed by the next. One process at a time may fill it.
+    The next run removes what a killed one left half filled. One process at a time may fill it.
 
     Raises:
         OSError: it cannot be written; an older one stays as it was.

@@ -1,4 +1,4 @@
-"""Hashes of files: what is verified, paired and kept by its content."""
+"""Hashes of files, by which content is verified, paired and cached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights from files that may come from anywhere: safetensors alone, whose headers come first."""
+"""Weights from untrusted files: safetensors only, and headers are checked before tensors load."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_HEADER_BYTES = 4 << 20
-"""Of a file's table of contents, which is held as a whole; Stable Diffusion's takes 0.1 MB."""
+"""Largest header of a file, bytes. It is read as a whole; Stable Diffusion's takes 0.1 MB."""
 
 _FLOATS = ("F16", "BF16", "F32", "F64")
 
 
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor in a file, from its header; nothing else is read.
+    """Read the shape of every tensor in a file from its header alone.
 
     Raises:
         ValueError: the file is damaged, or holds something else than floating point tensors.
@@ -41,7 +41,12 @@ def shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def load(path: Path) -> dict[str, Tensor]:
-    """Named tensors, in the type they were saved in; errors as for ``shapes``."""
+    """Load the named tensors in the type they were saved in.
+
+    Raises:
+        ValueError: the file is no safetensors file.
+        OSError: it cannot be read.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -52,7 +57,7 @@ def load(path: Path) -> dict[str, Tensor]:
 
 
 def difference(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> str:
-    """What is wrong with the tensors of a file, in words; empty where all fit."""
+    """Say in words how the shapes of a file differ from those wanted; empty where they agree."""
     for name in sorted({*found, *wanted}):
         if name not in wanted:
             return f"{name[:80]!r} is unknown"

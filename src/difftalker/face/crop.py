@@ -1,7 +1,7 @@
-"""The steady square crop around the face, its mask box, and the way from pixels to it.
+"""The steady square crop around the face, its mask box, and the map from pixels to crop units.
 
 Crop units: 0 to 1 from the left to the right and from the top to the bottom edge of the crop.
-Crop and mask are derived from the upper points alone, so that they tell nothing of the mouth.
+Crop and mask depend on the upper points alone, so they carry no information about the mouth.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def mask_boxes(
     size_px: int,
     mask: str = "jaw",
 ) -> NDArray[np.int32]:
-    """What is made anew, from the upper points alone.
+    """The boxes of the region to generate, derived from the upper points alone.
 
     ``jaw`` is the lower face with its whole jaw line; ``mouth`` ends between the lips and the chin
     and within the cheeks. ``points_crop`` (frames, 68, 2), finite; result (frames, 4): top, bottom,
@@ -128,14 +128,14 @@ def mask_boxes(
 
 
 def boxes_hull(boxes: NDArray[np.int32], size_px: int, around_px: int = 0) -> tuple[slice, slice]:
-    """Rows and columns of the crop that hold all mask boxes (n, 4), and so much around them."""
+    """Rows and columns of the crop that hold all mask boxes (n, 4) with a margin, pixels."""
     low = np.clip(boxes.min(0) - around_px, 0, size_px)
     high = np.clip(boxes.max(0) + around_px, 0, size_px)
     return slice(int(low[0]), int(high[1])), slice(int(low[2]), int(high[3]))
 
 
 def cut(image: NDArray[np.uint8], crop: CropTrack, frame: int, size_px: int) -> NDArray[np.uint8]:
-    """The crop of one frame, (H, W, 3) -> (size, size, 3) RGB; edges of the frame are repeated."""
+    """Cut the crop of one frame, (H, W, 3) -> (size, size, 3) RGB; edges are repeated."""
     to_crop, scale = crop_map(crop, frame, size_px)
     if scale < 1:  # shrinking: take away what the smaller picture cannot hold
         sigma = 0.4 * (1 / scale - 1)
@@ -171,7 +171,7 @@ def _blurred_surroundings(
 
 @dataclass(frozen=True, kw_only=True)
 class Framing:
-    """Where the face stands: what the networks are told of a video besides its pixels."""
+    """Where the face stands in a video: crops, landmarks and mask boxes."""
 
     crop: CropTrack
     points_crop: NDArray[np.float32]

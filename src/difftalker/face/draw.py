@@ -1,4 +1,4 @@
-"""Drawing landmarks: the map that the landmark branch reads, and pictures for people."""
+"""Drawn landmarks: the maps that condition the landmark branch, and overlays for people."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ EYES = tuple(range(36, 48))
 OUTER_LIPS = tuple(range(48, 60))
 INNER_LIPS = tuple(range(60, 68))
 ABOVE_GAP, BELOW_GAP = (61, 62, 63), (67, 66, 65)
-"""Inner lips that face each other: the upper one's points and the lower one's."""
+"""Points of the inner upper lip, and those of the inner lower lip opposite them."""
 
 MOUTH = OUTER_LIPS + INNER_LIPS
 CONTOUR = JAW[3:14]

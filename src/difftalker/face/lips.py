@@ -1,4 +1,4 @@
-"""How far lips are open, lips opened as far as wanted, and how far a painting opens them.
+"""Lip opening: measured, set, and calibrated between drawn landmarks and generated faces.
 
 Points are (frames, 68, 2), in any unit; openings (frames,) are in face scales, brows to the base of
 the nose.
@@ -14,11 +14,11 @@ from difftalker.face.crop import face_scale
 from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, mouth_opening
 
 SEEN_SHARE = 0.02
-"""Of what was painted, wider than an opening of which anything is said."""
+"""An opening is calibrated where at least this share of the generated mouths is wider."""
 FEWEST_FRAMES = 100
-"""Of painted mouths from which anything is said."""
+"""Fewest generated mouths, frames, from which openings are calibrated."""
 _LEAST = 1e-4
-"""Opening of lips that meet: of them no gain makes an open mouth."""
+"""Opening of lips that meet, face scales; no gain opens them."""
 
 OUTER_FOLLOWS = (
     (49, 61, 0.5),
@@ -32,7 +32,7 @@ OUTER_FOLLOWS = (
     (56, 65, 1.0),
     (55, 65, 0.5),
 )
-"""Outer points go with the inner ones nearest, those beside the corners half as far."""
+"""(outer, inner, share): outer points follow the nearest inner ones, beside the corners by half."""
 
 Floats = NDArray[np.floating]
 Points = NDArray[np.float32]
@@ -45,17 +45,17 @@ def relative_opening(points: Points) -> Floats:
 
 
 def open_mouth(points: Points, gain: float | Floats) -> Points:
-    """The mouth opened ``gain`` times as far, one gain for all frames or one for each.
+    """Open the mouth of points (F, 68, 2) ``gain`` times as far; one gain, or one a frame (F,).
 
-    The inner lips are scaled about the midline between them and the outer ones go with them, so
-    that lips keep their thickness, corners their place, and a closed mouth stays closed.
+    The inner lips are scaled about the midline between them, and the outer lips follow. Lips keep
+    their thickness, corners keep their place, and a closed mouth stays closed.
     """
     gaps = np.reshape(np.asarray(gain), (-1, 1, 1)) * _gaps(points)
     return _with_gaps(points, gaps.astype(np.float32))
 
 
 def open_as(points: Points, other: Points) -> Points:
-    """The mouth of ``points`` (F, 68, 2) as far open, at each pair of lips, as that of others."""
+    """Open the mouth of ``points`` (F, 68, 2) by the lip gaps of ``other`` (F, 68, 2)."""
     return _with_gaps(points, _gaps(other))
 
 
@@ -75,14 +75,15 @@ def _with_gaps(points: Points, gaps: Points) -> Points:
 
 
 def open_to(points: Points, opening: Floats) -> Points:
-    """The mouth as far open as ``opening`` (F,) says; lips that meet stay together."""
+    """Open the mouth (F, 68, 2) to ``opening`` (F,), face scales; closed lips stay closed."""
     return open_mouth(points, opening / np.maximum(relative_opening(points), _LEAST))
 
 
 def drawn_for(points: Points, added: tuple[float, ...]) -> Points:
-    """Lips to be drawn, that those of these points (F, 68, 2) may be painted.
+    """Lips to draw, (F, 68, 2), so that the generated face shows those of ``points`` (F, 68, 2).
 
-    ``added`` is what :func:`too_little` found; between its openings it is interpolated.
+    ``added`` is the correction that :func:`too_little` measured at ``OPENINGS``, face scales; it is
+    interpolated between them.
     """
     opening = relative_opening(points)
     wanted = opening + np.interp(opening, (0.0, *OPENINGS), (0.0, *added))
@@ -90,12 +91,12 @@ def drawn_for(points: Points, added: tuple[float, ...]) -> Points:
 
 
 def too_little(drawn: Floats, painted: Floats) -> tuple[float, ...]:
-    """By how much mouths were drawn wider open than painted ones are that have ``OPENINGS``.
+    """Calibrate openings: how much wider mouths were drawn than they were generated, face scales.
 
-    Of openings drawn and painted, (n,) each, equal shares lie below what belongs together; one by
-    one they would tell of chance as well, which makes all relations flatter. Neighbours are
-    averaged, one with half of each. Wider than what was seen it is as much as at the widest;
-    nothing is said of few frames.
+    ``drawn`` and ``painted`` (n,) are openings of drawn landmarks and of generated faces. Their
+    quantiles are matched, as a regression on single frames would flatten the relation by noise.
+    The result has one value for each of ``OPENINGS``, smoothed over its neighbours. Beyond the
+    widest opening seen it is constant. It is empty below ``FEWEST_FRAMES`` frames.
     """
     known = np.isfinite(drawn) & np.isfinite(painted)
     drawn, painted = drawn[known], np.sort(painted[known])

@@ -1,4 +1,4 @@
-"""The mouth as a lip reader sees it: small grey pictures and lip points, steady against the head.
+"""Inputs of the lip reader: grey mouth pictures and lip points, steady against the head.
 
 Head units: the origin is the base of the nose, x runs from the left to the right eye of the
 picture, and 1 is the distance between the middles of the eyes. All of it is taken from the upper

@@ -1,4 +1,4 @@
-"""Which frames get a new mouth, why the others do not, and how one goes over into the other."""
+"""Spans: which frames are driven, why others are not, and how the new mouth fades in and out."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from difftalker.face.landmarks import JAW
 Reason = Literal["face", "no face", "turned away", "covered", "other person"]
 
 TURNED = 0.75
-"""From this turn on (see ``turn``) half of the mouth is hidden: the face is left as it is."""
+"""Turn (see ``turn``) from which half of the mouth is hidden; such a face is not driven."""
 TURNED_BACK = 0.65
-"""A face that was turned away is driven again below this one; between the two nothing changes."""
+"""Turn below which a face that was turned away is driven again."""
 FADE_S = 0.16
-"""How long a new mouth takes to come and to go beside frames that keep their own."""
+"""Length of the fade between a new mouth and frames that keep their own, seconds."""
 
 _NOSE_TIP = 30
 _EARS = (JAW[1], JAW[15])
@@ -32,7 +32,7 @@ class Span:
 
     start_frame: int
     stop_frame: int
-    """The first frame that is no more of it."""
+    """The first frame after the span."""
     start_s: float
     stop_s: float
     driven: bool

@@ -1,7 +1,7 @@
-"""New faces laid into the frames: colours joined at the mask's edge, resampled, grain added.
+"""Generated faces blended into frames: colours matched at the mask's edge, resampled, grained.
 
-Pixels outside the mask keep their values, bit for bit, and what lies inside never tells of the
-footage's own mouth: all that is measured on footage is measured outside.
+Pixels outside the mask keep their values, bit for bit. The footage is measured outside the mask
+only, so nothing inside depends on the footage's own mouth.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 FEATHER_PX = 10
-"""Over so many pixels of the crop, within the mask box, the footage goes over into the new face."""
+"""Width of the fade from the footage to the new face, within the mask box, pixels of the crop."""
 RING_PX = 2 * CELL
-"""How far around the mask box footage and decoded picture are compared, pixels of the crop."""
+"""Margin around the mask box in which footage and decoded picture are compared, crop pixels."""
 MAX_SHIFT = 24.0
-"""The most by which colours are moved to meet at the mask's edge, of 255."""
+"""Largest colour shift at the mask's edge, grey levels of 255."""
 SETTLE_S = 0.2
-"""Time constant of that shift, seconds: it follows light, and not the mouth."""
+"""Time constant of the colour shift, seconds: it follows the light, not the mouth."""
 
 _REACH_CELLS = 3.0
 _SINC_LOBES = 3
 _PASSED = 1.2
-"""How far beyond what the smaller picture can hold detail is kept: sharper, with few artefacts."""
+"""Detail is kept up to this many times the smaller picture's resolution: sharper, few artefacts."""
 
 
 class Blender:
-    """Lays the new faces of one video into its frames, in order.
+    """Blends the new faces of one video into its frames, in order.
 
-    What it follows over time (colour shift, grain) depends on the frames shown so far and on
-    nothing else, so a run that goes on after a kill comes to the same pictures.
+    Its state over time (colour shift, grain) depends on the frames shown so far alone, so a run
+    that resumes after a kill gives the same pictures.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Blender:
         size_px: int,
         seed: int,
     ) -> None:
-        """Crops and boxes (frames, 4) of a video, its completed landmarks (frames, 68, 2)."""
+        """Take the crops, boxes (frames, 4) and completed landmarks (frames, 68, 2) of a video."""
         self._crop, self._boxes, self._times_s = crop, boxes, times_s
         self._points_crop, self._size_px = points_crop, size_px
         self._grain = Grain(seed)
@@ -61,14 +61,14 @@ class Blender:
         self._before: tuple[int, Image] | None = None
 
     def forget(self) -> None:
-        """A new shot begins."""
+        """Forget colour shift and grain: a new shot begins."""
         self._shift = self._before = None
         self._grain.forget()
 
     def lay(self, i: int, image: Image, crop: Image, face: Image, strength: float) -> Image:
-        """Frame ``i`` (H, W, 3) with its new face (S, S, 3) in place of its crop (S, S, 3).
+        """Blend the new face (S, S, 3) of frame ``i`` (H, W, 3) over its crop (S, S, 3).
 
-        ``strength`` is how much of the new face is seen, 0 to 1.
+        ``strength`` is the weight of the new face, 0 to 1.
         """
         alpha = np.float32(strength) * blend_mask(self._boxes[i], len(crop))
         patch = Patch.of(image, self._joined(i, crop, face), alpha, self._crop, i)
@@ -123,7 +123,7 @@ class Patch:
     new: Image
     """(h, w, 3)"""
     weight: Floats
-    """(h, w): how much of it is seen; zero outside the mask."""
+    """(h, w): its weight, 0 to 1; zero outside the mask."""
     place: tuple[slice, slice]
     """Rows and columns of the frame."""
 
@@ -190,11 +190,11 @@ def blend_mask(box: NDArray[np.int32], size_px: int, feather_px: int = FEATHER_P
 
 
 def edge_shift(crop: Image, face: Image, box: NDArray[np.int32]) -> Floats:
-    """What to add to a face so that it meets its crop around the mask box; (S / 8, S / 8, 3).
+    """The colour shift that makes a face meet its crop around the mask box; (S / 8, S / 8, 3).
 
-    The decoder paints the surroundings too, where the footage is known. The difference, in cells
-    of the latents, goes on into the mask by normalised convolution (Knutsson and Westin, 1993) and
-    fades with the distance from the edge: a membrane that hangs in the ring.
+    The decoder generates the surroundings too, where the footage is known. Their difference, one
+    value a latent, is extended into the mask by normalised convolution (Knutsson and Westin, 1993)
+    and fades with the distance from the edge.
     """
     cells = len(crop) // CELL
     top, bottom, left, right = (int(v) // CELL for v in box)
@@ -216,7 +216,7 @@ def edge_shift(crop: Image, face: Image, box: NDArray[np.int32]) -> Floats:
 
 
 def _blurred(values: Floats) -> Floats:
-    """Gaussian means of cells; the picture's edge is a mirror, as nothing is known beyond it."""
+    """Blur cells with a Gaussian; the picture is mirrored at its edge."""
     mirror = cv2.BORDER_REFLECT
     return np.asarray(cv2.GaussianBlur(values, (0, 0), _REACH_CELLS, borderType=mirror), np.float32)
 

@@ -1,7 +1,7 @@
-"""The grain of footage: how much noise its flat skin has, and as much for new faces.
+"""Grain: the noise of the footage's flat skin is measured and added to new faces.
 
-Networks paint without grain; beside skin that has some, that shows. Noise is told from texture by
-what changes from frame to frame, and only what the new face lacks is added.
+Networks generate faces without grain, which shows beside skin that has some. Noise differs from
+texture in that it changes from frame to frame. Only what the new face lacks is added.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from numpy.typing import NDArray
 Plane = NDArray[np.float32]
 """Luma, (H, W), 0 to 255."""
 Mask = NDArray[np.uint8]
-"""Where it counts, (H, W): not zero."""
+"""(H, W): not zero where a pixel counts."""
 Levels = NDArray[np.float64]
 """(2,): variance of noise at single pixels, and at pixels of twice the size."""
 
 SETTLE_S = 0.5
 """Time constant within which estimates follow the footage, seconds."""
 MAX_VARIANCE = 100.0
-"""Grain of a standard deviation above ten levels is left as it is: not to be told from texture."""
+"""Largest variance of grain, levels squared: above it noise cannot be separated from texture."""
 
 _SECOND = np.array([1, -2, 1]) / np.sqrt(6)
 _FLAT_SHARE = 0.5
-"""Of the pixels, those with the least slope."""
+"""Share of the pixels that count as flat: those with the least slope."""
 _LEAST_PIXELS, _LEAST_SIDE = 100, 8
 _COARSE_SIGMA_PX = 1.0
 _ROUNDING = np.array([1 / 12, 1 / 48])
-"""What rounding to whole levels adds."""
+"""The noise levels that rounding to whole grey levels adds."""
 
 
 def noise_levels(luma: Plane, mask: Mask, previous: Plane | None = None) -> Levels | None:
-    """The noise in the flat half of what the mask shows; None where that is little.
+    """Measure the noise in the flat half of the masked pixels; None where these are few.
 
-    With ``previous``, the same place in the frame before, half of the variance of the difference:
-    noise that is new in every frame.
+    With ``previous``, the same place in the frame before, it is half of the variance of the
+    difference: noise that is new in every frame.
 
-    Source: Immerkaer, "Fast noise variance estimation" (1996): second differences both ways, which
-    see neither planes nor straight edges along the axes.
+    Source: Immerkaer, "Fast noise variance estimation" (1996): second differences both ways,
+    which are zero on planes and on straight edges along the axes.
     """
     flat = _flat(luma, mask)
     if int(flat.sum()) < _LEAST_PIXELS or min(luma.shape) < _LEAST_SIDE:
@@ -52,7 +52,7 @@ def noise_levels(luma: Plane, mask: Mask, previous: Plane | None = None) -> Leve
 
 
 def noise(shape: tuple[int, int], levels: Levels, rng: np.random.Generator) -> Plane:
-    """A field (H, W) of noise that has these levels, and never more than either."""
+    """Draw a field (H, W) of noise with these levels, and never more than either."""
     fine, coarse = np.sqrt(_amplitudes(levels))
     field = np.zeros(shape, np.float32)
     if fine > 0:
@@ -64,14 +64,14 @@ def noise(shape: tuple[int, int], levels: Levels, rng: np.random.Generator) -> P
 
 
 class Grain:
-    """Follows what footage has and new faces lack; holds a few numbers and the frame before."""
+    """Tracks the grain of the footage and of the new faces over time."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._kept: dict[str, tuple[Levels, float]] = {}
 
     def forget(self) -> None:
-        """A new shot begins."""
+        """Forget all estimates: a new shot begins."""
         self._kept.clear()
 
     def footage(self, luma: Plane, mask: Mask, previous: Plane | None, time_s: float) -> None:
@@ -86,7 +86,7 @@ class Grain:
 
     @property
     def lacking(self) -> Levels:
-        """What to add: noise of the footage that is new in every frame, less all that is there."""
+        """Noise to add, (2,): what is new in every frame of the footage, less the new face's."""
         if len(self._kept) < 3:
             return np.zeros(2)
         texture, changing, face = (self._kept[name][0] for name in ("texture", "noise", "face"))
@@ -95,7 +95,7 @@ class Grain:
         return lacking
 
     def field(self, frame: int, shape: tuple[int, int]) -> Plane | None:
-        """The grain (H, W) of a frame, the same whenever it is asked for; None for none at all."""
+        """Draw the grain (H, W) of a frame, the same at every call; None where there is none."""
         lacking = self.lacking
         if not lacking.any():
             return None

@@ -1,8 +1,7 @@
-"""The light of footage and the light an avatar knows: told apart on the visible skin, and joined.
+"""Light: crops are mapped from the footage's light to the avatar's, and generated faces back.
 
-Networks trained in one light paint wrong colours in another. So the crops they see are brought into
-their light first, and the faces they make are taken back the same way. What that light is, the
-networks tell themselves: a whole face made from landmarks alone shows it.
+Networks trained in one light generate wrong colours in another. The map is estimated on the visible
+skin. A whole face that the networks generate from landmarks alone shows the avatar's light.
 """
 
 from __future__ import annotations
@@ -21,27 +20,27 @@ Image = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 SURE_GAINS, SURE_POWER = (0.06, 0.06, 0.2), 0.12
-"""Logarithms of gains (red, green, blue) and power up to these are the avatar's own light, whose
-footage differs by as much; from twice as much on the light is another, between them in part."""
+"""Largest log gains (red, green, blue) and log power within the avatar's own light, as they vary in
+its footage. From twice as much on the light counts as another, in between as a share of one."""
 SURE_SLOPES = (0.2, 0.25)
 """The same for slopes, rightwards and downwards: log gain over a crop's side."""
 MAX_GAIN, MAX_POWER, MAX_SLOPE = np.log(6.0), np.log(2.5), 1.2
 SETTLE_S = 0.5
-"""Time constant within which the estimate follows footage whose light changes, seconds."""
+"""Time constant of the estimate, seconds."""
 
 _LEVEL = np.arange(256)[:, None]
 _QUANTILES = np.linspace(0.1, 0.9, 17)
 _MIDDLE = slice(4, 15)
-"""Of the quantiles: skin in plain light, neither brows and shadows nor glare."""
+"""The quantiles of skin in plain light, without brows, shadows and glare."""
 _CELLS = 32
 _LEAST_SKIN = 0.02
-"""Of the crop: below this share of visible skin nothing is estimated."""
+"""Least share of the crop that has to show skin for an estimate."""
 _DARK, _CLIPPED = 4, 251
 
 
 @dataclass(frozen=True, kw_only=True)
 class LightMap:
-    """From the footage's light to the avatar's: 255 gain (v / 255) ^ power, times a slope."""
+    """Map from the footage's light to the avatar's: 255 gain (v / 255) ^ power, times a slope."""
 
     gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Red, green, blue."""
@@ -70,7 +69,7 @@ class LightMap:
 
 @dataclass(frozen=True, kw_only=True)
 class Skin:
-    """What a crop's visible skin looks like, or the mean of several crops'."""
+    """Tones and brightness of a crop's visible skin, or the mean over several crops."""
 
     tones: Floats
     """(17, 3): red, green and blue at quantiles from 0.1 to 0.9, 0 to 255."""
@@ -79,7 +78,7 @@ class Skin:
 
     @classmethod
     def of(cls, crop: Image, points_crop: NDArray[np.float32], top_px: int) -> Skin | None:
-        """The skin between brows and ``top_px``, the mask's upper edge; None where it is hidden.
+        """Measure the skin between brows and ``top_px``, the mask's top edge; None where hidden.
 
         ``crop`` (S, S, 3), ``points_crop`` (68, 2) crop units, of which upper ones are used.
         """
@@ -99,7 +98,7 @@ class Skin:
 
 
 class Light:
-    """Follows the light of footage frame by frame, without memory of more than one estimate."""
+    """Tracks the light of footage frame by frame; it holds one estimate."""
 
     def __init__(self, own: Skin | None) -> None:
         """``own`` is the avatar's skin in its own light; None leaves all footage as it is."""
@@ -107,7 +106,7 @@ class Light:
         self._seen: Skin | None = None
 
     def see(self, skin: Skin | None, time_s: float, *, new_shot: bool = False) -> LightMap:
-        """How to bring the next frame into the avatar's light, from its skin and those before."""
+        """Take the next frame's skin; returns its map to the avatar's light."""
         if new_shot:
             self._seen = None
         if skin is not None:
@@ -146,7 +145,7 @@ def match(seen: Skin, own: Skin) -> LightMap:
 
 
 def _otherness(logs: Sequence[float], sure: Sequence[float]) -> float:
-    """0 where all lie within what is sure to be the avatar's own light, 1 from twice that on."""
+    """0 where all ``logs`` lie within ``sure``, the avatar's own light; 1 from twice that on."""
     return float(np.clip(np.max(np.abs(logs) / np.array(sure)) - 1, 0, 1))
 
 

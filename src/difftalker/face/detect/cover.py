@@ -13,24 +13,24 @@ from numpy.typing import NDArray
 from difftalker.face.landmarks import EYES, JAW, NOSE_BASE
 
 MEAN_UNUSUAL = 1.25
-"""A face is covered where its cells differ by so many times what is usual, in the mean ..."""
+"""A face is covered where its cells differ from the usual by this many deviations in the mean,"""
 MANY_UNUSUAL = 1.47
-"""... or where 3 of 10 cells do so by this much."""
+"""or where 3 of 10 cells differ by this many."""
 UNCOVERED = 0.75
-"""It is uncovered again below this share of both."""
+"""Share of both thresholds below which a face is uncovered again."""
 AROUND_S = 0.12
-"""Before and after that a cover is on its way: so long it is believed to be there as well."""
+"""Margin before and after a cover that counts as covered, seconds: it comes and goes."""
 
 _STEADY = np.array([5.0, 2.5, 2.5], np.float32)
-"""Differences of L*, a* and b* that are nothing, whatever is usual."""
+"""Differences of L*, a* and b* that never count."""
 _FEW_FRAMES = 12
 _LARGE_SHARE = 0.25
 _MOUTH, _NO_FACE = 3.0, 11.0
 _STILL_POSE, _POSE = 0.1, 0.5
-"""Light falls otherwise on a head that turns or nods: beyond the first, every second of it (see
-``_pose_change``) allows for once the difference more."""
+"""Light changes on a head that turns or nods: beyond the first pose change (``_pose_change``), each
+further second one allows for the threshold once more."""
 LIGHT = 2.5
-"""Light changes between shots: against all of them a face has to differ so much more."""
+"""Factor on the threshold against all shots of a video, between which the light changes."""
 
 
 def find_covered(
@@ -39,7 +39,7 @@ def find_covered(
     times_s: NDArray[np.float64],
     shot: NDArray[np.integer],
 ) -> NDArray[np.bool_]:
-    """Which frames of one person show something before the lower face, (n,).
+    """Detect frames of one person in which something covers the lower face; (n,).
 
     ``lower`` (n, 6, 6, 3) as ``looks.lower_face`` gives it, ``points_px`` (n, 68, 2), ``times_s``
     (n,) rising, ``shot`` (n,) a number for each shot; only frames with a face. What is there in
@@ -58,7 +58,7 @@ def find_covered(
 def _covered(
     lower: NDArray[np.int8], points_px: NDArray[np.float32], least: float
 ) -> NDArray[np.bool_]:
-    """The same without borders, for frames in one light."""
+    """Detect covers among frames in one light, (n,), without margins in time."""
     if len(lower) < _FEW_FRAMES:
         return np.zeros(len(lower), bool)
     colours = lower.astype(np.float32)
@@ -84,7 +84,7 @@ def _unusual(colours: NDArray[np.float32], usual: NDArray[np.float32]) -> NDArra
 
 
 def _held(unusual: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Covered from where it is clear, as far as it is not over: no flutter at the threshold."""
+    """Threshold with hysteresis: (n,) differences -> whether the face is covered."""
     low, high = unusual > UNCOVERED, unusual > 1
     runs = np.cumsum(np.diff(low, prepend=False) & low) * low
     return np.isin(runs, np.unique(runs[high])) & low

@@ -1,6 +1,6 @@
-"""What a face looks like, as numbers: one vector to tell people apart, one grid to notice covers.
+"""Descriptors of a face: a vector that identifies people, and a grid that shows covers.
 
-Both are of our own and need no weights: gradients, low frequencies, colours and proportions of the
+Both need no trained weights: they hold gradients, low frequencies, colours and proportions of the
 face, aligned by its eyes and the base of its nose.
 """
 

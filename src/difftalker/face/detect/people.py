@@ -1,8 +1,8 @@
-"""Who is who: faces followed through a video, kept apart, linked after gaps, and one chosen.
+"""People in a video: detections are joined to tracklets, tracklets to people, and one is chosen.
 
-A *tracklet* is one face followed without doubt: where its place, its size or its look leaves two
-ways to go on, it ends, and another begins. Tracklets that look alike and are never seen at once
-are one *person*; a tracklet that might be one of two people belongs to nobody.
+A *tracklet* is one face tracked without doubt: where place, size or look allow two continuations,
+it ends and another begins. Tracklets that look alike and never overlap in time are one *person*. A
+tracklet that might belong to two people belongs to nobody.
 """
 
 from __future__ import annotations
@@ -27,22 +27,21 @@ from difftalker.face.landmarks import BROWS, EYES, JAW, NOSE, NOSE_BASE
 Place = Literal["largest", "leftmost", "rightmost", "center"]
 
 ALIKE = 0.48
-"""Looks (see ``face.looks``) nearer than this may be one person's ..."""
+"""Largest distance between looks (see ``face.detect.looks``) of one person,"""
 CLEARLY = 0.06
-"""... if nobody else's is nearer than that and so much."""
+"""if the next person's look is farther by at least this."""
 ALIKE_ON_A_PHOTO = 0.6
-"""The same for a picture of the person, made in another light and another place."""
+"""Largest distance from a photo of the person, taken in another light and place."""
 FOLLOWED = 0.5
-"""A face that is followed may change its look so far from one frame to the next ..."""
+"""Largest change of the look from one frame of a tracklet to the next,"""
 FOLLOWED_ALONE = 0.7
-"""... or so far where it is alone and hardly moves."""
+"""and the largest where the face is alone and hardly moves."""
 STEP = 0.8
-"""It moves at most so many widths of itself from where it was going."""
+"""Largest distance of a detection from the predicted place, face widths."""
 GAP_S = 0.4
-"""A face unseen for so long ends its tracklet; then looks alone tell whose the next one is."""
+"""Longest gap within a tracklet, seconds; beyond it looks alone decide whose face it is."""
 SEEN_SHARE, SEEN_S = 0.05, 0.4
-"""Whoever is seen for less than this share of the longest seen, or than so long, is not counted as
-a person: a few frames may be two faces in one."""
+"""Shortest time for which a person is seen: share of the longest seen, and seconds."""
 
 _MAX_PICTURE_PX = 100_000_000
 _PICTURE_SIDE_PX = 1280
@@ -60,7 +59,7 @@ _UPPER = (*BROWS, *EYES, *NOSE)
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Whom to drive."""
+    """The person to drive."""
 
     place: Place = "largest"
     number: int | None = None
@@ -88,7 +87,7 @@ class Choice:
 
     @property
     def key(self) -> str:
-        """What tells it from others, wherever it is made: a picture goes by its content.
+        """A text that identifies the choice; a picture is identified by its content.
 
         Raises:
             FaceError: the picture cannot be read.
@@ -125,7 +124,7 @@ class Detection:
         return apart < _SAME_FACE * min(self.width, other.width)
 
     def is_crossed_by(self, other: Detection) -> bool:
-        """Whether the other's head reaches into what would be painted of this one."""
+        """Whether the other's head reaches into this one's mask."""
         low, high = _mask_px(self.points_px)
         other_low, other_high = _head_px(other.points_px)
         return bool((low < other_high).all() and (other_low < high).all())
@@ -133,7 +132,7 @@ class Detection:
 
 @dataclass(kw_only=True)
 class Tracklet:
-    """One face followed without doubt."""
+    """One face tracked without doubt."""
 
     frames: list[int] = field(default_factory=list)
     points_px: list[NDArray[np.float32]] = field(default_factory=list)
@@ -153,7 +152,7 @@ class Tracklet:
     """Where the face was last, and how wide."""
 
     def add(self, frame: int, seen: Detection, crossed: bool, *, look: bool) -> None:
-        """Follow the face into a frame."""
+        """Add the detection of a frame."""
         if self.frames:
             step = (seen.centre - self.centre) / (frame - self.frames[-1])
             self.speed = (self.speed + step) / 2
@@ -173,7 +172,7 @@ class Tracklet:
         return moved * 2 / (seen.width + self.width) + size
 
     def unlike(self, look: NDArray[np.float32]) -> float:
-        """How far a look is from the nearest that this face has had; 0 where it has had none."""
+        """Distance of a look from the nearest exemplar; 0 where there is none."""
         if not len(self.exemplars):
             return 0.0
         return float(np.linalg.norm(self.exemplars - look, axis=1).min())
@@ -198,7 +197,7 @@ class Tracklet:
 
 
 class Tracker:
-    """Turns what is seen, frame by frame, into tracklets."""
+    """Joins the detections of each frame to tracklets."""
 
     def __init__(self) -> None:
         self.tracklets: list[Tracklet] = []
@@ -206,7 +205,7 @@ class Tracker:
         self._times: list[float] = []
 
     def update(self, time_s: float, faces: Sequence[Detection], *, cut: bool) -> None:
-        """Take the faces of the next frame; at a cut nothing is followed."""
+        """Take the detections of the next frame; a cut ends all tracklets."""
         frame = len(self._times)
         self._times.append(time_s)
         if cut:
@@ -293,7 +292,7 @@ class Person:
 
     @property
     def summary(self) -> tuple[float, ...]:
-        """As a row of ``FaceTrack.people``."""
+        """The person's row of ``FaceTrack.people``."""
         box = np.median(self.boxes_px, axis=0)
         return len(self.frames), int(self.frames[0]), *(float(edge) for edge in box)
 
@@ -308,11 +307,11 @@ def find_people(
     times_s: NDArray[np.float64],
     cuts: NDArray[np.int64],
 ) -> list[Person]:
-    """Tracklets linked to people, numbered as ``Choice.number`` says; veils are marked.
+    """Link tracklets to people, numbered as ``Choice.number`` says; veils are marked.
 
-    The longest tracklets come first: what they show is known best. One that is unlike everybody
-    who is not seen beside it is somebody new; one that is nearly as much like a second one of them
-    is left out.
+    The longest tracklets come first, as their looks are known best. A tracklet unlike every person
+    who is not seen at the same time begins a new person. One about as near to two people is left
+    out.
     """
     people: list[Person] = []
     seen: list[NDArray[np.bool_]] = []
@@ -373,7 +372,7 @@ def choose(
     width_px: int,
     photo: NDArray[np.float32] | None = None,
 ) -> int:
-    """Which of at least one person is meant; ``photo`` is the look of the face in the picture.
+    """Index of the chosen person; ``photo`` is the look of the face in the picture.
 
     Raises:
         FaceError: there are fewer people, or nobody looks like the picture.

@@ -9,20 +9,19 @@ from numpy.typing import NDArray
 from difftalker.face.landmarks import BROWS, EYES, NOSE
 
 JUMP_ALONE = 0.8
-"""A face that moves so many widths of itself from one frame to the next is another shot, or another
-face."""
+"""Movement from one frame to the next, face widths, that alone means a cut or another face."""
 JUMP_SEEN = 0.08
-"""So far it has to move where the picture changes as well."""
+"""Least movement, face widths, where the picture changes as well;"""
 COLOURS_SEEN = 0.3
-"""Or so much of the histogram has to change."""
+"""or the least share of the histogram that changes."""
 CHANGE_SEEN = 0.03
-"""A picture changes if its thumbnail differs by so much of full scale ..."""
+"""A picture changes if its thumbnail differs by this share of full scale,"""
 CHANGE_OVER_OTHERS = 3.0
-"""... and by so many times what changes near it: pans, shaken cameras and hands are none."""
+"""and by this many times the changes near it: pans, shaken cameras and hands are no cuts."""
 SMALL_JUMP, SMALL_CHANGE = 0.04, 0.012
-"""Two takes before one background differ by little: so much is enough ..."""
+"""Least movement and change between two takes before one background,"""
 SMALL_OVER_OTHERS = 6.0
-"""... where it is so many times what changes near it, as in still shots alone."""
+"""where the change is this many times those near it, as in still shots alone."""
 
 _NEAR_FRAMES = 3
 _THUMBNAIL = (48, 27)
@@ -30,7 +29,7 @@ _UPPER = (*BROWS, *EYES, *NOSE)
 
 
 class ChangeMeter:
-    """How much each picture differs from the one before; holds two numbers a frame."""
+    """Measures how much each picture differs from the one before; holds two numbers a frame."""
 
     def __init__(self) -> None:
         self._seen: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None
@@ -39,7 +38,7 @@ class ChangeMeter:
     def see(self, image: NDArray[np.uint8]) -> bool:
         """Take the next picture, (H, W, 3) RGB; returns whether it may begin a new shot.
 
-        That looks back alone, and rather says so too often: what ``cuts`` finds is what counts.
+        It knows past frames only and returns true too often; ``cuts`` decides.
         """
         # Nearest first: an exact mean of every pixel of a 4K frame would cost more than the face.
         step = max(1, min(image.shape[:2]) // 270)

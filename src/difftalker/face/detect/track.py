@@ -1,4 +1,4 @@
-"""Finding the face: MediaPipe FaceLandmarker, tracked over a video, gaps and covers marked."""
+"""Face tracks: MediaPipe's FaceLandmarker over a video, one person chosen, covers marked."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ logger = logging.getLogger(__name__)
 SMOOTHING_FRAMES = 0.5
 """Standard deviation of the Gaussian that takes the detector's jitter off, in frames."""
 MAX_FACES = 6
-"""So many faces of one frame are followed at most."""
+"""Most faces that are tracked in one frame."""
 SCAN_S = 0.4
-"""How often it is looked whether a face that was alone still is."""
+"""Interval at which the whole picture is searched while one face is tracked, seconds."""
 ALONE_S = 1.0
-"""A face is alone once no other has been found for so long."""
+"""Time without a second face after which one face counts as alone, seconds."""
 
 NOTHING, COVERED, OTHER = range(3)
-"""Why a frame is left alone, as ``FaceTrack.why`` has it."""
+"""Values of ``FaceTrack.why``: the reason why a frame is not driven."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +60,13 @@ class FaceTrack:
     """Frames that begin a new shot, rising; the first frame of the video is none."""
 
     why: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
-    """(frames,): why a frame is left alone: ``NOTHING`` speaks against it, the face is ``COVERED``,
-    or it shows ``OTHER`` people, alone or too near. Left out: ``NOTHING`` everywhere."""
+    """(frames,): why a frame is not driven: ``NOTHING`` speaks against it, the face is ``COVERED``,
+    or ``OTHER`` people are alone in it or too near. By default ``NOTHING`` everywhere."""
     people: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 6)))
-    """(people, 6), in the order of ``Choice.number``: in how many frames each one is seen, from
-    which one on, and the median left, top, right and bottom of the face, pixels."""
+    """(people, 6), in the order of ``Choice.number``: the number of frames that show the person,
+    the first of them, and the median left, top, right and bottom of the face, pixels."""
     chosen: int = 0
-    """Which of them this is, from 0 on."""
+    """The row of ``people`` that this track follows."""
 
     def __post_init__(self) -> None:
         if not len(self.why):
@@ -74,7 +74,7 @@ class FaceTrack:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> FaceTrack:
-        """What ``vars`` gave, after it was kept as arrays."""
+        """Make a track from its fields, stored as arrays."""
         return cls(**{**arrays, "chosen": int(arrays["chosen"])})
 
     @property
@@ -137,9 +137,9 @@ def smooth(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 
 @contextmanager
 def _landmarker(faces: int) -> Iterator[Any]:
-    """What gives the points of up to so many faces of a frame.
+    """Give a function that detects up to ``faces`` faces of a frame, (68, 2) pixels each.
 
-    One face is followed, and smoothed, over time. Several are found in every frame anew, as
+    One face is tracked and smoothed over time. Several are detected in every frame anew, as
     MediaPipe does in its video mode as well.
     """
     import mediapipe as mp
@@ -194,11 +194,11 @@ def _native_silence() -> Iterator[None]:
 
 
 class Finder:
-    """Finds the faces of each frame; use it as a context manager.
+    """Detects the faces of each frame; use it as a context manager.
 
-    While there is one face it is followed at the cost of one, and now and then the whole picture
-    is searched for others. From the frame on in which there are more all are found, until there
-    has been one again for a while.
+    While there is one face, it is tracked, and every ``SCAN_S`` the whole picture is searched for
+    others. Once there are more, all are detected in every frame, until one has been alone for
+    ``ALONE_S``.
     """
 
     def __init__(self) -> None:
@@ -221,9 +221,9 @@ class Finder:
         self._open.close()
 
     def see(self, frame: Frame, *, changed: bool = False) -> list[NDArray[np.float32]]:
-        """The points (68, 2), pixels, of each face in the next frame.
+        """Detect the points (68, 2), pixels, of each face in the next frame.
 
-        ``changed`` says that much of the picture did: others may have come.
+        ``changed`` says that much of the picture changed, so that it is searched anew.
         """
         if frame.time_s - self._several_s < ALONE_S:
             return self._search(frame)
@@ -242,7 +242,7 @@ class Finder:
         return list(self._one(frame))
 
     def all_in(self, frame: Frame) -> list[NDArray[np.float32]]:
-        """The points of each face in a picture that stands for itself."""
+        """Detect the points (68, 2), pixels, of each face in a single picture."""
         return list(self._many(frame))
 
     def _search(self, frame: Frame) -> list[NDArray[np.float32]]:
@@ -262,12 +262,12 @@ def _points_px(result: Any, image: NDArray[np.uint8]) -> list[NDArray[np.float32
 def track(
     frames: Iterable[Frame], *, source: str | Path = "the footage", face: Choice | None = None
 ) -> FaceTrack:
-    """Follow one person's face through the frames; only points, times and cuts are kept.
+    """Track one person's face through the frames; only points, times and cuts are kept.
 
-    ``face`` says whom, where there are several; by default the largest.
+    ``face`` chooses among several people; by default the largest face.
 
     Raises:
-        FaceError: no frame shows a face, or none of whom ``face`` means.
+        FaceError: no frame shows a face, or none that of the person chosen.
     """
     times: list[float] = []
     meter, tracker, width_px = ChangeMeter(), Tracker(), 0
@@ -323,7 +323,7 @@ def _track_of(
     times_s: NDArray[np.float64],
     meter: ChangeMeter,
 ) -> FaceTrack:
-    """One person's track, and why the frames in between are left alone."""
+    """Make one person's track, with the reasons why other frames are not driven."""
     points_px = np.full((len(times_s), POINTS, 2), np.nan, np.float32)
     why = np.full(len(times_s), NOTHING, np.int8)
     own = people[chosen].tracklets
