@@ -100,8 +100,8 @@ def write_results(reports: Sequence[Report], earlier: Sequence[Report] = ()) -> 
         "# Results",
         "",
         "Written by `scripts/write_results.py` from the reports in `docs/reports/`, never by hand."
-        " Mean over clips with half the 95 % interval (bootstrap over clips). `docs/evaluation.md`"
-        " defines rows and measures.",
+        " Mean over clips with half the 95 % interval (bootstrap over clips)."
+        " `docs/guide/evaluate.md` defines rows and measures.",
         "",
         "## Beside the paper",
         "",
@@ -336,7 +336,7 @@ def card_section(report: Report) -> str:
         f"## Measured on {len(report['clips'])} clips that it was not trained on",
         "",
         "Dubbed with their own sound; mean over clips with half the 95 % interval. What the numbers"
-        " mean, and the rows to read them beside, stand in `docs/evaluation.md` and"
+        " mean, and the rows to read them beside, stand in `docs/guide/evaluate.md` and"
         " `docs/results.md`.",
         "",
         "| measure | value |",

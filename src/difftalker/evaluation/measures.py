@@ -1,6 +1,6 @@
 """The catalogue of measures: what each is called for people, and how its figures read.
 
-``docs/evaluation.md`` defines them; the report's page and ``docs/results.md`` take their order,
+``docs/guide/evaluate.md`` defines them; the report's page and ``docs/results.md`` take their order,
 words and digits from here.
 """
 

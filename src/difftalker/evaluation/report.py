@@ -1,6 +1,6 @@
 """The run: an avatar dubs held-out footage in several rows, each is measured, a report is written.
 
-DIR/report.json             every figure; docs/evaluation.md says what each field means
+DIR/report.json             every figure; docs/format/report.md says what each field means
    /report.html             the same to read, in one file that needs no other: tables, plots, clips
    /faces.png               lower faces of the footage above those made for it
    /figure2.png             landmarks: truth, completed, and with mismatched sound

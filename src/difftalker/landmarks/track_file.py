@@ -1,8 +1,8 @@
 """A completed landmark track on disk: what a dubbing paints, to be looked at and edited before.
 
-One set of fields, written as ``.npz`` (numpy's, without pickle) or as ``.json``; ``docs/track.md``
-describes them. Files may come from anywhere: sizes are bounded before anything is unpacked, every
-value is checked, and no path is taken from within.
+One set of fields, written as ``.npz`` (numpy's, without pickle) or as ``.json``;
+``docs/format/track.md`` describes them. Files may come from anywhere: sizes are bounded before
+anything is unpacked, every value is checked, and no path is taken from within.
 """
 
 from __future__ import annotations
