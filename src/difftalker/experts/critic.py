@@ -1,4 +1,4 @@
-"""The critic of the decoder's pictures: is a patch real or made? It is no part of an avatar.
+"""The critic of the decoder's pictures, for training alone: is a patch real or generated?
 
 Patches as in Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks"
 (2017); its features compared as in Wang et al., "High-Resolution Image Synthesis and Semantic
@@ -24,7 +24,7 @@ class Critic(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         before = 6
-        # No norms: they would take away how much detail there is, which is what is to be judged.
+        # No norms: they would remove the amount of detail, which is to be judged.
         for width in WIDTHS:
             conv = nn.Conv2d(before, width, 4, stride=2, padding=1)
             layers.append(nn.Sequential(conv, nn.LeakyReLU(0.2)))
@@ -39,7 +39,7 @@ class Critic(nn.Module):
         return features[1:]
 
     def frozen(self, pictures: Tensor) -> list[Tensor]:
-        """The same; what is learned from it reaches the pictures, not the critic."""
+        """The same as ``forward``, with gradients to the pictures and none to the critic."""
         held = {name: tensor.detach() for name, tensor in self.named_parameters()}
         judged: list[Tensor] = functional_call(self, held, (pictures,))
         return judged
@@ -52,13 +52,13 @@ def fine(pictures: Tensor, size: int = 5) -> Tensor:
 
 
 def critic_loss(real: Sequence[Tensor], made: Sequence[Tensor]) -> Tensor:
-    """What the critic descends: real patches are 1, made ones 0."""
+    """Loss of the critic: real patches should be 1, generated ones 0."""
     wrong = (real[-1].float() - 1).square().mean() + made[-1].float().square().mean()
     return 0.5 * wrong
 
 
 def maker_loss(made: Sequence[Tensor]) -> Tensor:
-    """What the maker descends: its patches should pass for real."""
+    """Loss of the generator: its patches should be taken for real."""
     return (made[-1].float() - 1).square().mean()
 
 

@@ -1,11 +1,11 @@
-"""A network that reads the words of GRID's sentences from the mouth alone.
+"""The lip reader: reads the words of GRID's sentences from the mouth alone.
 
     views (B, F, 48, 64) and lip points (B, F, 31, 2)
-      -> what is seen in each frame, with some neighbours      (B, F, D)
+      -> features of each frame and its neighbours             (B, F, D)
       -> where in time each part of each word stands           (B, F, 18)   attention over frames
       -> one word for each of the six places                   6 x (B, words)
 
-What is seen looks at a few frames, where it stands at all of them. No sound goes in.
+Features depend on a few frames, the attention on all of them. The network uses no sound.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from difftalker.face.landmarks import LOWER
 from difftalker.speech.grid import GRAMMAR, PHONES
 
 VIEW_PX = (48, 64)
-"""Height and width of the pictures that the network sees."""
+"""Height and width of the network's input, pixels."""
 
 MIRRORED = tuple(
     LOWER.index(point)
@@ -32,10 +32,10 @@ MIRRORED = tuple(
         64, 63, 62, 61, 60, 67, 66, 65,
     )
 )  # fmt: skip
-"""Which of the lower points stands where each one stood, in a mirror."""
+"""Index of the lower point that takes each one's place in a mirrored picture."""
 
 _SHIFTS_PX = ((0, 0), (-2, -2), (2, 2), (-2, 2), (2, -2))
-"""Reading looks at pictures moved by so much, plain and mirrored, and takes the mean."""
+"""Shifts of the pictures over which reading takes the mean, plain and mirrored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,19 +43,19 @@ class LipReaderConfig:
     """Sizes of the lip reader."""
 
     channels: tuple[int, ...] = (48, 64, 96)
-    """Of the convolutions over pictures: the first takes a quarter of the size, others a half."""
+    """Channels of the convolutions over pictures; the first divides the size by 4, others by 2."""
     frames: int = 3
-    """Neighbouring pictures that the first convolution sees at once; odd."""
+    """Neighbouring pictures in the input of the first convolution; odd."""
     width: int = 160
-    """Of what is seen in a frame."""
+    """Width of the features of a frame."""
     blocks: int = 2
-    """Convolutions over time, of five frames each."""
+    """Number of convolutions over time, of five frames each."""
     context: int = 96
-    """Of the recurrent network that finds the words, on either direction."""
+    """Width of the recurrent network that finds the words, in each direction."""
     parts: int = 3
-    """Parts of a word that are looked at one by one."""
+    """Parts of a word with an attention of their own."""
     heard_dim: int = 768
-    """Speech features of one frame, which the network learns to guess in training."""
+    """Width of a frame's speech features, an auxiliary target in training."""
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
@@ -67,16 +67,16 @@ class LipReaderConfig:
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read; all as logits."""
+    """Output of the lip reader, as logits."""
 
     words: list[Tensor]
     """(B, words) for each place."""
     where: Tensor
-    """(B, F, places, parts), to be normalised over frames."""
+    """(B, F, places, parts): attention, to be normalised over frames."""
     phones: Tensor
-    """(B, F, phones and silence): learned beside, for its own sake never used."""
+    """(B, F, phones and silence): an auxiliary target in training."""
     heard: Tensor
-    """(B, F, heard_dim): a guess at the speech features, learned beside."""
+    """(B, F, heard_dim): predicted speech features, an auxiliary target in training."""
 
 
 class LipReader(nn.Module):
@@ -130,9 +130,9 @@ class LipReader(nn.Module):
 def read(
     model: LipReader, views: NDArray[np.uint8], points: NDArray[np.float32]
 ) -> list[NDArray[np.float32]]:
-    """The probabilities of the words of each place; views (F, 56, 72), points (F, 31, 2).
+    """Read the probabilities (words,) for each place; views (F, 56, 72), points (F, 31, 2).
 
-    The mean of the logarithms over several views of the same mouth.
+    They are geometric means over several shifts of the same mouth.
     """
     pictures, places = torch.from_numpy(views), torch.from_numpy(points)
     seen = torch.stack([_cut(pictures, *shift) for shift in _SHIFTS_PX])
@@ -145,7 +145,7 @@ def read(
 
 
 def mirrored(points: Tensor) -> Tensor:
-    """Lower points (..., 31, 2) in head units as a mirror shows them."""
+    """Mirror lower points (..., 31, 2), head units."""
     flipped: Tensor = points[..., list(MIRRORED), :] * points.new_tensor([-1.0, 1.0])
     return flipped
 

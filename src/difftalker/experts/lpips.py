@@ -20,19 +20,19 @@ from difftalker.errors import AssetError
 CHANNELS = (64, 192, 384, 256, 256)
 LAYERS = len(CHANNELS)
 LEAST_PX = 32
-"""Side of the smallest picture that all layers have a place for."""
+"""Smallest side of a picture for which every layer has an output, pixels."""
 _SIZES = (11, 5, 3, 3, 3)
 _PADDING = (2, 2, 1, 1, 1)
 _MEAN, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-"""Of pictures from -1 to 1, as LPIPS standardises them."""
+"""Mean and scale by which LPIPS standardises pictures in -1..1."""
 _TINY = 1e-10
 
 
 class PerceptualNet(nn.Module):
-    """Five layers of AlexNet, and how much each of their channels counts."""
+    """Five layers of AlexNet, and a weight for each of their channels."""
 
     def __init__(self, *, shift_tolerant: bool) -> None:
-        """``shift_tolerant`` steps every pixel and blurs before it leaves some out."""
+        """``shift_tolerant`` convolves at stride 1 and blurs before it subsamples."""
         super().__init__()
         self.shift_tolerant = shift_tolerant
         shapes = zip((3, *CHANNELS[:-1]), CHANNELS, _SIZES, _PADDING, strict=True)
@@ -51,7 +51,7 @@ class PerceptualNet(nn.Module):
         )
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> what each layer sees, (B, channels, h, w)."""
+        """(B, 3, H, W) -> the features of each layer, (B, channels, h, w)."""
         mean, scale = (images.new_tensor(v).view(3, 1, 1) for v in (_MEAN, _SCALE))
         seen, kept = (images - mean) / scale, []
         for i, layer in enumerate(self.layers):
@@ -71,7 +71,7 @@ class PerceptualNet(nn.Module):
 
 
 def _halved(seen: Tensor) -> Tensor:
-    """Every second place of a blurred map, its border mirrored by two (Zhang 2019)."""
+    """Blur a map, mirrored by two at its border, and keep every second place (Zhang 2019)."""
     line = seen.new_tensor([1.0, 2.0, 1.0]) / 4
     kernel = torch.outer(line, line).expand(seen.shape[1], 1, 3, 3)
     padded = nnf.pad(seen, (2, 2, 2, 2), mode="reflect")
@@ -79,12 +79,12 @@ def _halved(seen: Tensor) -> Tensor:
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Each place's channels brought to length 1."""
+    """Normalise the channels of each place to length 1."""
     return features / (features.square().sum(1, keepdim=True).sqrt() + _TINY)
 
 
 _ALEXNET = {f"features.{place}": f"layers.{i}" for i, place in enumerate((0, 3, 6, 8, 10))}
-"""Names in torchvision's file to ours."""
+"""Names in torchvision's file -> names in ``PerceptualNet``."""
 _SHIFT_TOLERANT = {
     f"net.slice{i + 1}.{place}": f"layers.{i}" for i, place in enumerate((0, 5, 9, 11, 13))
 }

@@ -26,13 +26,13 @@ WINDOW_FRAMES = 5
 FEATURES_A_FRAME = round(FEATURE_RATE_HZ / FRAME_RATE_HZ)
 WINDOW_FEATURES = WINDOW_FRAMES * FEATURES_A_FRAME
 REACH_FRAMES = 15
-"""Offsets between picture and sound that are looked at, on either side."""
+"""Largest offset between picture and sound that is measured, frames."""
 
 MOUTH_CROP = (0.53125, 0.90625, 0.25, 0.75)
-"""What is seen of the avatar's crop: top, bottom, left, right, crop units. From below the nose to
-the throat; the crop follows the upper face alone, so its place tells nothing of the mouth."""
+"""The mouth's region of the crop: top, bottom, left, right, crop units, from below the nose to the
+throat. The crop follows the upper face alone, so its place does not depend on the mouth."""
 MOUTH_PX = (48, 64)
-"""Rows and columns that the mouth is brought to."""
+"""Height and width of the network's input, pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +42,13 @@ class SyncConfig:
     picture_channels: tuple[int, ...] = (48, 72, 96)
     """Convolutions over one frame: the first shrinks it by four, the others by two."""
     frame_dim: int = 160
-    """What is kept of one frame before five are joined."""
+    """Features of one frame, before five are joined."""
     sound_channels: tuple[int, ...] = (32, 48, 64)
     """Convolutions over log-mels, each halving the frequencies and taking three features."""
     sound_dim: int = 32
     width: int = 256
     dim: int = 128
-    """Of the embedding."""
+    """Size of the embedding."""
     groups: int = 8
     dropout: float = 0.2
 
@@ -66,7 +66,7 @@ class SyncScore:
     distance: float
     """The minimum over the offsets of the mean distance."""
     offset_frames: int
-    """By how many frames the sound that fits best lies later than the picture."""
+    """Frames by which the sound that fits best comes after the picture."""
 
 
 class SyncNet(nn.Module):
@@ -78,7 +78,7 @@ class SyncNet(nn.Module):
         self.picture_tower = _PictureTower(config)
         self.sound_tower = _SoundTower(config)
         self.log_scale = nn.Parameter(torch.tensor(2.3))
-        """Of the similarities in the loss; its exponential is the inverse temperature."""
+        """Log of the inverse temperature of the similarities in the loss."""
 
     def picture(self, mouths: Tensor) -> Tensor:
         """Grey mouths (B, F, 48, 64), 0 to 255, at 25 Hz -> (B, F - 4, D), one a window."""
@@ -92,7 +92,7 @@ class SyncNet(nn.Module):
 
 
 class _PictureTower(nn.Module):
-    """Each frame for itself, then five neighbours together."""
+    """Convolutions over each frame, then over five neighbours."""
 
     def __init__(self, config: SyncConfig) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class _PictureTower(nn.Module):
 
 
 class _SoundTower(nn.Module):
-    """Log-mels; the last convolution takes what is left of a window and moves on by a frame."""
+    """Convolutions over log-mels; the last one joins a window and moves on by a frame."""
 
     def __init__(self, config: SyncConfig) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ def _standard(images: Tensor) -> Tensor:
 
 
 def grey_mouth(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What the expert sees of an avatar's crop: (S, S, 3) RGB -> (48, 64) grey."""
+    """Cut the expert's input from an avatar's crop: (S, S, 3) RGB -> (48, 64) grey."""
     size = crop.shape[0]
     top, bottom, left, right = (round(edge * size) for edge in MOUTH_CROP)
     grey = cv2.cvtColor(np.ascontiguousarray(crop[top:bottom, left:right]), cv2.COLOR_RGB2GRAY)
@@ -171,7 +171,7 @@ def grey_mouth(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def frames_at_rate(
     times_s: NDArray[np.float64], rate_hz: float = FRAME_RATE_HZ
 ) -> NDArray[np.int64]:
-    """The frames to show at a steady rate: of times (F,), rising, the nearest to each tick.
+    """Resample frames to a steady rate: the frame whose time (F,), rising, is nearest to each tick.
 
     Ticks run from 0 to the last time; footage of that rate gives each frame once.
     """
@@ -229,10 +229,10 @@ def read_score(distances: Tensor) -> SyncScore:
 
 
 def told_from_shifted(distances: Tensor, *, least_frames: int = 5) -> float:
-    """Share of the shifts by ``least_frames`` or more that are told from the clip as it is.
+    """Share of the shifts by ``least_frames`` or more that fit worse than no shift.
 
-    ``distances`` (2 reach + 1,) as of :func:`offset_distances`; a shift is told where its mean
-    distance is above that at no offset.
+    ``distances`` (2 reach + 1,) as of :func:`offset_distances`: a shift fits worse where its mean
+    distance is above that at offset 0.
     """
     middle = len(distances) // 2
     shifts = torch.arange(len(distances)) - middle

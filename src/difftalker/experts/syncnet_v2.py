@@ -26,7 +26,7 @@ WINDOW_CEPSTRA = 20
 CEPSTRA_A_FRAME = 4
 DIM = 1024
 CHUNK_WINDOWS = 8
-"""Windows of pictures that are embedded at once."""
+"""Windows of pictures in one batch."""
 
 
 class SyncNetV2(nn.Module):

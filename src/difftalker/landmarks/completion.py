@@ -95,7 +95,7 @@ class NeighbourAttention(nn.Module):
 class PointTransformer(nn.Module):
     """Coordinate MLP, self-attention, cross-attention from learned queries, coordinate MLP.
 
-    One of these is LF-Trans, BM-Trans or AM-Trans; ``audio`` gives it one more token to look at.
+    LF-Trans, BM-Trans and AM-Trans are of this class (Section 2.3). ``audio`` adds one token.
     """
 
     def __init__(
@@ -103,11 +103,11 @@ class PointTransformer(nn.Module):
     ) -> None:
         super().__init__()
         width = config.width
-        # Where the points stand on average: they are seen from there.
+        # The mean face; inputs are deviations from it.
         self.mean: Tensor
         self.register_buffer("mean", torch.zeros(points, 2))
         self.coordinates = nn.Sequential(nn.Linear(2, width), nn.GELU(), nn.Linear(width, width))
-        # Seen from the mean face no place tells which point it is: its name has to.
+        # Deviations do not say which point they belong to: a learned embedding does.
         self.identity = nn.Parameter(torch.randn(points, width) * _NAMES)
         self.layers = nn.ModuleList(_SelfAttention(config) for _ in range(config.layers))
         self.queries = nn.Parameter(torch.randn(queries, width) * _NAMES)
@@ -136,7 +136,7 @@ class PointTransformer(nn.Module):
 
 
 class CompletionNet(nn.Module):
-    """The lower landmarks from the upper ones and the audio."""
+    """Predicts the lower landmarks from the upper ones and the audio (Section 2.3)."""
 
     def __init__(self, config: CompletionConfig) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class CompletionNet(nn.Module):
         moved = len(LOWER) if config.audio_moves_contour else len(MOUTH)
         if config.audio_offsets:
             self.am_trans = PointTransformer(config, moved, moved, neighbours=True)
-        # Where the lower points stand on average, seen from the mean of the upper ones.
+        # The mean lower points, relative to the mean of the upper ones.
         self.mean_lower: Tensor
         self.register_buffer("mean_lower", torch.zeros(len(LOWER), 2))
         self.least_squares = (
@@ -162,15 +162,15 @@ class CompletionNet(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Frames on either side that a frame's result depends on."""
+        """Receptive field: frames on either side that a frame's result depends on."""
         return 3 * self.config.neighbours  # LF-Trans, then BM-Trans, then AM-Trans
 
     @torch.no_grad()
     def fit(self, clips: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Take mean face and least squares from clips: points (F, 68, 2), windows (F, W, C).
+        """Fit mean face, least squares and opening network to clips.
 
-        So is what opens the lips. What was fitted to another speaker stays where clips are too
-        short.
+        Each clip is a pair of points (F, 68, 2), crop units, and windows (F, W, C). With too few
+        frames, maps that were fitted to another speaker stay.
         """
         points = torch.cat([one for one, _ in clips])
         upper, lower = points[:, list(UPPER)], points[:, list(LOWER)]
@@ -192,7 +192,7 @@ class CompletionNet(nn.Module):
             self.least_squares.fit(seen, wanted, windows, (mean, rest), said)
 
     def resting(self, upper: Tensor) -> Tensor:
-        """The mean lower face, where the upper points (B, 37, 2) put it; (B, 31, 2)."""
+        """The mean lower face (B, 31, 2), placed by the upper points (B, 37, 2); crop units."""
         anchor = _anchor(upper).to(self.mean_lower.device)
         return self.mean_lower + anchor
 
@@ -215,14 +215,14 @@ class CompletionNet(nn.Module):
         return Completion(points=points, base_contour=contour, base_mouth=mouth)
 
     def _rest(self, given: Tensor) -> Tensor:
-        """Where LF-Trans and BM-Trans begin: the mean face, or least squares; (B, F, 31, 2)."""
+        """The start of LF-Trans and BM-Trans: mean face or least squares, (B, F, 31, 2)."""
         rest = (self.mean_lower * _SPREAD).expand(*given.shape[:2], -1, -1)
         if self.least_squares is None:
             return rest
         return rest + self.least_squares.before_speech(given - self.lf_trans.mean)
 
     def _spoken(self, lower: Tensor, audio: Tensor, windows: Tensor) -> Tensor:
-        """Lower points (B, F, 31, 2) with the offsets of AM-Trans, on those that speech moves."""
+        """Add the offsets of AM-Trans to those lower points (B, F, 31, 2) that speech moves."""
         still = lower.shape[2] - len(self.am_trans.mean)
         offsets = self.am_trans(lower[:, :, still:], audio)
         if self.least_squares is not None:
@@ -235,11 +235,11 @@ class CompletionNet(nn.Module):
 
 
 _NAMES = 0.5
-"""Spread of what the networks know points and queries by when training begins."""
+"""Standard deviation of the initial embeddings of points and queries."""
 _SPREAD = 4.0
-"""Points seen from their middle lie within a quarter of the crop; the networks see about 1."""
+"""Scale of inputs: points lie within a quarter of the crop around their mean."""
 _ENLARGED = 10.0
-"""Points lie some hundredths of that from the mean face; the networks see and say about 1."""
+"""Scale of deviations from the mean face, which are some hundredths of that."""
 
 
 def _anchor(upper: Tensor) -> Tensor:

@@ -27,11 +27,11 @@ AMOUNTS = {
     "smooth": (0.0, 10.0, "seconds"),
     "shift": (-60.0, 60.0, "seconds"),
 }
-"""What can be edited: the least and the greatest amount, and its unit."""
+"""Kind of edit -> least amount, greatest amount, unit."""
 SOFT_S = 0.12
-"""How long an edit takes to fade in after its start, and to fade out before its stop, seconds."""
+"""Length of an edit's fades within its span, seconds."""
 REST_PERCENT = 10
-"""The jaw is at rest where its drop is at this percentile of the track."""
+"""Percentile of the jaw's drop over the track that counts as a closed jaw."""
 
 Points = NDArray[np.float32]
 """(frames, 68, 2), crop units."""
@@ -60,9 +60,9 @@ class Edit:
     """A gain for ``mouth`` and ``jaw``, 1 for no change; seconds for ``smooth`` (the Gaussian's
     standard deviation) and ``shift`` (positive: later)."""
     start_s: float = -math.inf
-    """Seconds since the first frame; by default since ever, without fading in."""
+    """Seconds since the first frame; by default the edit has no start and no fade in."""
     stop_s: float = math.inf
-    """By default for ever, without fading out."""
+    """Seconds since the first frame; by default the edit has no end and no fade out."""
     soft_s: float = SOFT_S
     """Length of the two fades, which lie within the span."""
 
@@ -117,7 +117,7 @@ class Edit:
         found: NDArray[np.bool_],
         cuts: Cuts = NO_CUTS,
     ) -> Points:
-        """The points with this edit; ``found`` (frames,) tells where a face was seen."""
+        """Apply the edit to points (frames, 68, 2); ``found`` (frames,) marks detected faces."""
         changed = self._everywhere(points, times_s, found, cuts)
         weight = self.weights(times_s)[:, None, None]
         # Where the weight is zero this adds a zero: those points stay as they are, bit for bit.
@@ -142,24 +142,24 @@ def apply_edits(
     edits: Iterable[Edit],
     cuts: Cuts = NO_CUTS,
 ) -> Points:
-    """The points (frames, 68, 2) with one edit after the other."""
+    """Apply one edit after the other to points (frames, 68, 2), crop units."""
     for edit in edits:
         points = edit.apply(points, times_s, found, cuts)
     return points
 
 
 def drop_jaw(points: Points, gain: float) -> Points:
-    """The lower contour dropped ``gain`` times as far from its rest.
+    """Drop the lower contour of points (frames, 68, 2) ``gain`` times as far as it is.
 
     The drop is the chin's distance from the base of the nose along the face's own downward
-    direction, its rest the 10th percentile of that over the track, in units of the face's size.
-    The chin moves most and the ends of the contour least; a jaw at rest or above it stays.
+    direction, less that of the closed jaw: the 10th percentile over the track, in units of the
+    face's size. The chin moves most and the ends of the contour least. A closed jaw stays.
     """
     brows_to_nose = points[:, NOSE_BASE] - points[:, BROWS].mean(1)
     size = np.maximum(np.linalg.norm(brows_to_nose, axis=-1), 1e-6)
     down = brows_to_nose / size[:, None]
     drop = ((points[:, CHIN] - points[:, NOSE_BASE]) * down).sum(-1)
-    # A value of the track itself, not one between two: so a second edit finds the same rest.
+    # A value of the track itself, not one between two: a second edit finds the same one.
     rest = np.percentile(drop / size, REST_PERCENT, method="lower")
     lowered = (gain - 1) * np.maximum(0, drop - rest * size)
     share = np.sin(np.pi * np.arange(1, len(CONTOUR) + 1) / (len(CONTOUR) + 1))
@@ -175,7 +175,7 @@ def smooth_motion(
     sigma_s: float,
     cuts: Cuts = NO_CUTS,
 ) -> Points:
-    """The lower face's motion against the head through a Gaussian without lag.
+    """Smooth the lower face's motion against the head with a Gaussian, without lag.
 
     Each run of neighbouring frames with a face is smoothed by itself, and so is each shot.
     """
@@ -192,7 +192,7 @@ def smooth_motion(
 def shift_time(
     points: Points, times_s: NDArray[np.float64], delay_s: float, cuts: Cuts = NO_CUTS
 ) -> Points:
-    """The lower face's motion against the head ``delay_s`` later; the ends of shots are held."""
+    """Delay the lower face's motion against the head by ``delay_s``; ends of shots are repeated."""
     head = head_of(points)
     motion = (points[:, LOWER] - head).reshape(len(points), -1)
     moved = np.empty_like(motion)

@@ -1,4 +1,4 @@
-"""How a head moves and blinks while its person speaks, fitted to footage in closed form.
+"""Head motion and blinks of a speaker, fitted to footage in closed form.
 
     upper points = mean face + sum_k y_k(t) direction_k + closure(t) lids
 
@@ -26,27 +26,27 @@ from difftalker.errors import AvatarError
 from difftalker.face.landmarks import UPPER
 
 DIRECTIONS = 8
-"""On GRID they hold 98 % of the upper points' variance; the rest is the detector's noise."""
+"""Principal directions; on GRID they hold 98 % of the upper points' variance, the rest is noise."""
 LAG_S = 0.2
-"""Movement over this time sets the pace of a direction; over less one measures the detector."""
+"""Time over which movement is measured, seconds; over less, the detector's noise dominates."""
 SHUT = 0.5
-"""An eye is in a blink while it is less open than this share of its usual opening."""
+"""Share of its usual opening below which an eye is in a blink."""
 LONGEST_S = 0.4
-"""Longer closures are looks down, or sleep (blinks take 0.1 to 0.4 s)."""
+"""Longest blink, seconds; longer closures are looks down (blinks take 0.1 to 0.4 s)."""
 FEWEST_BLINKS = 5
-"""With fewer the defaults below stand in for the footage."""
+"""Fewest blinks that are measured; with fewer, the defaults below apply."""
 BLINKS_HZ = 26 / 60
 """Bentivoglio et al., "Analysis of blink rate patterns in normal subjects" (1997): conversation."""
 REFRACTORY_S = 0.5
 DEPTH = 0.9
-"""Of a blink whose depth is not measured."""
+"""Default depth of a blink: 1 is a shut eye."""
 SHAPE_S = np.arange(-5, 16) * 0.04
-"""Times from the deepest point at which the shape of blinks is kept."""
+"""Times from a blink's deepest point at which its shape is stored, seconds."""
 CLOSING_S, REOPENING_S = 0.08, 0.16
-"""Of a blink whose shape is not measured, to and from its deepest point: lids fall about twice as
-fast as they rise."""
+"""Default times to and from a blink's deepest point, seconds: lids fall about twice as fast as they
+rise."""
 STEPS_HZ = 50
-"""Of the process that is simulated; frames lie between its steps."""
+"""Steps a second of the simulated process; frames are interpolated between them."""
 
 LIDS = ((37, 41), (38, 40), (43, 47), (44, 46))
 """Points of the upper lids, and those of the lower lids below them."""
@@ -64,7 +64,7 @@ def eye_opening(upper: Floats) -> Floats:
 
 
 class HeadMotion(nn.Module):
-    """Upper points of a head that sways and blinks; nothing here is trained."""
+    """Samples the upper points of a head that sways and blinks; it is fitted, not trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,11 +79,11 @@ class HeadMotion(nn.Module):
         self.depths: Tensor
         self.shape: Tensor
         self.register_buffer("mean", torch.zeros(points, 2))
-        # Of length 1; how far, crop units, and how fast, 1/s, the head goes along each.
+        # Directions of length 1; the spread, crop units, and pace, 1/s, along each.
         self.register_buffer("directions", torch.zeros(DIRECTIONS, points, 2))
         self.register_buffer("spread", torch.zeros(DIRECTIONS))
         self.register_buffer("pace", torch.ones(DIRECTIONS))
-        # Where the points go as the eyes shut, and quantiles of how far they shut.
+        # Movement of the points as the eyes shut, and quantiles of the depths of blinks.
         self.register_buffer("lids", torch.zeros(points, 2))
         self.register_buffer("blinks_hz", torch.tensor(BLINKS_HZ))
         self.register_buffer("refractory_s", torch.tensor(REFRACTORY_S))
@@ -117,9 +117,9 @@ class HeadMotion(nn.Module):
     def stream(
         self, frames: int, fps: float, seed: int = 0, *, piece: int = 256
     ) -> Iterator[NDArray[np.float32]]:
-        """The same in pieces of so many frames, to the same bytes whatever the piece.
+        """Yield the points of ``sample`` in pieces of ``piece`` frames, bit for bit the same.
 
-        A seed means the same movement at every frame rate.
+        A seed gives the same movement at every frame rate.
 
         Raises:
             AvatarError: the numbers of the model are not finite.
@@ -160,7 +160,7 @@ class HeadMotion(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class _BlinksFound:
-    """What blinks are like in footage that shows enough of them."""
+    """Statistics of the blinks in footage that shows enough of them."""
 
     blinks_hz: Floats
     refractory_s: Floats
@@ -169,7 +169,7 @@ class _BlinksFound:
 
 
 class _Sway:
-    """The directions' processes at times that rise, in constant memory."""
+    """Samples the directions' processes at rising times, in constant memory."""
 
     def __init__(self, spread: Floats, pace: Floats, rng: np.random.Generator) -> None:
         self._rng, pace = rng, np.clip(pace, 1e-2, 1e2)
@@ -180,7 +180,7 @@ class _Sway:
         self._next()
 
     def at(self, times_s: Floats) -> Floats:
-        """(n,) -> (n, directions), between two steps in a line."""
+        """(n,) seconds -> (n, directions), interpolated linearly between steps."""
         out = np.empty((len(times_s), len(self._last)))
         for row, place in zip(out, times_s * STEPS_HZ, strict=True):
             while self._step < place:
@@ -198,7 +198,7 @@ class _Sway:
 
 
 class _Blinks:
-    """How far the eyes are shut at times that rise, 0 to 1."""
+    """Samples how far the eyes are shut, 0 to 1, at rising times."""
 
     def __init__(self, held: dict[str, Floats], rng: np.random.Generator) -> None:
         self._rng, self._depths, self._shape = rng, held["depths"], held["shape"]
@@ -227,9 +227,10 @@ class _Blinks:
 
 
 def _transition(spread: Floats, pace: Floats, step_s: float) -> tuple[Floats, Floats]:
-    """How place and speed go on over a step, and how noise pushes them; (directions, 2, 2) each.
+    """Transition of place and speed over a step, and the noise's factor; (directions, 2, 2) each.
 
-    Exact: exp(A dt) of A = [[0, 1], [-pace^2, -2 pace]], and a root of what keeps it stationary.
+    Exact: exp(A dt) of A = [[0, 1], [-pace^2, -2 pace]], and a root of the noise covariance
+    of the stationary process.
     """
     a = pace * step_s
     carry = np.stack([1 + a, step_s + 0 * a, -pace * a, 1 - a], -1).reshape(-1, 2, 2)
@@ -241,12 +242,12 @@ def _transition(spread: Floats, pace: Floats, step_s: float) -> tuple[Floats, Fl
 
 
 def _correlation(paths: Sequence[tuple[Floats, float]], spread: Floats) -> Floats:
-    """(directions,): of places ``LAG_S`` apart, from how far they move in that time."""
+    """(directions,): correlation of places ``LAG_S`` apart, from the movement in that time."""
     moved, count = np.zeros(len(spread)), 0
     for path, fps in paths:
         lag = max(1, round(LAG_S * fps))
         steps = path[lag:] - path[:-lag]
-        # Of a slow camera the lag is longer; what it moves is scaled as for short times.
+        # At low frame rates the lag is longer; the movement is scaled as for short times.
         moved, count = moved + (steps**2).sum(0) * (LAG_S * fps / lag) ** 2, count + len(steps)
     found: Floats = 1 - moved / max(count, 1) / (2 * np.maximum(spread, 1e-9) ** 2)
     return found
@@ -261,14 +262,14 @@ def _pace(correlation: Floats) -> Floats:
 
 
 def _closures(clips: Sequence[Floats]) -> list[Floats]:
-    """How far the eyes are shut, 0 to 1, (F,) of each clip; as usual is 0."""
+    """How far the eyes are shut, (F,) for each clip: 0 at their usual opening, 1 shut."""
     openings = [eye_opening(points) for points in clips]
     usual = max(float(np.median([np.median(one) for one in openings])), 1e-6)
     return [np.clip(1 - one / usual, 0, 1) for one in openings]
 
 
 def _lids_of(clips: Sequence[Floats], closures: Sequence[Floats], *, measured: bool) -> Floats:
-    """Where the upper points go from open to shut eyes, (37, 2)."""
+    """Movement of the upper points from open to shut eyes, (37, 2)."""
     mean = np.concatenate(clips).mean(0)
     if not measured:
         lids = np.zeros_like(mean)
@@ -281,7 +282,7 @@ def _lids_of(clips: Sequence[Floats], closures: Sequence[Floats], *, measured: b
 
 
 def _measured(closures: Sequence[Floats], rates: Sequence[float]) -> _BlinksFound | None:
-    """What the blinks are like; None where there are too few."""
+    """Measure the blinks; None where there are too few."""
     gaps_s: list[float] = []
     depths: list[float] = []
     shapes: list[Floats] = []
@@ -320,7 +321,7 @@ def _peaks(closure: Floats, fps: float) -> NDArray[np.int64]:
 
 
 def _typical(shapes: Floats) -> Floats:
-    """The middle of shapes (n, times) with gaps, from 0 to 1: it neither starts nor ends shut."""
+    """The median of shapes (n, times) with gaps, 0 to 1; it starts and ends open."""
     seen = np.isfinite(shapes).any(0)
     middle = np.where(seen, np.nanmedian(np.where(seen, shapes, 0), 0), 0)
     deepest = int(np.argmin(np.abs(SHAPE_S)))

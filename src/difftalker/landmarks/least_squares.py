@@ -1,7 +1,7 @@
-"""Where landmark completion begins: least squares of the upper points and the speech.
+"""The linear part of landmark completion: least squares from the upper points and the speech.
 
 Minutes of footage are little for a transformer and plenty for a linear map. The map is fitted in
-closed form, in seconds; LF-, BM- and AM-Trans learn what it cannot say.
+closed form, in seconds. LF-, BM- and AM-Trans learn its residual.
 
 Points are deviations from the mean face, (..., 37, 2) above and (..., 31, 2) below, in any unit.
 """
@@ -20,25 +20,25 @@ from difftalker.face.lips import OUTER_FOLLOWS
 from difftalker.landmarks.opening_net import EVERY, heard
 
 PENALTY = 0.1
-"""On the coefficients, in variances of what is seen and heard (ridge regression)."""
+"""Ridge penalty on the coefficients, in mean variances of each group of inputs."""
 OTHER_SPEECH = 0.3
-"""Weight of faces that hear another clip, for the lips' opening: in dubbing it has to follow the
-speech, however much the upper face tells of what was really said."""
+"""Weight of examples that pair a face with another clip's speech, in the fit of the lips' opening:
+in dubbing the lips have to follow the new speech, not the upper face."""
 FITTED_SHARE = 0.5
-"""Of the opening as it is fitted to face and speech, beside that which is heard in speech alone."""
+"""Share of the opening fitted to face and speech; the other part is predicted by ``OpeningNet``."""
 TURNS = 0.03
-"""By how much heads turn (rad) and grow, beside how they do in the footage."""
+"""Standard deviation of the rotation (rad) and scale that are added to the footage's."""
 ENOUGH_FRAMES = 1500
-"""Below so many, maps fitted to another speaker do better than new ones: only means are new."""
+"""Fewest frames to fit maps anew; below, another speaker's maps do better and stay."""
 KNOTS = 33
-"""Of the curve from openings as they are fitted to openings as they are."""
+"""Knots of the calibration curve from fitted openings to real ones."""
 
 
 class LeastSquares(nn.Module):
-    """Lower points from upper ones, and what speech adds, in closed form."""
+    """Linear maps from upper points and speech to lower points, fitted in closed form."""
 
     def __init__(self, config: CompletionConfig, moved: int) -> None:
-        """``moved``: how many of the lower points speech moves, counted from the end."""
+        """``moved`` is the number of lower points, counted from the end, that speech moves."""
         super().__init__()
         self.moved = moved
         inputs = len(range(0, config.window, EVERY)) * config.feature_dim if moved else 0
@@ -54,22 +54,22 @@ class LeastSquares(nn.Module):
         self.register_buffer("real", torch.linspace(0, 1, KNOTS))
 
     def before_speech(self, upper: Tensor) -> Tensor:
-        """(B, F, 37, 2) -> (B, F, 31, 2)."""
+        """Predict lower points from upper ones alone; (B, F, 37, 2) -> (B, F, 31, 2)."""
         lower: Tensor = nnf.linear(upper.flatten(2), self.from_upper).unflatten(2, (-1, 2))
         return lower
 
     def speech(self, windows: Tensor) -> Tensor:
-        """What speech adds; (B, F, W, C) -> (B, F, moved, 2)."""
+        """Predict the offsets by speech; (B, F, W, C) -> (B, F, moved, 2)."""
         speech = _flat(windows) - self.mean_speech
         offsets: Tensor = nnf.linear(speech, self.from_speech).unflatten(2, (-1, 2))
         return offsets
 
     def opened(self, lower: Tensor, mean: Tensor, said: Tensor | None = None) -> Tensor:
-        """Lower points themselves, (B, F, 31, 2), with lips as open as real ones.
+        """Calibrate the lip openings of absolute lower points (B, F, 31, 2).
 
-        ``said`` (B, F) is the opening that is heard, ``mean`` (31, 2) the mean lower face. A fit
-        keeps to the middle: it never opens so wide, nor shuts. The curve is that from quantiles of
-        its openings to those of real ones.
+        ``said`` (B, F) is the opening that ``OpeningNet`` predicts, ``mean`` (31, 2) the mean lower
+        face. A fit regresses to the mean: its lips neither open as wide as real ones nor shut. The
+        curve maps the quantiles of its openings to those of real ones.
         """
         wide = openings(lower, mean)
         meant = _meant(wide, said).contiguous()
@@ -89,10 +89,11 @@ class LeastSquares(nn.Module):
         mean: tuple[Tensor, Tensor],
         said: Sequence[Tensor] | None = None,
     ) -> None:
-        """Fit to clips, (F, 37, 2), (F, 31, 2) and (F, W, C) each, and what is heard, (F,).
+        """Fit to clips of upper (F, 37, 2) and lower points (F, 31, 2) and windows (F, W, C).
 
-        ``mean`` is the mean face, (37, 2) and (31, 2), around the middle of the upper points.
-        Of few frames a map that is there already takes the mean of the speech alone.
+        ``mean`` is the mean face, (37, 2) and (31, 2), around the middle of the upper points;
+        ``said`` are the predicted openings (F,) of each clip. With few frames (``stays``) only the
+        mean of the speech is fitted.
         """
         frames = sum(map(len, windows))
         keeps = self.stays(frames)
@@ -119,7 +120,7 @@ class LeastSquares(nn.Module):
         lips = _lip_basis(self.moved).to(self.from_upper)
         inside, across = _products(both, [w[:, -2 * self.moved :] @ lips.T for w in wanted])
         found = _ridge(inside, across, sizes)
-        # Faces that hear another clip: what is seen and what is heard have nothing in common.
+        # Faces paired with another clip's speech: the two groups of inputs are uncorrelated.
         seen_at, heard_at = slice(sizes[0]), slice(sizes[0], None)
         for block in (seen_at, heard_at):
             inside[block, block] *= 1 + OTHER_SPEECH
@@ -132,7 +133,7 @@ class LeastSquares(nn.Module):
         self._fit_openings(upper, lower, windows, mean[1], said)
 
     def stays(self, frames: int) -> bool:
-        """Whether so many frames are too few to fit a map anew that is there already."""
+        """Whether the maps there are stay, as ``frames`` are too few to fit them anew."""
         return frames < ENOUGH_FRAMES and bool(self.from_upper.any())
 
     def _fit_openings(
@@ -159,9 +160,9 @@ class LeastSquares(nn.Module):
 
 
 def _turned(points: Tensor, frames: int) -> Tensor:
-    """How a face (P, 2) changes as it turns and as it grows, as rows of a fit; (2, P, 2).
+    """Rows that add rotation and scale of the mean face (P, 2) to a fit; (2, P, 2).
 
-    A head that turns in the picture takes the mouth along, be there such footage or not.
+    The mouth of a head that turns in the picture turns with it, even where no footage shows that.
     """
     turning = torch.stack([-points[:, 1], points[:, 0]], 1)
     rows: Tensor = torch.stack([turning, points]) * (TURNS * float(frames) ** 0.5)
@@ -171,7 +172,7 @@ def _turned(points: Tensor, frames: int) -> Tensor:
 _ABOVE = [LOWER.index(point) for point in ABOVE_GAP]
 _BELOW = [LOWER.index(point) for point in BELOW_GAP]
 _FOLLOW = torch.zeros(len(LOWER))
-"""(31,): inner lips that face each other all part by the same way, and outer ones go with them."""
+"""(31,): movement of each lower point as the lips open by 1; outer lips follow the inner ones."""
 _FOLLOW[_BELOW], _FOLLOW[_ABOVE] = 1.0, -1.0
 for _outer, _inner, _share in OUTER_FOLLOWS:
     _FOLLOW[LOWER.index(_outer)] = _share * _FOLLOW[LOWER.index(_inner)]
@@ -183,13 +184,13 @@ def _gaps(lower: Tensor) -> Tensor:
 
 
 def _gap_rows(moved: int) -> list[int]:
-    """Which of the coordinates of ``_lip_basis`` are gaps between the lips."""
+    """Indices of those coordinates of ``_lip_basis`` that are gaps between the lips."""
     first = 2 * (len(LOWER) - moved)
     return [2 * point + axis - first for point in _BELOW for axis in (0, 1)]
 
 
 def _lip_basis(moved: int) -> Tensor:
-    """(2 moved, 2 moved): coordinates to the same, but middles and gaps for the inner lips."""
+    """(2 moved, 2 moved): a basis in which inner lips are midpoints and gaps."""
     basis, first = torch.eye(2 * moved), 2 * (len(LOWER) - moved)
     for above, below in zip(_ABOVE, _BELOW, strict=True):
         for axis in (0, 1):
@@ -200,22 +201,22 @@ def _lip_basis(moved: int) -> Tensor:
 
 
 def openings(lower: Tensor, mean: Tensor) -> Tensor:
-    """How far lips (..., 31, 2) are apart, down the mean face (31, 2); (...,), below 0 crossed."""
+    """Signed opening (...,) of lips (..., 31, 2) along the mean face's (31, 2); below 0 crossed."""
     return (_gaps(lower) * _down(mean)).sum(-1).mean(-1)
 
 
 def _down(mean: Tensor) -> Tensor:
-    """(2,): the way from the upper lip to the lower one in the mean face."""
+    """(2,): unit vector from the upper to the lower lip of the mean face."""
     return nnf.normalize(_gaps(mean).mean(-2), dim=-1)
 
 
 def _meant(wide: Tensor, said: Tensor | None) -> Tensor:
-    """Openings as fitted, and as heard where something is."""
+    """Mix the fitted openings with those predicted from speech, where there are any."""
     return wide if said is None else torch.lerp(said.to(wide), wide, FITTED_SHARE)
 
 
 def _flat(windows: Tensor) -> Tensor:
-    """Windows (..., W, C) as one vector each."""
+    """Flatten windows (..., W, C) to one vector each."""
     return heard(windows).flatten(-2)
 
 
@@ -230,7 +231,7 @@ def _products(inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> tuple[Tens
 
 
 def _ridge(inside: Tensor, across: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Ridge regression; the inputs come in groups of these sizes, each with its own penalty."""
+    """Solve a ridge regression whose input groups of ``sizes`` have penalties of their own."""
     variances = inside.diagonal().split(list(sizes))
     penalty = torch.cat([v.mean().expand_as(v) for v in variances]) * PENALTY
     tiny = torch.finfo(inside.dtype).tiny ** 0.5

@@ -1,10 +1,9 @@
-"""How far the lips are open, heard in the speech alone.
+"""Lip openings predicted from speech alone.
 
-Which sounds open the mouth how far is no linear matter: of minutes of footage a small network of
-temporal convolutions, as in the audio network (Section 2.2), tells it better than least squares.
+The relation is not linear. From minutes of footage a small network of temporal convolutions, like
+the audio network (Section 2.2), predicts openings better than least squares.
 
-Shape letters: B batch, F video frames, W features in a window, C their width, S those of them that
-are heard.
+Shape letters: B batch, F video frames, W features in a window, C their width, S features used.
 """
 
 from __future__ import annotations
@@ -18,20 +17,20 @@ from torch.nn import functional as nnf
 from difftalker.config import CompletionConfig
 
 EVERY = 2
-"""Every which feature of a window is heard: neighbours say nearly the same."""
+"""Stride over the features of a window: neighbours are nearly equal."""
 STEPS = 800
 EPOCHS = 24
-"""At most: of little footage fewer steps are enough."""
+"""Most passes over the footage, where it is short."""
 BATCH = 256
 LEARNING_RATE = 2e-3
-"""At its peak, after three tenths of the steps."""
+"""Peak of the one-cycle schedule, after three tenths of the steps."""
 WEIGHT_DECAY = 0.1
 DROPOUT = 0.3
 SEED = 0
 
 
 class OpeningNet(nn.Module):
-    """Windows of speech (B, F, W, C) -> openings (B, F), in the unit of those it was fitted to."""
+    """Windows of speech (B, F, W, C) -> openings (B, F), in the unit of the targets of ``fit``."""
 
     def __init__(self, config: CompletionConfig) -> None:
         super().__init__()
@@ -53,7 +52,7 @@ class OpeningNet(nn.Module):
         return out
 
     def fit(self, windows: Sequence[Tensor], openings: Sequence[Tensor]) -> None:
-        """Learn from clips, (F, W, C) and (F,) each, from the beginning; the same ones each time.
+        """Train anew on clips of windows (F, W, C) and openings (F,), with a fixed seed.
 
         It takes some seconds on a CPU.
         """
@@ -93,7 +92,7 @@ class OpeningNet(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def _deviations(self, speech: Tensor, dropout: float) -> Tensor:
-        """(n, S, C) -> (n,), of mean zero and spread one."""
+        """(n, S, C) -> (n,): openings with mean 0 and deviation 1."""
 
         def drop(x: Tensor) -> Tensor:
             return nnf.dropout(x, dropout, training=dropout > 0)
@@ -106,6 +105,6 @@ class OpeningNet(nn.Module):
 
 
 def heard(windows: Tensor) -> Tensor:
-    """Windows (..., W, C) -> (..., S, C), each feature of the size that the audio network sees."""
+    """Thin and normalise windows (..., W, C) -> (..., S, C), as for the audio network."""
     some = windows[..., ::EVERY, :]
     return nnf.layer_norm(some, some.shape[-1:])

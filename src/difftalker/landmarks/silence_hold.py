@@ -1,9 +1,9 @@
-"""A mouth that rests where nothing is said.
+"""Silence hold: the mouth stays still where nothing is said.
 
-Completion hears breath and noise, and lips that move there are seen as a mouth that moves by
-itself. In silence the lower face therefore follows the head alone, and the lips stay as closed as
-they come there. Speakers open them before they speak, and close them after, for longer than the
-margin that belongs to speech; so lips do near speech, but slowly, and never wider than completed.
+Breath and noise move the completed lips, which shows as a mouth that moves by itself. In silence
+the lower face therefore follows the head alone, and the lips stay as closed as they were. Speakers
+open them before they speak and close them after, for longer than the margin that belongs to speech.
+Near speech the lips therefore move, but slowly, and never wider than completed.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from difftalker.speech.silence import SILENT_MARGIN_S
 SETTLE_S = 0.4
 """Standard deviation of the Gaussian over motion within a silence."""
 HELD_S = 0.04
-"""How long beside a silence the face stays as it is at its end; then it fades into speech."""
+"""Time beside a silence for which the face is held before it fades into speech, seconds."""
 OPENS_S = 0.6
-"""How long before speech lips begin to open, and how long after it they are closed again."""
+"""Time before speech at which lips begin to open, and after it until they are closed, seconds."""
 OPENED_S = ((0.0, 0.0), (0.02, 0.08), (0.07, 0.45), (1.07, 4.45))
-"""Openings, face scales, and how long lips take at least to open so far in silence, or to close.
+"""(opening, seconds): least time in which lips open this far in silence, face scales, or close.
 
-What the evaluation calls a mouth that moves is 0.3 a second. Thinner gaps than the second hardly
-show where they are painted, and up to the third they show more and more: lips are slowest there.
+The evaluation counts a mouth as moving from 0.3 face scales a second. Gaps below the second opening
+hardly show in generated faces, and up to the third they show more and more: lips are slowest there.
 """
 
 
@@ -39,11 +39,11 @@ def hold_silence(
     silent: NDArray[np.bool_],
     cuts: Cuts = NO_CUTS,
 ) -> Points:
-    """Points (F, 68, 2) with a lower face that hardly moves against the head in silence.
+    """Hold the lower face of points (F, 68, 2), crop units, against the head in silence.
 
-    ``found`` (F,) tells where a face was seen, ``silent`` (F,) where nothing is said
-    (:func:`difftalker.speech.silence.silent_frames`). Beside a silence the motion fades into what
-    it is there; from ``SILENT_MARGIN_S`` on points stay as they are, bit for bit.
+    ``found`` (F,) marks detected faces, ``silent`` (F,) frames in which nothing is said
+    (:func:`difftalker.speech.silence.silent_frames`). Beside a silence the hold fades out; from
+    ``SILENT_MARGIN_S`` on points stay as they are, bit for bit.
     """
     out = points.copy()
     for start, stop in pairwise(sorted({0, *cuts.tolist(), len(points)})):
@@ -80,9 +80,9 @@ def _shot(
 def _still(
     points: Points, times_s: NDArray[np.float64], found: NDArray[np.bool_], silence: slice
 ) -> Points:
-    """Points (f, 68, 2) in one silence of a shot, whose ends are not speech.
+    """Hold the points of one silence of a shot, (f, 68, 2); the ends of a shot are not speech.
 
-    Next to speech the face is as completed, but for lips that open too far or too fast.
+    Next to speech the face is as completed, except for lips that open too far or too fast.
     """
     now, now_s, seen = points[silence], times_s[silence], found[silence]
     said_s = [times_s[i] for i in (silence.start - 1, silence.stop) if 0 <= i < len(times_s)]
@@ -102,9 +102,9 @@ def _still(
 def _slowly(
     opening: NDArray[np.float64], times_s: NDArray[np.float64], left_s: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(f,): the widest openings that are nowhere wider and change no faster than ``OPENED_S`` says.
+    """Limit openings (f,) to the speed of ``OPENED_S``; the result is nowhere wider than given.
 
-    From the least of them lips have ``left_s`` (f,) seconds to open.
+    From the smallest of them lips have ``left_s`` (f,) seconds to open.
     """
     openings, seconds = np.transpose(OPENED_S)
     took_s = np.interp(opening, openings, seconds)
@@ -116,7 +116,7 @@ def _slowly(
 
 
 def _nearest(silent: NDArray[np.bool_], times_s: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(F,): the number of the silent frame that is nearest in time."""
+    """(F,): index of the silent frame that is nearest in time."""
     numbers = np.flatnonzero(silent)
     after = np.searchsorted(numbers, np.arange(len(silent))).clip(0, len(numbers) - 1)
     before = (after - 1).clip(0)

@@ -1,4 +1,4 @@
-"""A completed landmark track on disk: what a dubbing paints, to be looked at and edited before.
+"""Landmark tracks on disk: the completed landmarks of a dubbing, to be viewed and edited before.
 
 One set of fields, written as ``.npz`` (numpy's, without pickle) or as ``.json``;
 ``docs/format/track.md`` describes them. Files may come from anywhere: sizes are bounded before
@@ -41,7 +41,7 @@ _MAX_APART_PX = 0.05
 
 
 class _Array(NamedTuple):
-    """What a field of one row a frame holds."""
+    """Type and row shape of a field with one row a frame."""
 
     dtype: type[np.generic]
     row: tuple[int, ...] = ()
@@ -65,7 +65,7 @@ _KEYS = (*_NUMBERS, *_TEXTS, *_ARRAYS)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LandmarkTrack:
-    """Where the face is in some footage, and the points that its new lower face will follow.
+    """Where the face is in some footage, and the landmarks of its new lower face.
 
     Raises:
         TrackError: a field does not have the shape or the values that stand beside it.
@@ -76,7 +76,7 @@ class LandmarkTrack:
     points_crop: NDArray[np.float32]
     """(frames, 68, 2), crop units: upper points as found, lower ones from the speech."""
     found: NDArray[np.bool_]
-    """(frames,): whether a face was seen; elsewhere points are interpolated, nothing is painted."""
+    """(frames,): whether a face was found; elsewhere points are interpolated and not rendered."""
     cut: NDArray[np.bool_]
     """(frames,): whether a hard cut comes before the frame."""
     centre_px: NDArray[np.float32]
@@ -90,9 +90,9 @@ class LandmarkTrack:
     frame_px: tuple[int, int]
     """Width and height of the footage as displayed, pixels."""
     video: str
-    """The footage's file name; only told, never opened."""
+    """The footage's file name, for information; it is never opened."""
     video_sha256: str
-    """Of the footage's file: a track belongs to this file alone."""
+    """Hash of the footage's file, to which the track belongs."""
     avatar: str
     """The name of the avatar that completed the points."""
 
@@ -200,7 +200,7 @@ def _check_footage(track: LandmarkTrack) -> None:
 
 
 def _check_values(track: LandmarkTrack) -> None:
-    """Refuse what would make drawing and painting fail, or take for ever."""
+    """Refuse values with which drawing and rendering would fail or not end."""
     corner = track.centre_px - track.side_px[:, None] / 2
     outside = (corner >= track.frame_px) | (corner + track.side_px[:, None] <= 0)
     edges = track.boxes

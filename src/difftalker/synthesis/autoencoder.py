@@ -21,7 +21,7 @@ _RADIUS_PX = 3
 _GAUSSIAN = torch.exp(-0.5 * torch.arange(-_RADIUS_PX, _RADIUS_PX + 1).square())
 _GAUSSIAN = _GAUSSIAN / _GAUSSIAN.sum()
 PAINT = 0.0
-"""What the hidden region is painted with before encoding: mid grey."""
+"""Value of masked pixels before encoding: mid grey."""
 
 
 class Autoencoder(nn.Module):
@@ -41,7 +41,11 @@ class Autoencoder(nn.Module):
 
     @classmethod
     def from_diffusers(cls, path: str | Path) -> Autoencoder:
-        """The ``vae`` of a model in the diffusers layout, a folder or a hub id."""
+        """Load the ``vae`` of a model in the diffusers layout, a folder or a hub id.
+
+        Raises:
+            AssetError: it is not there, or the hub does not answer.
+        """
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
         kl: Any = from_layout(AutoencoderKL, path, "vae")
@@ -70,20 +74,20 @@ class Autoencoder(nn.Module):
         return latents.mean, latents.logvar
 
     def encode(self, images: Tensor) -> Tensor:
-        """The posterior's mean, scaled: (B, 3, S, S) -> (B, C, S/8, S/8)."""
+        """Encode to the posterior's mean, scaled: (B, 3, S, S) -> (B, C, S/8, S/8)."""
         mean, _ = self.posterior(images)
         return (mean.float() - self.mean[:, None, None]) / self.std[:, None, None]
 
     def decode(self, latents: Tensor) -> Tensor:
-        """(B, C, S/8, S/8) -> (B, 3, S, S)."""
+        """Decode latents, (B, C, S/8, S/8) -> pictures (B, 3, S, S) in -1..1."""
         return self.decode_raw(self.unscaled(latents))
 
     def unscaled(self, latents: Tensor) -> Tensor:
-        """Latents (B, C, H, W) of unit variance as ``decode_raw`` takes them."""
+        """Scale latents (B, C, H, W) of unit variance back, for ``decode_raw``."""
         return latents * self.std[:, None, None] + self.mean[:, None, None]
 
     def decode_raw(self, latents: Tensor) -> Tensor:
-        """The same from latents before scaling."""
+        """Decode latents before scaling, (B, C, S/8, S/8) -> (B, 3, S, S)."""
         patches = self.kl.decode(latents).sample
         return nnf.pixel_shuffle(patches, self.config.patch)
 
@@ -96,7 +100,7 @@ class Autoencoder(nn.Module):
 
 
 def finest(pixels: Tensor) -> Tensor:
-    """What a Gaussian of one pixel takes away of pictures (B, C, H, W); they go on as a mirror."""
+    """High-pass pictures (B, C, H, W): less their blur by one pixel, mirrored at the edges."""
     channels = pixels.shape[1]
     across = _GAUSSIAN.to(pixels).expand(channels, 1, 1, -1)
     padded = nnf.pad(pixels, [_RADIUS_PX] * 4, mode="reflect")
@@ -116,7 +120,7 @@ def to_images(pixels: Tensor) -> Tensor:
 
 
 def paint_out(images: Tensor, mask: Tensor) -> Tensor:
-    """Hide the region where ``mask`` (B, 1, S, S) is 1; the encoder must never see it."""
+    """Mask pictures (B, 3, S, S) where ``mask`` (B, 1, S, S) is 1, before they are encoded."""
     return torch.where(mask > 0.5, torch.full_like(images, PAINT), images)
 
 

@@ -1,8 +1,8 @@
-"""Decoding one part of pictures that are alike, at the cost of that part.
+"""Decoding a part of similar pictures, at the cost of that part.
 
-Of a dubbed crop the lower face alone is shown. What ties a place of the decoder to the whole
-picture are group norms, whose means and variances hardly differ between neighbouring frames: so one
-frame is decoded whole, and the part of every frame is decoded under that one's.
+A dubbed frame shows only the lower face of its crop. Group norms are what ties a place of the
+decoder to the whole picture, and their means and variances hardly differ between neighbouring
+frames. So one frame is decoded whole, and its norms serve to decode the part of every frame.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch.nn import functional as nnf
 from difftalker.synthesis.autoencoder import Autoencoder
 
 Norm = Callable[[nn.GroupNorm, Tensor], Tensor]
-"""How a group norm is carried out; (B, D, H, W) -> the same."""
+"""Computes a group norm; (B, D, H, W) -> (B, D, H, W)."""
 Affine = tuple[Tensor, Tensor]
-"""(1, D, 1, 1) each: a norm as a factor and a summand of each channel."""
+"""A norm as factor and summand of each channel, (1, D, 1, 1) each."""
 
 
 def decode_part(
     autoencoder: Autoencoder, latents: Tensor, rows: slice, columns: slice
 ) -> Tensor | None:
-    """Rows and columns of latents (B, C, H, W) as pictures (B, 3, 8 rows, 8 columns).
+    """Decode rows and columns of latents (B, C, H, W) to pictures (B, 3, 8 rows, 8 columns).
 
-    The pictures are neighbouring frames of one shot. Near the part's edge they differ from what
-    ``Autoencoder.decode`` makes of the whole; three latents within it they are alike. None where it
-    would be no gain, or the decoder's attention looks at all of the picture.
+    The latents are of neighbouring frames of one shot. Near the part's edge the result differs from
+    that of ``Autoencoder.decode``; from three latents inwards it is alike. None where nothing is
+    gained, or where the decoder attends to the whole picture.
     """
     decoder, (frames, _, height, width) = autoencoder.kl.decoder, latents.shape
     share = len(range(height)[rows]) * len(range(width)[columns]) / (height * width)
@@ -48,7 +48,7 @@ def _attends(decoder: Any) -> bool:
 
 
 def _learning(learned: list[Affine]) -> Norm:
-    """Norms as they are, which also note what they do with the first of the pictures."""
+    """Norms that also append to ``learned`` what they do with the first picture."""
 
     def norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
         groups = x[0].float().reshape(layer.num_groups, -1)
@@ -65,7 +65,7 @@ def _learning(learned: list[Affine]) -> Norm:
 
 
 def _given(learned: Iterable[Affine]) -> Norm:
-    """Norms that do what was noted, one after the other."""
+    """Norms that apply the factors and summands of ``learned``, one after the other."""
     order = iter(learned)
 
     def norm(_: nn.GroupNorm, x: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def _channels(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _decoded(autoencoder: Autoencoder, raw: Tensor, norm: Norm) -> Tensor:
-    """The decoder of diffusers with norms of our own; latents before scaling -> pictures."""
+    """Run the decoder of diffusers with ``norm``; latents before scaling -> pictures."""
     decoder = autoencoder.kl.decoder
     x = decoder.conv_in(autoencoder.kl.post_quant_conv(raw))
     for block in decoder.mid_block.resnets:

@@ -1,12 +1,12 @@
 """Landmark-driven face synthesis: the frozen prior U-Net and the landmark branch (Section 2.4).
 
 The branch is a trainable copy of the prior's encoder with convolutions over the drawn landmarks.
-It sees what is known of a frame (the clean latents above, the landmarks everywhere), not the noise,
-so it runs once a frame while the prior runs once a step. Its features enter the frozen decoder
-through cross-attention, whose output is zero at the start.
+Its inputs are the clean latents above and the landmarks, not the noise, so it runs once a frame
+while the prior runs once a step. Its features enter the frozen decoder through cross-attention,
+whose output is zero at the start.
 
-Landmarks do not tell of teeth and tongue: beside them the speech around the frame may be the prompt
-of both U-Nets. In the ablation without landmarks (Section 3.4) it stands in their place.
+Landmarks do not show teeth and tongue. The speech around the frame may therefore be the prompt of
+both U-Nets as well, or, in the ablation without landmarks (Section 3.4), in their place.
 
 Shape letters: B frames, C latent channels, D channels of a level, H W its size, W speech features
 in a window, L tokens of a prompt.
@@ -32,9 +32,9 @@ from difftalker.synthesis.autoencoder import from_layout
 
 
 class Prior(nn.Module):
-    """A U-Net that denoises faces; (B, C, H, W) and timesteps (B,) -> its prediction, (B, C, H, W).
+    """The U-Net that denoises faces; (B, C, H, W) and timesteps (B,) -> prediction (B, C, H, W).
 
-    ``prediction`` says what it predicts: ``epsilon`` or ``v_prediction``.
+    ``PriorConfig.prediction`` is what it predicts: ``epsilon`` or ``v_prediction``.
     """
 
     def __init__(
@@ -58,7 +58,11 @@ class Prior(nn.Module):
 
     @classmethod
     def from_diffusers(cls, path: str | Path) -> Prior:
-        """The ``unet`` of a model in the diffusers layout, prompted with nothing."""
+        """Load the ``unet`` of a model in the diffusers layout, with an empty prompt.
+
+        Raises:
+            AssetError: a part is not there, or the package transformers is missing.
+        """
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         unet: Any = from_layout(UNet2DConditionModel, path, "unet")
@@ -85,14 +89,14 @@ class Prior(nn.Module):
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a U-Net's encoder hands its decoder."""
+    """Features of a U-Net's encoder, for its decoder."""
 
     middle: Tensor
-    """(B, D, H, W) of the lowest level."""
+    """(B, D, H, W): features of the lowest level."""
     skips: list[Tensor]
     """One feature map for each skip connection, finest first."""
     embedding: Tensor
-    """(B, E): the timestep."""
+    """(B, E): embedding of the timestep."""
 
 
 class UNetEncoder(nn.Module):
@@ -122,10 +126,10 @@ class UNetEncoder(nn.Module):
 
 
 class AudioPrompt(nn.Module):
-    """Speech features as a prompt, one token a feature; zero at the start.
+    """Maps speech features to a prompt, one token a feature; its output is zero at the start.
 
     Its width is chosen so that it has about as many parameters as the stem over drawn landmarks,
-    whose place it may take. Features that are zero stand for what was not heard.
+    which it may replace. Features of zero stand for missing speech.
     """
 
     def __init__(self, speech: CompletionConfig, width: int, parameters: int) -> None:
@@ -148,7 +152,7 @@ class AudioPrompt(nn.Module):
 
 
 class LandmarkBranch(nn.Module):
-    """A trainable copy of the prior's encoder that reads drawn landmarks."""
+    """A trainable copy of the prior's encoder, conditioned on drawn landmarks (Section 2.4)."""
 
     def __init__(self, config: SynthesisConfig, prior: Prior) -> None:
         super().__init__()
@@ -162,15 +166,15 @@ class LandmarkBranch(nn.Module):
         )
 
     def forward(self, maps: Tensor | None, known: Tensor, context: Tensor) -> list[Tensor]:
-        """Maps (B, K, S, S) in 0..1, known latents (B, C, H, W) -> a map a level, finest first.
+        """Maps (B, K, S, S) in 0..1, known latents (B, C, H, W) -> features a level, finest first.
 
-        ``context`` (B, L, D) is the prompt; there are no maps where it stands in their place.
+        ``context`` (B, L, D) is the prompt. ``maps`` is None where speech replaces the landmarks.
         """
         steps = torch.zeros(len(known), device=known.device)
         drawn = 0.0 if maps is None or self.stem is None else self.stem(maps)
         encoded = self.encoder(known, steps, context, drawn)
         levels = _last_of_each_size([*encoded.skips, encoded.middle])
-        # Coarse levels tell finer ones what they are part of, as in a feature pyramid.
+        # Coarse levels add their context to finer ones, as in a feature pyramid.
         for i in reversed(range(len(levels) - 1)):
             above = self.lateral[i](levels[i + 1])
             levels[i] = levels[i] + nnf.interpolate(above, size=levels[i].shape[-2:])
@@ -178,10 +182,10 @@ class LandmarkBranch(nn.Module):
 
 
 class WindowCrossAttention(nn.Module):
-    """Decoder features look at landmark features, window by window; zero at the start.
+    """Decoder features attend to landmark features within windows; the output is zero at the start.
 
-    Within windows and with a bias that falls with distance, as geometry is local (windows and
-    learned relative bias: Liu et al., "Swin Transformer", 2021).
+    A learned bias starts as one that falls with distance, as geometry is local (windows and learned
+    relative bias: Liu et al., "Swin Transformer", 2021).
     """
 
     def __init__(
@@ -247,7 +251,7 @@ class WindowCrossAttention(nn.Module):
 
 @dataclass(frozen=True)
 class Guidance:
-    """What the landmark branch found, ready for every step of sampling."""
+    """Conditions from the landmark branch, computed once for all steps of sampling."""
 
     keys_values: list[tuple[Tensor, Tensor]]
     context: Tensor
@@ -255,12 +259,12 @@ class Guidance:
 
 
 class SynthesisNet(nn.Module):
-    """The two branches of Figure 1 together."""
+    """Prior and landmark branch together (Figure 1, Section 2.4)."""
 
     def __init__(
         self, config: SynthesisConfig, prior: Prior, speech: CompletionConfig | None = None
     ) -> None:
-        """``speech`` says what is heard where audio is among the guidance."""
+        """``speech`` gives the size of speech windows, where the network uses audio."""
         super().__init__()
         self.config, self._speech = config, speech or CompletionConfig()
         self.prior = prior.requires_grad_(config.tune_prior)
@@ -278,11 +282,11 @@ class SynthesisNet(nn.Module):
     def guide(
         self, known: Tensor, *, maps: Tensor | None = None, windows: Tensor | None = None
     ) -> Guidance:
-        """Known latents (B, C, H, W), painted below, and what tells of the mouth, as guidance.
+        """Compute the conditions of frames with known latents (B, C, H, W), masked below.
 
-        ``maps`` (B, K, S, S), in 0..1, are of landmarks, ``windows`` (B, W, features) of speech;
-        what the network does not take is left aside, and where it hears and there are no windows,
-        nothing was heard.
+        ``maps`` (B, K, S, S), 0..1, are drawn landmarks, ``windows`` (B, W, features) speech
+        features. The network ignores those that it does not use. Where it uses audio, None means
+        that there is no speech.
         """
         if self.prompt is None:
             context = self.branch.context.expand(len(known), -1, -1)  # type: ignore[operator]
@@ -300,7 +304,7 @@ class SynthesisNet(nn.Module):
         return known.new_zeros(len(known), speech.window, speech.feature_dim)
 
     def forward(self, noisy: Tensor, timesteps: Tensor, guidance: Guidance) -> Tensor:
-        """Noisy latents (B, C, H, W), timesteps (B,) -> the prior's prediction under guidance."""
+        """Noisy latents (B, C, H, W), timesteps (B,) -> conditioned prediction, (B, C, H, W)."""
         unet, context = self.prior.unet, guidance.context
         encoded: Encoded = UNetEncoder.forward(unet, noisy, timesteps, context)
         first, *rest = zip(self.cross, guidance.keys_values, strict=True)
@@ -374,7 +378,7 @@ def _new_stem(config: SynthesisConfig, width: int) -> nn.Sequential:
 def _new_prompt(
     config: SynthesisConfig, prior: Prior, speech: CompletionConfig
 ) -> AudioPrompt | None:
-    """The prompt of speech, as large as the stem over landmarks; None where nothing is heard."""
+    """A prompt as large as the stem over landmarks; None where the network uses no audio."""
     if not config.uses_audio:
         return None
     stem = _new_stem(config, prior.unet.config.block_out_channels[0])
@@ -407,7 +411,7 @@ def _scheduler_prediction(path: str | Path) -> str:
 
 
 def _empty_prompt(path: str | Path, width: int) -> Tensor:
-    """The text encoder's answer to an empty prompt, (1, L, D); one zero token if there is none."""
+    """The text encoder's output for an empty prompt, (1, L, D); one zero token without encoder."""
     if Path(path).is_dir() and not (Path(path) / "text_encoder").is_dir():
         return torch.zeros(1, 1, width)
     try:

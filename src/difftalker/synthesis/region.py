@@ -1,6 +1,6 @@
 """Noise and loss by region, and the upper face that stays clean: Eqs. 2 to 6 as functions.
 
-Latents are (B, C, H, W); a mask (B, 1, H, W) is 1 in the lower face, which is made anew.
+Latents are (B, C, H, W); a mask (B, 1, H, W) is 1 in the lower face, which is generated.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def add_noise_by_region(clean: Tensor, noise: Tensor, alpha_bar: Tensor, mask: T
 
 
 def target(clean: Tensor, noise: Tensor, alpha_bar: Tensor, prediction: str) -> Tensor:
-    """What the network should say: the noise, or v = sqrt(abar) eps - sqrt(1 - abar) z_0.
+    """The target of the network: the noise, or v = sqrt(abar) eps - sqrt(1 - abar) z_0.
 
     v: Salimans and Ho, "Progressive Distillation" (2022), Section 4.
     """

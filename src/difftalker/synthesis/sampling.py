@@ -1,4 +1,4 @@
-"""Drawing the lower face from noise, step by step, while the upper face stays clean (Eq. 6)."""
+"""Sampling: the lower face is denoised step by step, while the upper face stays clean (Eq. 6)."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def scheduler(name: str, prediction: str, timesteps: int = 1000) -> Any:
 
 
 def alpha_bars(prediction: str, timesteps: int = 1000) -> Tensor:
-    """(timesteps,): the share of signal that is left at each step, abar_t."""
+    """(timesteps,): abar_t, the share of signal at each timestep (Eq. 2)."""
     bars: Tensor = scheduler("ddpm", prediction, timesteps).alphas_cumprod.float()
     return bars
 
 
 def timesteps_of(sampler: str, steps: int, prediction: str, timesteps: int = 1000) -> Tensor:
-    """(steps,) integers, falling: where :func:`sample` asks the network."""
+    """(steps,) integers, falling: the timesteps at which :func:`sample` calls the network."""
     solver = scheduler(sampler, prediction, timesteps)
     solver.set_timesteps(steps)
     asked: Tensor = solver.timesteps.long()
@@ -82,10 +82,13 @@ def sample(
     timesteps: int = 1000,
     seed: int = 0,
 ) -> Tensor:
-    """Latents (B, C, H, W) with the lower face made from ``noise`` and the upper one ``clean``.
+    """Sample latents (B, C, H, W): the lower face from ``noise``, the upper face is ``clean``.
 
-    ``mask`` (B, 1, H, W) is 1 where the face is made; all ones make the whole picture.
+    ``mask`` (B, 1, H, W) is 1 where the face is generated; all ones generate the whole picture.
     ``ddpm`` adds noise at every step: the same to all of the batch, drawn from ``seed``.
+
+    Raises:
+        UsageError: there is no such sampler.
     """
     solver = scheduler(sampler, prediction, timesteps)
     solver.set_timesteps(steps, device=clean.device)
