@@ -202,3 +202,24 @@ def test_options_in_the_prose_exist(page: Path) -> None:
     known = frozenset().union(*options_of_commands().values(), *options_of_scripts().values())
     words = [word.split()[0] for word in code_words(page) if word.startswith("--")]
     assert [word for word in words if word.partition("=")[0] not in known] == []
+
+
+@pytest.mark.parametrize("page", PRESENT, ids=named)
+def test_examples_import_what_exists(page: Path) -> None:
+    missing = []
+    for kind, body in FENCE.findall(page.read_text(encoding="utf-8")):
+        if kind != "python":
+            continue
+        for node in ast.walk(ast.parse(body)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("difftalker"):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                missing += [name for name in names if not resolves(name)]
+    assert missing == []
+
+
+def test_moved_modules_are_where_the_changelog_says() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.+`) \| (`.+`) \|$", text, re.M)
+    assert rows
+    new = [word for _, cell in rows for word in CODE.findall(cell)]
+    assert [word for word in new if not resolves(word)] == []
