@@ -27,7 +27,7 @@ from difftalker.face.compose.blend import Blender
 from difftalker.face.compose.light import Light, Skin
 from difftalker.face.crop import cut
 from difftalker.face.detect.people import Tracker
-from difftalker.face.detect.track import Finder
+from difftalker.face.detect.track import FaceDetector
 from difftalker.media import limits, pictures
 from difftalker.media.video import VideoWriter, read_frames
 from difftalker.packaged import samples
@@ -41,7 +41,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "landmark branch": [(SynthesisNet, "guide")],
     "denoising, all steps": [(SynthesisNet, "forward")],
     "autoencoder's decoder": [(pipeline.Avatar, "_decoded")],
-    "lay into the frame": [(Blender, "lay")],
+    "lay into the frame": [(Blender, "blend")],
     "hand to the video's encoder": [(VideoWriter, "write")],
 }
 """Functions that one thread carries out, by what they are for."""
@@ -58,7 +58,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     avatar = pipeline.load(options.avatar)
-    with Finder():
+    with FaceDetector():
         pass  # what is loaded once is no part of a frame
     spent, frames = measure(avatar, options.footage, options.speech, options.steps)
     total = sum(spent.values())

@@ -171,11 +171,11 @@ def _detector() -> str:
         raise _Absent("its weights are not there")
     import numpy as np
 
-    from difftalker.face.detect.track import Finder
+    from difftalker.face.detect.track import FaceDetector
     from difftalker.media.video import Frame
 
-    with Finder() as finder:
-        finder.see(Frame(np.zeros((64, 64, 3), np.uint8), 0, 0.0))
+    with FaceDetector() as detector:
+        detector.detect(Frame(np.zeros((64, 64, 3), np.uint8), 0, 0.0))
     return "starts"
 
 

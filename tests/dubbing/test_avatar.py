@@ -23,7 +23,7 @@ from difftalker.errors import AssetError, MediaError, UsageError
 from difftalker.face.crop import frame_face
 from difftalker.face.detect.track import FaceTrack
 from difftalker.face.landmarks import LOWER, UPPER
-from difftalker.face.lips import drawn_for
+from difftalker.face.lips import correct_openings
 from difftalker.media.video import VideoWriter, probe_video, read_frames
 from difftalker.packaged import samples
 from difftalker.speech.encoder import LogMelEncoder
@@ -155,7 +155,7 @@ def test_mouths_are_drawn_wider_open_where_paintings_open_them_too_little(avatar
         for one, given in (
             (corrected, points),
             (avatar, points),
-            (avatar, drawn_for(points, added)),
+            (avatar, correct_openings(points, added)),
         )
     )
     np.testing.assert_array_equal(made, drawn)

@@ -41,8 +41,8 @@ from difftalker.experts.sync_net import (
     grey_mouth,
     offset_distances,
     read_score,
+    shift_discrimination,
     sound_of_frames,
-    told_from_shifted,
     whole_windows,
 )
 from difftalker.experts.syncnet_v2 import (
@@ -105,10 +105,10 @@ def test_nothing_to_compare_is_not_a_number() -> None:
 def test_a_shift_is_told_where_it_is_farther() -> None:
     distances = torch.ones(31)
     distances[15] = 0.5
-    assert told_from_shifted(distances) == 1
+    assert shift_discrimination(distances) == 1
     distances[[0, 20, 30]] = 0.4  # shifts of -15, 5 and 15 frames of the 22
     distances[16] = 0.1  # too near a shift to count
-    assert told_from_shifted(distances) == pytest.approx(19 / 22)
+    assert shift_discrimination(distances) == pytest.approx(19 / 22)
 
 
 # Time
@@ -421,7 +421,7 @@ def test_the_packaged_expert_tells_real_speech_from_shifted_and_from_other(
         right, wrong = (Output(video=clip.path, audio=c.path, voice=c) for c in (clip, other))
         distances = judge.distances(clip, right)
         assert distances is not None
-        assert told_from_shifted(distances) >= 0.95
+        assert shift_discrimination(distances) >= 0.95
         own, others = (judge.judge(clip, out, clip.located.track) for out in (right, wrong))
         assert own.keys() == set(judge.measures)
         assert own["sync_c"] > others["sync_c"] + 0.05

@@ -15,12 +15,12 @@ from difftalker.errors import UsageError
 from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, INNER_LIPS, MOUTH, OUTER_LIPS
 from difftalker.face.lips import (
     FEWEST_FRAMES,
-    drawn_for,
+    correct_openings,
     open_as,
     open_mouth,
     open_to,
+    opening_correction,
     relative_opening,
-    too_little,
 )
 
 
@@ -70,12 +70,12 @@ def painted(drawn: NDArray[np.floating]) -> NDArray[np.floating]:
 def test_what_is_painted_too_little_is_drawn_wider() -> None:
     rng = np.random.default_rng(0)
     openings = rng.uniform(0, 0.2, 600) * rng.integers(0, 2, 600)
-    added = too_little(openings, painted(openings) + rng.normal(0, 1e-4, 600))
+    added = opening_correction(openings, painted(openings) + rng.normal(0, 1e-4, 600))
     assert len(added) == len(OPENINGS)
     points = speaking(np.linspace(0.01, 0.06, 20))
     asked = relative_opening(points)
     before = np.abs(painted(asked) - asked)
-    after = np.abs(painted(relative_opening(drawn_for(points, added))) - asked)
+    after = np.abs(painted(relative_opening(correct_openings(points, added))) - asked)
     assert after.max() < 0.2 * before.max()
     # Wider than all that was seen it is as much as at the widest of them.
     assert added[-1] == added[-2]
@@ -83,21 +83,21 @@ def test_what_is_painted_too_little_is_drawn_wider() -> None:
 
 def test_a_true_painting_changes_nothing_and_few_frames_tell_nothing() -> None:
     openings = np.linspace(0, 0.3, 1000)
-    assert np.abs(too_little(openings, openings)).max() < 1e-3
+    assert np.abs(opening_correction(openings, openings)).max() < 1e-3
     few = openings[: FEWEST_FRAMES - 1]
-    assert too_little(few, few) == ()
+    assert opening_correction(few, few) == ()
     unseen = np.where(np.arange(1000) < FEWEST_FRAMES - 1, openings, np.nan)
-    assert too_little(openings, unseen) == ()
+    assert opening_correction(openings, unseen) == ()
 
 
 def test_no_more_is_added_than_a_painting_may_need() -> None:
     openings = np.linspace(0, 0.3, 1000)
-    assert max(too_little(openings, 0.2 * openings)) == MOST_ADDED
-    less = too_little(np.zeros(1000), openings)
+    assert max(opening_correction(openings, 0.2 * openings)) == MOST_ADDED
+    less = opening_correction(np.zeros(1000), openings)
     assert min(less) == -MOST_ADDED
     # What is drawn less open than not at all is closed.
     points = speaking(np.linspace(0.001, 0.1, 20))
-    drawn = drawn_for(points, less)
+    drawn = correct_openings(points, less)
     upper, lower = (drawn[:, i, 1] for i in (INNER_LIPS[2], INNER_LIPS[6]))
     assert (lower >= upper - 1e-6).all()
 

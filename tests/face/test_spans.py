@@ -37,7 +37,7 @@ from synthetic import (
 def cuts_of(images: list[Image], points: NDArray[np.float32]) -> list[int]:
     meter = ChangeMeter()
     for image in images:
-        meter.see(image)
+        meter.update(image)
     return [int(frame) for frame in meter.cuts(points)]
 
 

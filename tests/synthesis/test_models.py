@@ -43,7 +43,7 @@ from difftalker.landmarks.opening_net import OpeningNet
 from difftalker.synthesis.autoencoder import (
     Autoencoder,
     from_layout,
-    paint_out,
+    mask_out,
     to_images,
     to_pixels,
 )
@@ -593,7 +593,7 @@ def test_painting_out_hides_the_lower_face_from_every_latent(attention: bool) ->
     mask = box_mask(boxes, 64)
     other = torch.where(mask > 0.5, to_pixels(pictures(1, seed=1)), pixels)
     assert not torch.equal(pixels, other)
-    hidden = [net.encode(paint_out(image, mask)) for image in (pixels, other)]
+    hidden = [net.encode(mask_out(image, mask)) for image in (pixels, other)]
     assert torch.equal(*hidden)
     # Unpainted, lower pixels do reach latents of the upper face.
     upper = box_mask(boxes, 8, 8)[0, 0] == 0
@@ -605,7 +605,7 @@ def test_painting_out_leaves_what_lies_outside() -> None:
     mask = box_mask(torch.tensor([[32, 64, 8, 56]]), 64)
     pixels = to_pixels(pictures(1))
     pixels[..., 40, 20] = torch.nan
-    painted = paint_out(pixels, mask)
+    painted = mask_out(pixels, mask)
     inside = mask.bool().expand_as(painted)
     assert (painted[inside] == 0).all()
     assert torch.equal(painted[~inside], pixels[~inside])

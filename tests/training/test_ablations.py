@@ -213,7 +213,7 @@ def test_latents_of_another_mask_are_not_taken(dataset: Path, tmp_path: Path) ->
     for mask in ("jaw", "mouth", "jaw"):
         clips = load_dataset(dataset, validation_clips=1, mask=mask).train
         latents = encode_clips(net, clips, tmp_path / "latents", stride=9, autocast=False)
-        painted.append(np.array(latents.painted))
+        painted.append(np.array(latents.masked))
     assert not np.array_equal(painted[0], painted[1])
     assert np.array_equal(painted[0], painted[2])
 

@@ -538,7 +538,7 @@ def test_some_mouths_are_learned_under_an_upper_face_of_another_moment(finished:
     examples = np.arange(400) % task.examples
     batch = task.batch(examples, torch.Generator().manual_seed(0))
     np.testing.assert_array_equal(batch["whole"].numpy(), latents.whole[examples])
-    seen = [np.flatnonzero((latents.painted == p.numpy()).all((1, 2, 3))) for p in batch["painted"]]
+    seen = [np.flatnonzero((latents.masked == p.numpy()).all((1, 2, 3))) for p in batch["painted"]]
     above = np.array(
         [rows[0] if e not in rows else e for e, rows in zip(examples, seen, strict=True)]
     )
@@ -818,7 +818,7 @@ def test_latents_are_kept_for_the_same_weights_alone(dataset: Path, tmp_path: Pa
 
     first = encoded()
     assert calls == [7, 14, 21, 27]
-    assert first.whole.shape == first.painted.shape == (27, 4, 8, 8)
+    assert first.whole.shape == first.masked.shape == (27, 4, 8, 8)
     assert first.index.tolist()[:2] == [[0, 0], [0, 2]]
     assert np.array_equal(encoded().whole, first.whole)
     assert calls == []

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from difftalker.core.device import autocast as autocast_on
 from difftalker.core.files import whole_folder
 from difftalker.data.dataset import ClipData, frame_index
-from difftalker.synthesis.autoencoder import Autoencoder, paint_out, to_pixels
+from difftalker.synthesis.autoencoder import Autoencoder, mask_out, to_pixels
 from difftalker.synthesis.region import box_mask
 
 
@@ -30,14 +30,14 @@ class LatentSet:
     """(n, 2): clip and frame."""
     whole: NDArray[np.float16]
     """(n, C, h, w): of the whole crop."""
-    painted: NDArray[np.float16]
+    masked: NDArray[np.float16]
     """(n, C, h, w): of the crop whose lower face is painted out."""
 
     @classmethod
     def empty(cls, channels: int) -> LatentSet:
         """Of no frames."""
         nothing = np.zeros((0, channels, 1, 1), np.float16)
-        return cls(index=np.zeros((0, 2), np.int64), whole=nothing, painted=nothing)
+        return cls(index=np.zeros((0, 2), np.int64), whole=nothing, masked=nothing)
 
 
 Progress = Callable[[int, int], None]
@@ -65,8 +65,8 @@ def encode_clips(
 
     made_of = identity([autoencoder], clips, stride)
     names = ("whole", "painted")
-    whole, painted = keep(folder, names, index, encode, made_of, progress, batch=batch)
-    return LatentSet(index=index, whole=whole, painted=painted)
+    whole, masked = keep(folder, names, index, encode, made_of, progress, batch=batch)
+    return LatentSet(index=index, whole=whole, masked=masked)
 
 
 def keep(
@@ -114,7 +114,7 @@ def encode_frames(
     images = np.stack([clips[c].frames[f] for c, f in index])
     boxes = torch.from_numpy(np.stack([clips[c].boxes[f] for c, f in index])).to(device)
     pixels = to_pixels(torch.from_numpy(images).to(device))
-    hidden = paint_out(pixels, box_mask(boxes, pixels.shape[-1]))
+    hidden = mask_out(pixels, box_mask(boxes, pixels.shape[-1]))
     return autoencoder.encode(pixels), autoencoder.encode(hidden)
 
 

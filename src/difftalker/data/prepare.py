@@ -58,7 +58,7 @@ class PrepareConfig:
     """In how many other voices each clip's sound is heard as well (``data.voices``)."""
 
     @property
-    def heard(self) -> list[tuple[str, int]]:
+    def kinds_and_voices(self) -> list[tuple[str, int]]:
         """Kinds of features, and the voices that they are taken of; 0 is the clip's own."""
         return [(kind, voice) for kind in self.features for voice in range(self.voices + 1)]
 
@@ -237,7 +237,7 @@ def _with_features(clip: Clip, video: Path, folder: Path, config: PrepareConfig,
     """A clip cut before, with the features that it lacks."""
     added = {
         name: _save_features(video, kind, voice, folder)
-        for kind, voice in config.heard
+        for kind, voice in config.kinds_and_voices
         if (name := features_file(kind, voice)) not in clip.files
     }
     if not added:
@@ -253,7 +253,7 @@ def _build(video: Path, folder: Path, config: PrepareConfig, whom: Choice) -> di
     _check_usable(face, framing.crop, video)
     _write_frames(video, folder / "frames.npy", framing.crop, config.size_px)
     _write_track(folder / "track.npz", face, framing)
-    for kind, voice in config.heard:
+    for kind, voice in config.kinds_and_voices:
         _save_features(video, kind, voice, folder)
     fps = frame_rate(face.times_s)
     return {"frames": len(face), "found": int(face.usable.sum()), "fps": round(fps, 4)}

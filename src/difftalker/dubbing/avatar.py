@@ -46,7 +46,7 @@ from difftalker.face.detect.people import Choice
 from difftalker.face.detect.track import FaceTrack, track
 from difftalker.face.draw import landmark_maps
 from difftalker.face.landmarks import LOWER, UPPER
-from difftalker.face.lips import drawn_for
+from difftalker.face.lips import correct_openings
 from difftalker.face.spans import Span, find_spans, strengths
 from difftalker.landmarks.edits import NO_CUTS, Edit, apply_edits
 from difftalker.landmarks.silence_hold import OPENS_S, hold_silence
@@ -65,7 +65,7 @@ from difftalker.speech.silence import SILENT_MARGIN_S, silent_frames, sound_leve
 from difftalker.speech.windows import SpokenWindows, WindowStream
 from difftalker.store import avatars as avatar_files
 from difftalker.store.journal import Journal, file_hash, key_of, pack, unpack
-from difftalker.synthesis.autoencoder import finest, paint_out, to_images, to_pixels
+from difftalker.synthesis.autoencoder import finest, mask_out, to_images, to_pixels
 from difftalker.synthesis.decoding import decode_part
 from difftalker.synthesis.net import Guidance
 from difftalker.synthesis.region import box_mask
@@ -520,7 +520,7 @@ class Avatar:
         with torch.inference_mode(), autocast(self.device):
             pixels = to_pixels(torch.from_numpy(crops).to(self.device))
             places = torch.from_numpy(boxes).to(self.device)
-            hidden = paint_out(pixels, box_mask(places, pixels.shape[-1]))
+            hidden = mask_out(pixels, box_mask(places, pixels.shape[-1]))
             known = self.networks.autoencoder.encode(hidden)
             mask = box_mask(places, known.shape[-1], 8)
             guidance = self._guidance(known, points_crop, windows)
@@ -556,8 +556,8 @@ class Avatar:
         Of the points the upper ones are used; the lower face is the mean one.
         """
         points, size = points_crop.copy(), self.config.size_px
-        resting = self.networks.completion.resting(torch.from_numpy(points[None, list(UPPER)]))
-        points[list(LOWER)] = resting[0].cpu().numpy()
+        neutral = self.networks.completion.neutral_face(torch.from_numpy(points[None, list(UPPER)]))
+        points[list(LOWER)] = neutral[0].cpu().numpy()
         nothing, everywhere = np.zeros((1, size, size, 3), np.uint8), np.array([[0, size, 0, size]])
         made = self._made(nothing, everywhere.astype(np.int32), points[None], sampling, seed)
         return np.asarray(made[0])
@@ -571,7 +571,7 @@ class Avatar:
         net, maps, heard = self.networks.synthesis, None, None
         if net.config.uses_landmarks:
             if added := self.config.autoencoder.openings:
-                points_crop = drawn_for(points_crop, added)
+                points_crop = correct_openings(points_crop, added)
             drawn = landmark_maps(points_crop, self.config.size_px)
             maps = self._drawn(torch.from_numpy(drawn).to(self.device))
         if net.config.uses_audio and windows is not None:

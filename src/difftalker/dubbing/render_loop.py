@@ -117,9 +117,9 @@ class Painter:
                 yield frame, frame.image
                 continue
             if i in self._begins:
-                self._blender.forget()
+                self._blender.reset()
             crop, face = next(pairs)
-            yield frame, self._blender.lay(i, frame.image, crop, face, strength)
+            yield frame, self._blender.blend(i, frame.image, crop, face, strength)
 
     def _painted(self, shown: Iterator[Frame]) -> Iterator[tuple[Chunk, list[tuple[Image, Image]]]]:
         """Chunks of frames, and the driven ones' crops and new faces."""
@@ -177,7 +177,7 @@ class Painter:
     def _seen(self, i: int, crop: Image, light: Light) -> LightMap:
         framing = self._scene.framing
         skin = Skin.of(crop, framing.points_crop[i], int(framing.boxes[i, 0]))
-        return light.see(skin, float(self._scene.track.times_s[i]), new_shot=i in self._begins)
+        return light.update(skin, float(self._scene.track.times_s[i]), new_shot=i in self._begins)
 
     def _faces(
         self, crops: Image, boxes: NDArray[np.int32], points: Floats, heard: Floats | None

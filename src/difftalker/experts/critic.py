@@ -57,7 +57,7 @@ def critic_loss(real: Sequence[Tensor], made: Sequence[Tensor]) -> Tensor:
     return 0.5 * wrong
 
 
-def maker_loss(made: Sequence[Tensor]) -> Tensor:
+def generator_loss(made: Sequence[Tensor]) -> Tensor:
     """Loss of the generator: its patches should be taken for real."""
     return (made[-1].float() - 1).square().mean()
 

@@ -228,7 +228,7 @@ def read_score(distances: Tensor) -> SyncScore:
     )
 
 
-def told_from_shifted(distances: Tensor, *, least_frames: int = 5) -> float:
+def shift_discrimination(distances: Tensor, *, least_frames: int = 5) -> float:
     """Share of the shifts by ``least_frames`` or more that fit worse than no shift.
 
     ``distances`` (2 reach + 1,) as of :func:`offset_distances`: a shift fits worse where its mean

@@ -79,30 +79,30 @@ def open_to(points: Points, opening: Floats) -> Points:
     return open_mouth(points, opening / np.maximum(relative_opening(points), _LEAST))
 
 
-def drawn_for(points: Points, added: tuple[float, ...]) -> Points:
+def correct_openings(points: Points, correction: tuple[float, ...]) -> Points:
     """Lips to draw, (F, 68, 2), so that the generated face shows those of ``points`` (F, 68, 2).
 
-    ``added`` is the correction that :func:`too_little` measured at ``OPENINGS``, face scales; it is
+    ``correction`` is what :func:`opening_correction` measured at ``OPENINGS``, face scales; it is
     interpolated between them.
     """
     opening = relative_opening(points)
-    wanted = opening + np.interp(opening, (0.0, *OPENINGS), (0.0, *added))
+    wanted = opening + np.interp(opening, (0.0, *OPENINGS), (0.0, *correction))
     return open_to(points, np.maximum(wanted, 0))
 
 
-def too_little(drawn: Floats, painted: Floats) -> tuple[float, ...]:
+def opening_correction(drawn: Floats, generated: Floats) -> tuple[float, ...]:
     """Calibrate openings: how much wider mouths were drawn than they were generated, face scales.
 
-    ``drawn`` and ``painted`` (n,) are openings of drawn landmarks and of generated faces. Their
+    ``drawn`` and ``generated`` (n,) are openings of drawn landmarks and of generated faces. Their
     quantiles are matched, as a regression on single frames would flatten the relation by noise.
     The result has one value for each of ``OPENINGS``, smoothed over its neighbours. Beyond the
     widest opening seen it is constant. It is empty below ``FEWEST_FRAMES`` frames.
     """
-    known = np.isfinite(drawn) & np.isfinite(painted)
-    drawn, painted = drawn[known], np.sort(painted[known])
+    known = np.isfinite(drawn) & np.isfinite(generated)
+    drawn, generated = drawn[known], np.sort(generated[known])
     if len(drawn) < FEWEST_FRAMES:
         return ()
-    below = np.searchsorted(painted, OPENINGS, side="right") / len(painted)
+    below = np.searchsorted(generated, OPENINGS, side="right") / len(generated)
     added = np.clip(np.quantile(drawn, below) - OPENINGS, -MOST_ADDED, MOST_ADDED)
     seen = int((below <= 1 - SEEN_SHARE).sum())
     added[seen:] = added[seen - 1] if seen else 0.0

@@ -157,8 +157,8 @@ class CompletionNet(nn.Module):
             if config.least_squares
             else None
         )
-        hears = config.least_squares and config.audio_offsets and config.hears_opening
-        self.opening = OpeningNet(config) if hears else None
+        uses_opening = config.least_squares and config.audio_offsets and config.hears_opening
+        self.opening = OpeningNet(config) if uses_opening else None
 
     @property
     def reach(self) -> int:
@@ -191,7 +191,7 @@ class CompletionNet(nn.Module):
                 said = [self.opening(one[None])[0] for one in windows]
             self.least_squares.fit(seen, wanted, windows, (mean, rest), said)
 
-    def resting(self, upper: Tensor) -> Tensor:
+    def neutral_face(self, upper: Tensor) -> Tensor:
         """The mean lower face (B, 31, 2), placed by the upper points (B, 37, 2); crop units."""
         anchor = _anchor(upper).to(self.mean_lower.device)
         return self.mean_lower + anchor

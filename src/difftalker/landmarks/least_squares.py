@@ -17,7 +17,7 @@ from torch.nn import functional as nnf
 from difftalker.config import CompletionConfig
 from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, LOWER, UPPER
 from difftalker.face.lips import OUTER_FOLLOWS
-from difftalker.landmarks.opening_net import EVERY, heard
+from difftalker.landmarks.opening_net import STRIDE, thin_windows
 
 PENALTY = 0.1
 """Ridge penalty on the coefficients, in mean variances of each group of inputs."""
@@ -41,7 +41,7 @@ class LeastSquares(nn.Module):
         """``moved`` is the number of lower points, counted from the end, that speech moves."""
         super().__init__()
         self.moved = moved
-        inputs = len(range(0, config.window, EVERY)) * config.feature_dim if moved else 0
+        inputs = len(range(0, config.window, STRIDE)) * config.feature_dim if moved else 0
         self.from_upper: Tensor
         self.from_speech: Tensor
         self.mean_speech: Tensor
@@ -217,7 +217,7 @@ def _meant(wide: Tensor, said: Tensor | None) -> Tensor:
 
 def _flat(windows: Tensor) -> Tensor:
     """Flatten windows (..., W, C) to one vector each."""
-    return heard(windows).flatten(-2)
+    return thin_windows(windows).flatten(-2)
 
 
 def _products(inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from torch.nn import functional as nnf
 
 from difftalker.config import CompletionConfig
 
-EVERY = 2
+STRIDE = 2
 """Stride over the features of a window: neighbours are nearly equal."""
 STEPS = 800
 EPOCHS = 24
@@ -34,10 +34,10 @@ class OpeningNet(nn.Module):
 
     def __init__(self, config: CompletionConfig) -> None:
         super().__init__()
-        width, heard = config.audio_dim, len(range(0, config.window, EVERY))
+        width, steps = config.audio_dim, len(range(0, config.window, STRIDE))
         self.project = nn.Linear(config.feature_dim, width)
         self.convolve = nn.Conv1d(width, width, 3, padding=1)
-        self.join = nn.Linear(width * heard, width)
+        self.join = nn.Linear(width * steps, width)
         self.head = nn.Linear(width, 1)
         self.mean: Tensor
         self.spread: Tensor
@@ -47,7 +47,9 @@ class OpeningNet(nn.Module):
 
     def forward(self, windows: Tensor) -> Tensor:
         """See the class."""
-        wide = self._deviations(heard(windows).flatten(0, 1), 0.0).unflatten(0, windows.shape[:2])
+        wide = self._deviations(thin_windows(windows).flatten(0, 1), 0.0).unflatten(
+            0, windows.shape[:2]
+        )
         out: Tensor = self.mean + self.spread * wide
         return out
 
@@ -56,7 +58,7 @@ class OpeningNet(nn.Module):
 
         It takes some seconds on a CPU.
         """
-        speech = torch.cat([heard(one).half() for one in windows])
+        speech = torch.cat([thin_windows(one).half() for one in windows])
         wide = torch.cat(list(openings))
         self.mean.copy_(wide.mean())
         self.spread.copy_(wide.std(correction=0).clamp(min=1e-6))
@@ -104,7 +106,7 @@ class OpeningNet(nn.Module):
         return out
 
 
-def heard(windows: Tensor) -> Tensor:
+def thin_windows(windows: Tensor) -> Tensor:
     """Thin and normalise windows (..., W, C) -> (..., S, C), as for the audio network."""
-    some = windows[..., ::EVERY, :]
+    some = windows[..., ::STRIDE, :]
     return nnf.layer_norm(some, some.shape[-1:])

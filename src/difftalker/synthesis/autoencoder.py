@@ -20,7 +20,7 @@ from difftalker.errors import AssetError
 _RADIUS_PX = 3
 _GAUSSIAN = torch.exp(-0.5 * torch.arange(-_RADIUS_PX, _RADIUS_PX + 1).square())
 _GAUSSIAN = _GAUSSIAN / _GAUSSIAN.sum()
-PAINT = 0.0
+MASK_VALUE = 0.0
 """Value of masked pixels before encoding: mid grey."""
 
 
@@ -119,9 +119,9 @@ def to_images(pixels: Tensor) -> Tensor:
     return scaled.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def paint_out(images: Tensor, mask: Tensor) -> Tensor:
+def mask_out(images: Tensor, mask: Tensor) -> Tensor:
     """Mask pictures (B, 3, S, S) where ``mask`` (B, 1, S, S) is 1, before they are encoded."""
-    return torch.where(mask > 0.5, torch.full_like(images, PAINT), images)
+    return torch.where(mask > 0.5, torch.full_like(images, MASK_VALUE), images)
 
 
 def from_layout(kind: Any, path: str | Path, subfolder: str) -> Any:

@@ -22,12 +22,12 @@ from difftalker.core.device import autocast
 from difftalker.data.dataset import ClipData, Dataset, frame_index
 from difftalker.data.latents import Progress, encode_frames, identity, keep
 from difftalker.errors import FaceError
-from difftalker.experts.critic import Critic, critic_loss, feature_loss, fine, maker_loss
+from difftalker.experts.critic import Critic, critic_loss, feature_loss, fine, generator_loss
 from difftalker.face.compose.blend import paste
 from difftalker.face.crop import CropTrack, cut
 from difftalker.face.detect.track import track
 from difftalker.face.draw import contact_sheet
-from difftalker.face.lips import relative_opening, too_little
+from difftalker.face.lips import opening_correction, relative_opening
 from difftalker.media.video import Frame
 from difftalker.synthesis.autoencoder import Autoencoder, finest, to_images, to_pixels
 from difftalker.synthesis.region import box_mask
@@ -120,7 +120,7 @@ class DecoderTask:
         patches, real = (_cut(x, batch["corners"]) for x in (made, true))
         judged_real = self._critic(real)
         judged = self._critic.frozen(patches)
-        pull = maker_loss(judged) + FEATURE_WEIGHT * feature_loss(judged_real, judged)
+        pull = generator_loss(judged) + FEATURE_WEIGHT * feature_loss(judged_real, judged)
         weight = self._weight(distance, pull)
         critic = critic_loss(judged_real, self._critic(patches.detach()))
         return {
@@ -191,7 +191,7 @@ class DecoderTask:
                 made += [*to_images(pixels + detail * finest(pixels)).cpu().numpy()]
             for pictures, found in ((true, seen), (made, painted)):
                 found.append(openings_found(pictures, clip.times_s[rows[:, 1]]))
-        return too_little(np.concatenate(seen), np.concatenate(painted))
+        return opening_correction(np.concatenate(seen), np.concatenate(painted))
 
     def sheet(self) -> NDArray[np.uint8] | None:
         """A contact sheet; see ``trainer.Task``."""

@@ -25,8 +25,8 @@ from difftalker.experts.sync_net import (
     grey_mouth,
     offset_distances,
     read_score,
+    shift_discrimination,
     sound_of_frames,
-    told_from_shifted,
 )
 from difftalker.training.experts import ExpertJob, ExpertOptions
 
@@ -116,7 +116,7 @@ class SyncTask:
         own = [offset_distances(picture, sound) for picture, sound in embedded]
         scores = [read_score(d) for d in own]
         figures = {
-            "told": float(np.mean([told_from_shifted(d) for d in own])),
+            "told": float(np.mean([shift_discrimination(d) for d in own])),
             "offset": float(np.mean([abs(s.offset_frames) <= 1 for s in scores])),
             **_means("", scores),
         }

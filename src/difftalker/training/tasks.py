@@ -20,7 +20,7 @@ from difftalker.face.draw import contact_sheet, landmark_maps, overlay
 from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, CONTOUR, LOWER, MOUTH, UPPER
 from difftalker.face.lips import open_as
 from difftalker.landmarks.completion import CompletionNet
-from difftalker.synthesis.autoencoder import PAINT, Autoencoder, paint_out, to_images, to_pixels
+from difftalker.synthesis.autoencoder import MASK_VALUE, Autoencoder, mask_out, to_images, to_pixels
 from difftalker.synthesis.net import Guidance, Prior, SynthesisNet
 from difftalker.synthesis.region import (
     add_noise_by_region,
@@ -239,7 +239,7 @@ class AutoencoderTask:
         hidden = boxes[:, 1] > boxes[:, 0]
         joined = mean.clone()
         if hidden.any():
-            painted = paint_out(pixels[hidden], box_mask(boxes[hidden], size))
+            painted = mask_out(pixels[hidden], box_mask(boxes[hidden], size))
             clean, _ = self.model.posterior(painted)
             mask = box_mask(boxes[hidden], size // 8, 8)
             joined[hidden] = keep_upper(mean[hidden], clean.float(), mask)
@@ -324,7 +324,7 @@ class _DiffusionTask:
         boxes = torch.from_numpy(np.stack([self._data.train[c].boxes[f] for c, f in index[known]]))
         batch = {
             "whole": torch.from_numpy(self._latents.whole[indices]).float(),
-            "painted": torch.from_numpy(self._latents.painted[known]).float(),
+            "painted": torch.from_numpy(self._latents.masked[known]).float(),
             "mask": box_mask(boxes, self._latents.whole.shape[-1], 8),
             **self._extra(index[indices], index[known], generator),
         }
@@ -490,7 +490,7 @@ class SynthesisTask(_DiffusionTask):
         self._completed = completed_by_others(heard, data.train) if learns else []
         nothing = torch.zeros(1, 3, data.size_px, data.size_px, device=device)
         with torch.no_grad():
-            self._nothing_known = autoencoder.encode(nothing + PAINT).float()
+            self._nothing_known = autoencoder.encode(nothing + MASK_VALUE).float()
 
     def _steps(self, count: int, generator: torch.Generator) -> Tensor:
         anywhere = super()._steps(count, generator)

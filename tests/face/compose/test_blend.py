@@ -101,15 +101,15 @@ def test_what_the_mask_hides_does_not_tell_of_the_light() -> None:
 def test_light_is_followed_and_begins_anew_with_a_shot() -> None:
     known, seen = picture(), lit(picture(), "darker")
     light = Light(skin(known))
-    maps = [light.see(skin(known), 0.0)]
-    maps += [light.see(skin(seen), 0.04 * i) for i in range(1, 60)]
+    maps = [light.update(skin(known), 0.0)]
+    maps += [light.update(skin(seen), 0.04 * i) for i in range(1, 60)]
     gains = np.array([one.gain[1] for one in maps])
     assert gains[0] == 1
     assert (np.diff(gains) >= -1e-6).all()
     assert np.diff(gains).max() < 0.25
     assert gains[-1] == pytest.approx(1 / 0.6, rel=0.05)
-    assert light.see(skin(known), 2.4, new_shot=True) == LightMap()
-    assert Light(None).see(skin(seen), 0.0) == LightMap()
+    assert light.update(skin(known), 2.4, new_shot=True) == LightMap()
+    assert Light(None).update(skin(seen), 0.0) == LightMap()
 
 
 @pytest.mark.parametrize("level", [0, 255])
@@ -221,7 +221,7 @@ def blended(images: list[Image], made: Image, **how: int) -> list[Image]:
     boxes, points = np.tile(BOX, (frames, 1)), np.tile(POINTS, (frames, 1, 1))
     blender = Blender(crop, boxes, points, np.arange(frames) / 25, size_px=SIZE, seed=0)
     return [
-        blender.lay(i, image, cut(image, crop, i, SIZE), made, 1.0)
+        blender.blend(i, image, cut(image, crop, i, SIZE), made, 1.0)
         for i, image in enumerate(images)
     ]
 
@@ -275,7 +275,7 @@ def test_not_a_bit_outside_the_mask_changes(
     before = image.copy()
     patch = Patch.of(image, picture(), alpha, crop, 0)
     grain = None if patch is None else np.full(patch.weight.shape, 50, np.float32)
-    out = image if patch is None else patch.laid(image, grain)
+    out = image if patch is None else patch.blend(image, grain)
     assert np.array_equal(image, before)
     edges = (np.array([BOX[0], BOX[1], BOX[2], BOX[3]]) / SIZE - 0.5) * side
     rows, columns = np.arange(size[0]) + 0.5 - centre[1], np.arange(size[1]) + 0.5 - centre[0]

@@ -27,7 +27,7 @@ from difftalker.face.detect.people import (
     find_people,
     read_picture,
 )
-from difftalker.face.detect.track import FaceTrack, Finder
+from difftalker.face.detect.track import FaceDetector, FaceTrack
 from difftalker.face.spans import find_spans
 from difftalker.media.video import Frame, Image, VideoWriter, read_frames
 from difftalker.packaged import samples
@@ -101,9 +101,11 @@ def pair(one: Clip, another: Clip) -> Scene:
 @pytest.fixture(scope="module")
 def people(pair: Scene) -> list[Person]:
     tracker = Tracker()
-    with Finder() as finder:
+    with FaceDetector() as detector:
         for number, image in enumerate(pair.images):
-            faces = [Detection(image, p) for p in finder.see(Frame(image, number, number / FPS))]
+            faces = [
+                Detection(image, p) for p in detector.detect(Frame(image, number, number / FPS))
+            ]
             tracker.update(number / FPS, faces, cut=False)
     times = np.arange(len(pair.images)) / FPS
     return find_people(tracker.tracklets, times, np.zeros(0, np.int64))
@@ -174,8 +176,8 @@ def test_a_picture_chooses_its_person(
         path = tmp_path / f"{number}.png"
         cv2.imwrite(str(path), clip.images[-1][..., ::-1])
         image = read_picture(path)
-        with Finder() as finder:
-            (points,) = finder.all_in(Frame(image, 0, 0.0))
+        with FaceDetector() as detector:
+            (points,) = detector.detect_all(Frame(image, 0, 0.0))
         photo = Detection(image, points).look
         assert choose(people, Choice.parse(path), 640, photo) == number
     with pytest.raises(FaceError, match="looks like"):

@@ -60,12 +60,12 @@ class Blender:
         self._shift: tuple[Floats, float] | None = None
         self._before: tuple[int, Image] | None = None
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Forget colour shift and grain: a new shot begins."""
         self._shift = self._before = None
-        self._grain.forget()
+        self._grain.reset()
 
-    def lay(self, i: int, image: Image, crop: Image, face: Image, strength: float) -> Image:
+    def blend(self, i: int, image: Image, crop: Image, face: Image, strength: float) -> Image:
         """Blend the new face (S, S, 3) of frame ``i`` (H, W, 3) over its crop (S, S, 3).
 
         ``strength`` is the weight of the new face, 0 to 1.
@@ -74,8 +74,8 @@ class Blender:
         patch = Patch.of(image, self._joined(i, crop, face), alpha, self._crop, i)
         if patch is None:
             return image
-        self._see(i, image, patch)
-        return patch.laid(image, self._grain.field(i, patch.weight.shape))
+        self._measure_grain(i, image, patch)
+        return patch.blend(image, self._grain.field(i, patch.weight.shape))
 
     def _joined(self, i: int, crop: Image, face: Image) -> Image:
         """The face with its colours moved to meet the footage around the mask."""
@@ -91,7 +91,7 @@ class Blender:
         out[inside] = np.clip(np.rint(face[inside] + whole[inside]), 0, 255)
         return out
 
-    def _see(self, i: int, image: Image, patch: Patch) -> None:
+    def _measure_grain(self, i: int, image: Image, patch: Patch) -> None:
         """Measure the grain of the skin above the mask and of the new face."""
         points = self._crop.part(slice(i, i + 1)).to_px(self._points_crop[i : i + 1])[0]
         time_s = float(self._times_s[i])
@@ -154,7 +154,7 @@ class Patch:
         new = resampled(_without_fine_detail(face, scale), cv2.INTER_LANCZOS4)
         return cls(new, resampled(alpha, cv2.INTER_LINEAR), place)
 
-    def laid(self, image: Image, grain: Floats | None = None) -> Image:
+    def blend(self, image: Image, grain: Floats | None = None) -> Image:
         """A copy of the frame with the face over it; where the weight is zero not a bit changes."""
         out = image.copy()
         region = out[self.place]
@@ -178,7 +178,7 @@ def paste(image: Image, face: Image, alpha: Floats, crop: CropTrack, frame: int)
     Pixels at which alpha is zero stay as they are, bit for bit.
     """
     patch = Patch.of(image, face, alpha, crop, frame)
-    return image if patch is None else patch.laid(image)
+    return image if patch is None else patch.blend(image)
 
 
 def blend_mask(box: NDArray[np.int32], size_px: int, feather_px: int = FEATHER_PX) -> Floats:

@@ -70,7 +70,7 @@ class Grain:
         self._seed = seed
         self._kept: dict[str, tuple[Levels, float]] = {}
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Forget all estimates: a new shot begins."""
         self._kept.clear()
 

@@ -105,7 +105,7 @@ class Light:
         self._own, self._time_s = own, 0.0
         self._seen: Skin | None = None
 
-    def see(self, skin: Skin | None, time_s: float, *, new_shot: bool = False) -> LightMap:
+    def update(self, skin: Skin | None, time_s: float, *, new_shot: bool = False) -> LightMap:
         """Take the next frame's skin; returns its map to the avatar's light."""
         if new_shot:
             self._seen = None

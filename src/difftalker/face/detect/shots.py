@@ -35,7 +35,7 @@ class ChangeMeter:
         self._seen: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None
         self._changes: list[tuple[float, float]] = []
 
-    def see(self, image: NDArray[np.uint8]) -> bool:
+    def update(self, image: NDArray[np.uint8]) -> bool:
         """Take the next picture, (H, W, 3) RGB; returns whether it may begin a new shot.
 
         It knows past frames only and returns true too often; ``cuts`` decides.

@@ -193,7 +193,7 @@ def _native_silence() -> Iterator[None]:
         os.close(kept)
 
 
-class Finder:
+class FaceDetector:
     """Detects the faces of each frame; use it as a context manager.
 
     While there is one face, it is tracked, and every ``SCAN_S`` the whole picture is searched for
@@ -220,7 +220,7 @@ class Finder:
         self._one_open.close()
         self._open.close()
 
-    def see(self, frame: Frame, *, changed: bool = False) -> list[NDArray[np.float32]]:
+    def detect(self, frame: Frame, *, changed: bool = False) -> list[NDArray[np.float32]]:
         """Detect the points (68, 2), pixels, of each face in the next frame.
 
         ``changed`` says that much of the picture changed, so that it is searched anew.
@@ -241,12 +241,12 @@ class Finder:
             self._one = self._one_open.enter_context(_landmarker(1))
         return list(self._one(frame))
 
-    def all_in(self, frame: Frame) -> list[NDArray[np.float32]]:
+    def detect_all(self, frame: Frame) -> list[NDArray[np.float32]]:
         """Detect the points (68, 2), pixels, of each face in a single picture."""
         return list(self._many(frame))
 
     def _search(self, frame: Frame) -> list[NDArray[np.float32]]:
-        found = self.all_in(frame)
+        found = self.detect_all(frame)
         self._searched_s = frame.time_s
         if len(found) > 1:
             self._several_s = frame.time_s
@@ -272,10 +272,10 @@ def track(
     times: list[float] = []
     meter, tracker, width_px = ChangeMeter(), Tracker(), 0
     face = face or Choice()
-    with Finder() as finder:
-        photo = None if face.picture is None else _look_of(face.picture, finder)
+    with FaceDetector() as detector:
+        photo = None if face.picture is None else _look_of(face.picture, detector)
         # The next frame's faces are found while this one's are compared.
-        with closing(ahead(_seen(frames, meter, finder))) as all_seen:
+        with closing(ahead(_seen(frames, meter, detector))) as all_seen:
             for frame, changed, found in all_seen:
                 faces = [Detection(frame.image, points_px) for points_px in found]
                 tracker.update(frame.time_s, faces, cut=changed)
@@ -295,18 +295,18 @@ def track(
 
 
 def _seen(
-    frames: Iterable[Frame], meter: ChangeMeter, finder: Finder
+    frames: Iterable[Frame], meter: ChangeMeter, detector: FaceDetector
 ) -> Iterator[tuple[Frame, bool, list[NDArray[np.float32]]]]:
     """Each frame, whether much of the picture changed, and the points of each face."""
     for frame in frames:
-        changed = meter.see(frame.image)
-        yield frame, changed, finder.see(frame, changed=changed)
+        changed = meter.update(frame.image)
+        yield frame, changed, detector.detect(frame, changed=changed)
 
 
-def _look_of(picture: Path, finder: Finder) -> NDArray[np.float32]:
+def _look_of(picture: Path, detector: FaceDetector) -> NDArray[np.float32]:
     """The look of the largest face in a picture's file."""
     image = read_picture(picture)
-    faces = [Detection(image, points) for points in finder.all_in(Frame(image, 0, 0.0))]
+    faces = [Detection(image, points) for points in detector.detect_all(Frame(image, 0, 0.0))]
     if not faces:
         raise FaceError(
             f"no face was found in the picture {picture}",
