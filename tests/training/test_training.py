@@ -55,13 +55,11 @@ from difftalker.training.cross_fit import (
 )
 from difftalker.training.decoder_task import MOST_DETAIL, DecoderTask
 from difftalker.training.run import Run, TrainOptions, save_avatar
-from difftalker.training.tasks import (
+from difftalker.training.tasks import LandmarkTask, SynthesisTask, mouth_mask
+from difftalker.training.tasks.synthesis import (
     ALIKE_CROP,
     OTHER_SPEECH_SHARE,
     OTHER_UPPER_SHARE,
-    LandmarkTask,
-    SynthesisTask,
-    mouth_mask,
 )
 from difftalker.training.trainer import BATCHES_AHEAD, Trainer
 
@@ -579,8 +577,8 @@ def test_speech_beside_landmarks_is_blurred_and_sometimes_missing(
 def test_lips_are_as_they_are_drawn_whatever_is_said(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("difftalker.training.tasks.SPEECH_JITTER", 0.0)
-    monkeypatch.setattr("difftalker.training.tasks.DEAF_SHARE", 0.0)
+    monkeypatch.setattr("difftalker.training.tasks.synthesis.SPEECH_JITTER", 0.0)
+    monkeypatch.setattr("difftalker.training.tasks.synthesis.DEAF_SHARE", 0.0)
     data, model = load_dataset(dataset, validation_clips=1), configs.debug().model
     for guidance in ("both", "audio"):
         synthesis = dataclasses.replace(model.synthesis, guidance=guidance)
@@ -706,7 +704,7 @@ def test_some_landmarks_of_the_synthesis_are_completed(dataset: Path, tmp_path: 
 def test_completed_faces_are_of_the_upper_ones_moment_with_lips_as_open_as_the_picture(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("difftalker.training.tasks.POINT_JITTER", 0.0)
+    monkeypatch.setattr("difftalker.training.tasks.synthesis.POINT_JITTER", 0.0)
     run = run_at(dataset, tmp_path)
     net, clips = build(run.config.model), run.data.train
     frames = np.arange(len(clips[0]), dtype=np.float32)
