@@ -23,22 +23,22 @@ Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 RESAMPLES = 5000
-"""Draws of the bootstrap."""
+"""Number of draws of the bootstrap."""
 
 SSIM_SIGMA_PX = 1.5
 SSIM_RADIUS_PX = 5
-"""Reach of the Gaussian window, 3.5 sigma rounded: the border that the SSIM map has not."""
+"""Radius of the Gaussian window, 3.5 sigma rounded, which is also the border without SSIM."""
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 MOVING = (*JAW[5:12], *MOUTH)
-"""Chin and mouth: the hull of these points is what moves when a head that is still speaks."""
+"""Chin and mouth: their hull is the region that moves when a still head speaks."""
 
 SEAM_OUTSIDE_PX = 3
 SEAM_INSIDE_PX = 12
-"""Where a seam is looked for, from the mask's edge: past the ten pixels over which faces fade."""
+"""Distances from the mask's edge between which a seam is measured, past the fade of ten pixels."""
 
 MOVING_PER_S = 0.3
-"""Relative opening gained or lost a second by a mouth that moves: 1 of 256 pixels at 25 Hz."""
+"""Least speed of a mouth that moves, face scales a second: 1 of 256 pixels at 25 Hz."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Estimate:
 
     mean: float
     low: float
-    """Not a number below two clips, as ``high``."""
+    """Lower bound; not a number below two clips, like ``high``."""
     high: float
     n: int
 
@@ -93,7 +93,7 @@ def landmark_error_frame(
     frame_size_px: tuple[int, int],
     indices: Sequence[int] = LOWER,
 ) -> float:
-    """The same in frame units: x over the frame's width and y over its height, then the distance.
+    """Landmark error in frame units: x is divided by the frame's width and y by its height.
 
     ``frame_size_px`` is (width, height). Over all 68 points this is the paper's LD (Table 1).
     """
@@ -181,8 +181,9 @@ def _windowed(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def detail_energy(image: Image, mask: Mask) -> float:
     """Mean squared Laplacian of the luma of one picture (H, W, 3) within a mask (H, W).
 
-    Sharpness is this of the output over that of the footage: 1 is as sharp, blur is below. Source:
-    Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy" (2000), for the Laplacian.
+    Sharpness is this value of the output over that of the footage: 1 is equal, blur is below.
+
+    Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy" (2000).
     """
     return _mean(np.square(cv2.Laplacian(_luma(image), cv2.CV_32F)[mask]))
 
@@ -190,10 +191,9 @@ def detail_energy(image: Image, mask: Mask) -> float:
 def frame_change(image: Image, previous: Image, mask: Mask) -> float:
     """Mean absolute change of the luma from one picture (H, W, 3) to the next within a mask (H, W).
 
-    Flicker is this of the output over that of the footage: 1 is as calm, jitter is above. Taken
-    apart, the moving part of the lower region is the hull of chin and mouth (``MOVING``) as they
-    stand before and after, in both videos, and the static part is the rest: texture that boils on
-    cheeks and neck shows there.
+    Flicker is this value of the output over that of the footage: 1 is equal, jitter is above. The
+    moving part of the lower region is the hull of chin and mouth (``MOVING``) before and after, in
+    both videos. The static part is the remainder, where unstable texture on cheeks and neck shows.
     """
     return _mean(np.abs(_luma(image) - _luma(previous))[mask])
 
@@ -203,7 +203,7 @@ def seam_step(image: Image, box: NDArray[np.integer]) -> float:
 
     ``image`` (H, W, 3); ``box`` (4,): top, bottom, left, right in pixels, half-open. Both ends of a
     step are means of 5 x 5 pixels; edges that lie on the picture's border do not count. Seam is
-    this of the output over that of the footage: 1 is unseen, a box that shows is above.
+    this value of the output over that of the footage: 1 is invisible, a visible box is above.
     """
     mean: NDArray[np.float32] = cv2.blur(_luma(image), (5, 5))  # type: ignore[assignment]
     top, bottom, left, right = (int(v) for v in box)

@@ -71,7 +71,7 @@ def test_sound_of_something_else_is_told(folder: Path) -> None:
     for seed, clip in enumerate(found):
         noise = np.random.default_rng(seed).normal(size=(2 * LONG, 80)).astype(np.float32)
         clip.features = giving(noise)  # type: ignore[method-assign, assignment]
-    assert any("does not tell when the mouth opens" in line for line in findings(found, "mel"))
+    assert any("does not predict when the mouth opens" in line for line in findings(found, "mel"))
 
 
 def test_small_and_soft_faces_are_told(folder: Path) -> None:

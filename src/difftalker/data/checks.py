@@ -1,6 +1,6 @@
-"""Is this footage good to learn a speaker from? Looked at before hours are spent on it.
+"""Checks of footage before training: is it good enough to learn a speaker from?
 
-Nothing here refuses: each finding is one line with what was found, what was wanted and what to do.
+No check refuses footage. Each finding is one line: what was found, what is wanted, what to do.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ Floats = NDArray[np.float64]
 
 WANTED_S = 120.0
 SMALL = 0.5
-"""Width of the footage's crop, over that of the avatar's, below which detail is missing."""
+"""Least width of the footage's crop, over that of the avatar's; below it detail is missing."""
 SOFT = 3.0
-"""Detail of a face below which it counts as out of focus, grey levels; GRID's faces have 6 to 8."""
+"""Least detail of a face in focus, grey levels; GRID's faces have 6 to 8."""
 OTHER_PERSON = 0.55
-"""Distance between looks beyond which two faces are hardly one person's."""
+"""Largest distance between looks of one person."""
 ENOUGH_FOR_SYNC_S = 20.0
 LAG_FRAMES = 12
 TOLERATED_FRAMES = 2
 CLEARER = 0.05
-"""By how much more of the mouth's opening speech must explain at another offset, to be believed."""
+"""Least gain in explained variance of the opening for an offset to be reported."""
 
 
 def findings(clips: Sequence[ClipData], features: str) -> list[str]:
-    """What is wrong with footage, worst first in time to notice; empty where nothing is.
+    """List what is wrong with the footage, one line each; empty where nothing is.
 
     ``features`` are those that the clips were prepared with.
     """
@@ -73,7 +73,7 @@ def _focus(clips: Sequence[ClipData]) -> Iterator[str]:
 
 
 def _detail(clip: ClipData) -> float:
-    """Spread of what a blur of the mouth's region takes away, in one frame."""
+    """Standard deviation of the high-pass mouth region in one frame, grey levels."""
     frame = int(np.flatnonzero(clip.found)[clip.found.sum() // 2])
     top, bottom, left, right = clip.boxes[frame]
     grey = cv2.cvtColor(np.asarray(clip.frames[frame]), cv2.COLOR_RGB2GRAY).astype(np.float32)
@@ -100,7 +100,7 @@ def _look(clip: ClipData) -> NDArray[np.float32]:
 
 
 def _sync(clips: Sequence[ClipData], features: str) -> Iterator[str]:
-    """At which offset does speech explain the mouth best? Ridge regression, judged by halves."""
+    """Find the offset at which speech explains the mouth best, by cross-validated regression."""
     if _seconds(clips) < ENOUGH_FOR_SYNC_S:
         return
     period = float(np.median(np.concatenate([np.diff(c.times_s) for c in clips])))
@@ -110,7 +110,7 @@ def _sync(clips: Sequence[ClipData], features: str) -> Iterator[str]:
     beside = explained[abs(offsets) <= TOLERATED_FRAMES].max()
     if explained[best] < CLEARER:
         yield (
-            "the sound does not tell when the mouth opens; wanted the voice of the person seen;"
+            "the sound does not predict when the mouth opens; wanted the voice of the person seen;"
             " look whether sound and picture belong together"
         )
     elif abs(offsets[best]) > TOLERATED_FRAMES and explained[best] > beside + CLEARER:
@@ -122,7 +122,7 @@ def _sync(clips: Sequence[ClipData], features: str) -> Iterator[str]:
 
 
 def _explained(clips: Sequence[ClipData], features: str, later_s: float) -> float:
-    """Share of the mouth's opening that speech ``later_s`` later tells of, in unseen halves."""
+    """Share of the opening's variance that speech ``later_s`` later explains, cross-validated."""
     halves: list[list[tuple[Floats, Floats]]] = [[], []]
     for i, clip in enumerate(clips):
         speech, opening = _heard_and_seen(clip, features, later_s)
@@ -134,7 +134,7 @@ def _explained(clips: Sequence[ClipData], features: str, later_s: float) -> floa
 
 
 def _told(x: Floats, y: Floats, unseen: Floats, wanted: Floats) -> float:
-    """Share of the variance of ``wanted`` that ridge regression of y (N,) on x (N, C) foretells."""
+    """Share of the variance of ``wanted`` that ridge regression of y (N,) on x (N, C) explains."""
     middle, mean = x.mean(0), y.mean()
     inside = (x - middle).T @ (x - middle)
     penalty = np.eye(len(inside)) * (0.1 * np.trace(inside) / len(inside) + 1e-9)

@@ -1,4 +1,4 @@
-"""What training reads of a prepared dataset: clips as arrays, frames straight from disk."""
+"""Prepared datasets for training: clips as arrays, frames mapped from disk."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from difftalker.face.landmarks import UPPER
 from difftalker.speech.windows import windows
 
 HELD_S = 4.0
-"""How long a crop is held still where the movement of heads is looked at: longer, and people who
-change their seat would seem to sway as far."""
+"""Longest span with one fixed crop in which head movement is measured, seconds: over more, a change
+of seat would count as sway."""
 
 FEW_CLIPS = 5
-"""Below so many clips none is held out whole, but the ends of all; else one of so many at most."""
+"""Fewest clips of which whole ones are held out, one in this many; below, the ends of all clips."""
 SHORTEST_END_S, LONGEST_END_S = 1.0, 12.0
-"""Of what is held out at the ends of clips: a fifth of each, at least so long, if that is no more
-than a third; the ends of all clips are at most ``LONGEST_END_S`` long in all."""
+"""Length of held-out ends, seconds: a fifth of each clip, at least the first and at most a third of
+the clip; all ends together take at most the second."""
 
 
 class ClipData:
     """One clip of a prepared dataset."""
 
     def __init__(self, folder: Path, mask: str = "jaw") -> None:
-        """``mask`` says what its boxes hold (:func:`difftalker.face.crop.mask_boxes`)."""
+        """``mask`` is the kind of its boxes (:func:`difftalker.face.crop.mask_boxes`)."""
         self.name = self.clip = folder.name
-        """``clip`` is the name of the whole clip, where this is a part of it."""
+        """``clip`` is the name of the whole clip of which this may be a part."""
         self.delay_s = 0.0
-        """How much later its sound is than its picture: ``windows`` are read so much later."""
+        """Delay of the sound against the picture, seconds; ``windows`` are shifted by it."""
         self._folder, self._part = folder, slice(None)
         try:
             with np.load(folder / "track.npz", allow_pickle=False) as arrays:
@@ -71,7 +71,7 @@ class ClipData:
         return loaded[self._part]
 
     def split(self, frame: int) -> tuple[ClipData, ClipData]:
-        """What comes before a frame, and the rest under a name that says so."""
+        """Split before a frame; the second part is named after its start."""
         before, after = self._cropped(0, frame), self._cropped(frame, len(self))
         after.name = f"{self.name} from {self.times_s[frame]:.1f} s"
         return before, after
@@ -91,7 +91,7 @@ class ClipData:
         return part
 
     def end(self, longest_s: float) -> int:
-        """The frame at which that end begins which is held out of a clip, by frames with a face."""
+        """The first frame of the held-out end, counted by frames with a face."""
         seen, rate = np.flatnonzero(self.found), frame_rate(self.times_s)
         least = max(len(seen) // FEW_CLIPS, round(SHORTEST_END_S * rate))
         held = max(1, min(least, len(seen) // 3, round(longest_s * rate)))
@@ -110,10 +110,10 @@ class ClipData:
         )
 
     def movement(self) -> list[tuple[NDArray[np.float32], float]]:
-        """How the upper face moves: spans of points (F, 37, 2) with their frames a second.
+        """Spans of upper points (F, 37, 2), each with its frame rate, Hz.
 
-        In crop units of a crop that stands still for each span, at most ``HELD_S`` long: the stored
-        one follows the head, so little is left to be seen of its movement.
+        They are in units of a crop that is fixed for each span of at most ``HELD_S``: the stored
+        crop follows the head and would hide its movement.
         """
         rate = frame_rate(self.times_s)
         points_px = self._crop.to_px(self.points_crop)[:, list(UPPER)]
@@ -137,13 +137,17 @@ class ClipData:
         return [slice(int(part[0]), int(part[-1]) + 1) for part in pieces]
 
     def voices(self, features: str) -> int:
-        """In how many other voices its sound was heard as well."""
+        """Number of other voices for which speech features are stored."""
         numbers = itertools.count(1)
         missing = (n for n in numbers if not (self._folder / features_file(features, n)).is_file())
         return next(missing) - 1
 
     def features(self, features: str, voice: int = 0) -> NDArray[np.float32]:
-        """(T, dim): speech features at 50 Hz, of the clip's own voice or of another."""
+        """(T, dim): speech features at 50 Hz; ``voice`` 0 is the clip's own.
+
+        Raises:
+            UsageError: the dataset holds no such features.
+        """
         path = self._folder / features_file(features, voice)
         if not path.is_file():
             raise UsageError(
@@ -154,7 +158,7 @@ class ClipData:
         return loaded
 
     def windows(self, features: str, size: int, voice: int = 0) -> NDArray[np.float32]:
-        """(frames, size, dim): the features around each frame, in step with its picture."""
+        """(frames, size, dim): the features around each frame, synchronous with its picture."""
         times_s = self.times_s + self.delay_s
         return windows(self.features(features, voice), times_s, size=size)
 
@@ -172,7 +176,7 @@ def _option(features: str) -> str:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared dataset, split into what is learned from and what the learning is watched on."""
+    """A prepared dataset, split into clips for training and for validation."""
 
     size_px: int
     train: list[ClipData]
@@ -182,11 +186,12 @@ class Dataset:
 def load_dataset(
     folder: Path, *, validation_clips: int, mask: str = "jaw", whole_clips: bool = False
 ) -> Dataset:
-    """Open a dataset; every so-manieth clip is held out, the same ones each time.
+    """Open a dataset; evenly spread clips are held out, the same ones each time.
 
-    Of fewer than ``FEW_CLIPS`` clips the ends are held out instead; with ``validation_clips`` 0
-    nothing is. ``mask`` says what the clips' boxes hold. ``whole_clips`` cuts none in two, for who
-    needs whole sentences: up to half of them are held out, and a single one serves for both.
+    With fewer than ``FEW_CLIPS`` clips their ends are held out instead, and with
+    ``validation_clips`` 0 nothing is. ``mask`` is the kind of the clips' boxes. ``whole_clips``
+    keeps clips whole, for tasks on sentences: up to half of them are held out, and a single clip
+    serves for both.
 
     Raises:
         MediaError: there is no dataset, or it is damaged.
@@ -206,7 +211,7 @@ def load_dataset(
 
 
 def _spread(clips: int, count: int) -> list[int]:
-    """So many places, evenly spread."""
+    """``count`` indices, evenly spread."""
     return [int((i + 0.5) * clips / count) for i in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""Latents of a dataset, computed once by a trained autoencoder for the diffusion stages."""
+"""Latents of a dataset, encoded once by a trained autoencoder for the diffusion stages."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class LatentSet:
     index: NDArray[np.int64]
     """(n, 2): clip and frame."""
     whole: NDArray[np.float16]
-    """(n, C, h, w): of the whole crop."""
+    """(n, C, h, w): latents of the whole crop."""
     masked: NDArray[np.float16]
-    """(n, C, h, w): of the crop whose lower face is painted out."""
+    """(n, C, h, w): latents of the crop with its lower face masked."""
 
     @classmethod
     def empty(cls, channels: int) -> LatentSet:
-        """Of no frames."""
+        """A set without frames, C = ``channels``."""
         nothing = np.zeros((0, channels, 1, 1), np.float16)
         return cls(index=np.zeros((0, 2), np.int64), whole=nothing, masked=nothing)
 
@@ -55,7 +55,7 @@ def encode_clips(
     batch: int = 32,
     progress: Progress = lambda done, total: None,
 ) -> LatentSet:
-    """Latents of every ``stride``-th frame, kept in ``folder`` for the next run."""
+    """Encode every ``stride``-th frame; the latents are cached in ``folder``."""
     autoencoder.eval()
     index = frame_index(clips, stride)
 
@@ -79,9 +79,9 @@ def keep(
     *,
     batch: int = 32,
 ) -> list[NDArray[np.float16]]:
-    """What ``make`` gives for the frames of ``index`` (n, 2), in arrays (n, ...) on disk.
+    """Cache the arrays (n, ...) that ``make`` gives for the frames of ``index`` (n, 2) on disk.
 
-    They are taken from ``folder`` if they were made of the same things; it is complete or absent.
+    A ``folder`` whose identity equals ``made_of`` is reused; it is complete or absent.
     """
     if (folder / "identity.json").is_file():
         if json.loads((folder / "identity.json").read_text()) == made_of:
@@ -110,7 +110,7 @@ def keep(
 def encode_frames(
     autoencoder: Autoencoder, clips: Sequence[ClipData], index: NDArray[np.int64], device: str
 ) -> tuple[Tensor, Tensor]:
-    """Latents (n, C, h, w) of whole and of painted crops."""
+    """Encode whole and masked crops to latents, (n, C, h, w) each."""
     images = np.stack([clips[c].frames[f] for c, f in index])
     boxes = torch.from_numpy(np.stack([clips[c].boxes[f] for c, f in index])).to(device)
     pixels = to_pixels(torch.from_numpy(images).to(device))
@@ -121,7 +121,7 @@ def encode_frames(
 def identity(
     networks: Sequence[nn.Module], clips: Sequence[ClipData], stride: int
 ) -> dict[str, object]:
-    """What latents depend on, as JSON: weights, boxes, clips, and how many frames are taken."""
+    """All that the latents depend on, as JSON: weights, boxes, clips and stride."""
     digest = hashlib.sha256()
     for network in networks:
         for tensor in network.state_dict().values():

@@ -55,11 +55,11 @@ class PrepareConfig:
     features: tuple[str, ...] = ("whisper-short",)
     """Speech features to compute, by the names of :func:`speech.encoder.load_encoder`."""
     voices: int = 0
-    """In how many other voices each clip's sound is heard as well (``data.voices``)."""
+    """Number of other voices for which speech features are computed (``data.voices``)."""
 
     @property
     def kinds_and_voices(self) -> list[tuple[str, int]]:
-        """Kinds of features, and the voices that they are taken of; 0 is the clip's own."""
+        """All pairs of a kind of features and a voice; voice 0 is the clip's own."""
         return [(kind, voice) for kind in self.features for voice in range(self.voices + 1)]
 
 
@@ -86,7 +86,7 @@ class Manifest:
     rejected: list[dict[str, str]]
     """Footage that could not be used: ``source`` and ``reason``."""
     face: str = Choice().key
-    """Whose face was cut out, as ``Choice.key`` tells it."""
+    """The person whose face was cut out, as ``Choice.key``."""
 
 
 def prepare(
@@ -98,9 +98,9 @@ def prepare(
     workers: int = 0,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
 ) -> Manifest:
-    """Cut all footage into ``dataset``; clips that are there and unchanged are kept.
+    """Cut the face out of all footage into ``dataset``; unchanged clips are kept.
 
-    ``face`` says whom to cut out, where there are several people; by default the largest.
+    ``face`` chooses among several people; by default the largest face.
     ``workers`` 0 means one a core. ``progress`` is called with (done, total, what happened).
 
     Raises:
@@ -174,7 +174,7 @@ def load_manifest(dataset: Path) -> Manifest:
 
 
 def features_file(kind: str, voice: int = 0) -> str:
-    """The name of the file that holds features of a kind, of the own voice (0) or of another."""
+    """Name of the file with features of a kind; ``voice`` 0 is the clip's own."""
     return f"{kind}.voice{voice}.npy" if voice else f"{kind}.npy"
 
 

@@ -1,8 +1,7 @@
-"""Other voices that say the same at the same times: sound altered in all that is not speech.
+"""Voice augmentation: the same speech at the same times in other voices.
 
-One speaker's minutes hold one voice, one room, one microphone. Here a voice is given another pitch
-and another length of the vocal tract, a room, noise, and a microphone's tilt; what is said when
-stays.
+One speaker's minutes hold one voice, one room, one microphone. The augmentation changes pitch,
+vocal tract length, room, noise and spectral tilt, and keeps the words and their times.
 
     sound -> short-time spectra -> envelopes warped (formants) -> stretched (phase vocoder)
           -> resampled to the old length (pitch) -> tilted -> reverberated -> noise added
@@ -24,20 +23,20 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 PITCHES = 0.65, 1.9
-"""From a deep man's voice to a child's, beside a man's of 100 to 120 Hz."""
+"""Range of pitch factors: from a deep man's voice to a child's, for a man's of 100 to 120 Hz."""
 TRACTS = 0.85, 1.25
-"""Frequencies of the formants, over those that were: longer and shorter vocal tracts."""
+"""Range of formant factors: longer and shorter vocal tracts."""
 ROOMS_S = 0.1, 0.5
 """Reverberation times (60 dB) of rooms; half of the voices have one."""
 DIRECT_DB = 3.0, 15.0
-"""The voice itself over what the room adds."""
+"""Range of direct to reverberant energy, dB."""
 NOISE_DB = 12.0, 40.0
-"""The voice over its noise."""
+"""Range of signal to noise ratios, dB."""
 TILTS_DB = -4.0, 4.0
-"""What a microphone adds an octave above 1 kHz and takes below it, or the other way round."""
+"""Range of spectral tilts of a microphone, dB an octave, zero at 1 kHz."""
 
 PIECE_S = 10.0
-"""So long one voice speaks; another goes on."""
+"""Length of a piece in one voice, seconds."""
 
 _SIZE, _HOP = 1024, 256
 _ENVELOPE = 40
@@ -47,26 +46,26 @@ _TILTED_HZ = 125.0, 8000.0
 
 @dataclass(frozen=True, kw_only=True)
 class Voice:
-    """Who speaks, and where."""
+    """A voice, its room and its microphone."""
 
     pitch: float = 1.0
-    """Fundamental frequency, over that which was."""
+    """Factor on the fundamental frequency."""
     tract: float = 1.0
-    """Frequencies of the formants, over those that were."""
+    """Factor on the formants' frequencies."""
     tilt_db: float = 0.0
-    """Of the microphone, dB an octave."""
+    """Spectral tilt of the microphone, dB an octave."""
     room_s: float = 0.0
     """Reverberation time, seconds; 0: no room."""
     direct_db: float = 10.0
-    """The voice itself over what the room adds."""
+    """Direct to reverberant energy, dB."""
     noise_db: float = 60.0
-    """The voice over its noise."""
+    """Signal to noise ratio, dB."""
     noise_tilt_db: float = -3.0
-    """Of the noise, dB an octave: 0 is white, -3 pink."""
+    """Spectral tilt of the noise, dB an octave: 0 is white, -3 pink."""
 
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> Voice:
-        """One of those that people have; pitch and tract go together, as in them."""
+        """Draw a random voice; pitch and vocal tract are correlated, as in people."""
         pitch = float(np.exp(rng.uniform(*np.log(PITCHES))))
         likely = 1 + 0.25 * np.log2(pitch)  # women's formants are a sixth higher, at an octave
         return cls(
@@ -81,13 +80,13 @@ class Voice:
 
 
 def by_others(blocks: Iterable[Floats], rate_hz: int, rng: np.random.Generator) -> Iterator[Floats]:
-    """A stream of mono sound, (n,) blocks of any sizes, spoken by one drawn voice after another."""
+    """Change the voice of mono sound, blocks (n,) of any sizes, in pieces of ``PIECE_S``."""
     for piece in _pieces(blocks, round(PIECE_S * rate_hz)):
         yield spoken_by(Voice.drawn(rng), piece, rate_hz, rng)
 
 
 def _pieces(blocks: Iterable[Floats], size: int) -> Iterator[Floats]:
-    """The same sound in blocks of so many samples; the last has the rest."""
+    """Regroup blocks to ``size`` samples; the last one may be shorter."""
     held = np.zeros(0, np.float32)
     for block in blocks:
         held = np.concatenate([held, block])
@@ -113,7 +112,7 @@ def spoken_by(
 
 
 def _pitched(voice: Voice, samples: Floats) -> NDArray[np.float64]:
-    """Formants first, then pitch, which would move them too."""
+    """Move the formants first, then the pitch, which moves them too."""
     from scipy.signal import istft, resample_poly, stft
 
     window = {"nperseg": _SIZE, "noverlap": _SIZE - _HOP}
@@ -140,7 +139,7 @@ def _warped(spectra: NDArray[np.complex128], factor: float) -> NDArray[np.float6
 
 
 def _stretched(spectra: NDArray[np.complex128], factor: float) -> NDArray[np.complex128]:
-    """Spectra (frames, bins) of the same sound ``factor`` times as long: a phase vocoder."""
+    """Stretch spectra (frames, bins) in time by ``factor`` with a phase vocoder."""
     places = np.arange(0, len(spectra) - 1, 1 / factor)
     before = places.astype(np.int64)
     share = (places - before)[:, None]
@@ -153,7 +152,7 @@ def _stretched(spectra: NDArray[np.complex128], factor: float) -> NDArray[np.com
 
 
 def _tilted(sound: NDArray[np.floating], db_an_octave: float, rate_hz: int) -> NDArray[np.float64]:
-    """A sound whose spectrum rises by so much an octave, 1 kHz as it was."""
+    """Tilt the spectrum of a sound by ``db_an_octave``, zero at 1 kHz."""
     spectrum = np.fft.rfft(sound)
     hz = np.clip(np.fft.rfftfreq(len(sound), 1 / rate_hz), *_TILTED_HZ)
     return np.fft.irfft(spectrum * (hz / 1000) ** (db_an_octave / 20 / np.log10(2)), len(sound))
@@ -162,7 +161,7 @@ def _tilted(sound: NDArray[np.floating], db_an_octave: float, rate_hz: int) -> N
 def _in_room(
     sound: NDArray[np.float64], voice: Voice, rate_hz: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """With the decaying noise that a room answers a click with; the voice itself comes at once."""
+    """Add reverberation: decaying noise as the room's impulse response."""
     from scipy.signal import fftconvolve
 
     times_s = np.arange(1, round(voice.room_s * rate_hz)) / rate_hz

@@ -104,7 +104,7 @@ _TABLE = (
     ),
 )
 ASSETS: dict[str, Asset] = {asset.name: asset for asset in _TABLE}
-"""What set-up fetches."""
+"""Assets that set-up fetches, by name."""
 
 _OPTIONAL_TABLE = (
     Asset(
@@ -132,7 +132,7 @@ _OPTIONAL_TABLE = (
     ),
 )
 OPTIONAL: dict[str, Asset] = {asset.name: asset for asset in _OPTIONAL_TABLE}
-"""Weights that single measures use: `python -m difftalker.store.assets NAME` fetches them."""
+"""Assets of single measures, by name; `python -m difftalker.store.assets NAME` fetches one."""
 
 
 def cache_dir() -> Path:

@@ -1,4 +1,4 @@
-"""Experts on disk: small networks that judge dubbings or describe speech, as a folder.
+"""Expert folders: small networks that judge dubbings or describe speech.
 
     EXPERT/config.json          format, kind, configuration, facts, and the hash of the other files
           /model.safetensors    fp16 weights
@@ -30,7 +30,7 @@ N = TypeVar("N", bound="nn.Module")
 
 FORMAT = 1
 KINDS = ("sync", "lips", "characters")
-"""Whether lips fit the sound; which words lips say; which characters are heard."""
+"""Kinds: sync of lips and sound, words read from lips, characters recognised in speech."""
 PACKAGED = Path(__file__).parents[1] / "packaged" / "experts"
 
 _WEIGHTS, _CARD = "model.safetensors", "card.md"
@@ -40,19 +40,19 @@ _MAX_NUMBER, _MAX_LIST = 8192, 8
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertFiles:
-    """What an expert's folder says, checked; weights are loaded on demand."""
+    """The checked contents of an expert's folder; weights are loaded on demand."""
 
     kind: str
     folder: Path
     config: dict[str, Any]
-    """Of its network."""
+    """Configuration of the network."""
     facts: dict[str, Any]
-    """Corpora, command, seed, numbers on unseen material."""
+    """Corpora, command, seed and figures on held-out material."""
     sha256: str
-    """Of its weights."""
+    """Hash of the weights' file."""
 
     def weights(self) -> dict[str, Tensor]:
-        """Named tensors, in the type they were saved in.
+        """Load the named tensors in the type they were saved in.
 
         Raises:
             AssetError: the file holds something else than floating point tensors.
@@ -65,10 +65,10 @@ class ExpertFiles:
             raise self._unfit(error) from error
 
     def restore(self, network: Callable[[C], N], settings: type[C]) -> N:
-        """The network with these settings and weights, in float32, to be used and not trained.
+        """Build the network in float32 with its weights, in evaluation mode and without gradients.
 
-        It is built without memory first (torch's device ``meta``), and compared with the header of
-        the weights: a file cannot ask for more memory than it is large, twice over.
+        It is built without memory first (torch's device ``meta``) and compared with the header of
+        the weights, so a file cannot claim more than twice its own size in memory.
 
         Raises:
             AssetError: settings and weights do not fit.
@@ -97,7 +97,7 @@ class ExpertFiles:
 
 
 def packaged() -> list[str]:
-    """Kinds of the experts that come with DiffTalker."""
+    """Kinds of the experts in the package."""
     return [kind for kind in KINDS if (PACKAGED / kind / "config.json").is_file()]
 
 
@@ -136,20 +136,20 @@ def _mend(kind: str) -> str:
 
 
 def _check_inside(folder: Path, fix: str) -> None:
-    """Refuse files of an expert that are links to somewhere else."""
+    """Refuse files of an expert that are links out of its folder."""
     for path in (folder / name for name in ("config.json", _WEIGHTS, _CARD)):
         if path.resolve().parent != folder.resolve():
             raise AssetError(f"the expert's file {path} lies outside of its folder", fix=fix)
 
 
 def _beginning(path: Path) -> bytes:
-    """A file of settings; one that is too large is cut, and therefore damaged."""
+    """Read a file of settings up to ``_MAX_CONFIG_BYTES``; a larger one does not parse."""
     with path.open("rb") as file:
         return file.read(_MAX_CONFIG_BYTES)
 
 
 def _check_numbers(config: Mapping[str, Any]) -> None:
-    """Raise ValueError where a setting is no number, or none that a network can have."""
+    """Raise ValueError where a setting is no number, or out of the range of a network."""
     for name, value in config.items():
         each = value if isinstance(value, list) else [value]
         if len(each) > _MAX_LIST or not all(isinstance(one, int | float) for one in each):
@@ -167,7 +167,7 @@ def write(
     facts: Mapping[str, Any],
     card: str,
 ) -> None:
-    """Write an expert; it appears by one rename, in the place of an older one.
+    """Write an expert's folder; it replaces an older one by one rename.
 
     Raises:
         AssetError: ``folder`` holds something that is no expert.
@@ -189,7 +189,7 @@ def write(
 
 
 def check_replaceable(folder: Path) -> None:
-    """Refuse to replace what is no expert.
+    """Refuse to replace a folder that is no expert.
 
     Raises:
         AssetError: ``folder`` is a file, or a folder with other things in it.
