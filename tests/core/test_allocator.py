@@ -12,14 +12,14 @@ import pytest
 HOLES = """
 import sys
 import numpy as np
-from difftalker import memory
+from difftalker.core import allocator
 
 def held_mb():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096 / 1e6
 
 if sys.argv[1] == "steady":
-    memory.steady()
+    allocator.steady()
 first = np.ones(24 << 20, np.uint8)
 del first  # from now on glibc, left alone, keeps such pieces
 before = held_mb()
@@ -27,7 +27,7 @@ pieces = [np.ones(12 << 20, np.uint8) for _ in range(8)]
 above = np.ones(1 << 20, np.uint8)
 del pieces
 after = held_mb()
-memory.give_back()
+allocator.give_back()
 print(after - before, held_mb() - before)
 """
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from difftalker.errors import DiffTalkerError, UsageError
@@ -79,3 +82,15 @@ def use_threads(count: int) -> None:
 
     if count:
         torch.set_num_threads(count)
+
+
+def threads_as_here() -> Callable[[], None]:
+    """What a new thread calls first, so that torch computes in it as in the thread that made it.
+
+    A new thread otherwise takes the number that was last set anywhere in the process, by another
+    job maybe. Another number of threads adds up in another order, and rounds to other bits.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return lambda: None
+    return partial(torch.set_num_threads, torch.get_num_threads())

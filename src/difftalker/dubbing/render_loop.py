@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from difftalker.config import ModelConfig, SamplingConfig
 from difftalker.core.allocator import give_back
-from difftalker.core.prefetch import ahead
+from difftalker.core.prefetch import prefetch
 from difftalker.face.compose.blend import RING_PX, Blender
 from difftalker.face.compose.light import Light, LightMap, Skin
 from difftalker.face.crop import Framing, boxes_hull, cut
@@ -103,7 +103,7 @@ class Painter:
     def frames(self, shown: Iterator[Frame]) -> Generator[tuple[Frame, Image]]:
         """Each frame with its new picture; frames that are not driven pass untouched."""
         # The networks paint the next chunk while this one is laid and encoded.
-        with closing(ahead(self._painted(shown))) as chunks:
+        with closing(prefetch(self._painted(shown))) as chunks:
             for chunk, pairs in chunks:
                 yield from self._laid(chunk, iter(pairs))
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.config import DEFAULT_CRF, MAX_FPS, SamplingConfig
-from difftalker.core.prefetch import ahead
+from difftalker.core.prefetch import prefetch
 from difftalker.dubbing.render_loop import CHUNK_FRAMES, Artist, Floats, Image, film_strip, pictures
 from difftalker.errors import UsageError
 from difftalker.face.compose.blend import blend_mask
@@ -132,7 +132,7 @@ class Talk:
         )
         points = self._points(progress)
         heard = self.speaker.windows(self.audio, self._times_s(len(points)))
-        with journal, writer, closing(ahead(self._painted(points, heard, journal))) as chunks:
+        with journal, writer, closing(prefetch(self._painted(points, heard, journal))) as chunks:
             for i, image in enumerate(one for chunk in chunks for one in chunk):
                 writer.write(image, i * self.fps.denominator * TICKS)
                 progress("paint", i + 1, len(points))

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from difftalker.config import StageConfig
-from difftalker.core.device import autocast
+from difftalker.core.device import autocast, threads_as_here
 from difftalker.core.files import write_whole
 from difftalker.errors import TrainingError
 from difftalker.training.checkpoint import (
@@ -154,10 +155,10 @@ class Trainer:
         if self.device.type == "cpu":
             yield from map(self._batch, steps)
             return
-        with ThreadPoolExecutor(BATCHES_AHEAD) as pool:
+        with ThreadPoolExecutor(BATCHES_AHEAD, initializer=threads_as_here()) as pool:
             waiting: deque[Future[_Batch]] = deque()
             for step in steps:
-                waiting.append(pool.submit(self._batch, step))
+                waiting.append(pool.submit(copy_context().run, self._batch, step))
                 if len(waiting) > BATCHES_AHEAD:
                     yield waiting.popleft().result()
             while waiting:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker.core.prefetch import ahead
+from difftalker.core.prefetch import prefetch
 from difftalker.errors import FaceError
 from difftalker.face.detect.cover import find_covered
 from difftalker.face.detect.people import (
@@ -172,25 +173,39 @@ def _landmarker(faces: int) -> Iterator[Any]:
         yield find
 
 
-@contextmanager
-def _native_silence() -> Iterator[None]:
+class _Silence:
+    """The process's standard error, turned away while any thread is within."""
+
+    def __init__(self) -> None:
+        self._lock, self._within, self._kept = threading.Lock(), 0, -1
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._within:
+                self._kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, 2)
+                os.close(nowhere)
+            self._within += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._within -= 1
+            if not self._within:
+                os.dup2(self._kept, 2)
+                os.close(self._kept)
+
+
+_SILENCE = _Silence()
+
+
+def _native_silence() -> AbstractContextManager[None]:
     """MediaPipe's own notes go nowhere, unless details are asked for.
 
     Its loggers heed no environment variable (``GLOG_minloglevel``, ``TF_CPP_MIN_LOG_LEVEL`` and
     ``GOOGLE_STDERRTHRESHOLD`` change nothing in 1.2), so the descriptor they write to is turned
     away while its code runs. Failures come back as exceptions all the same.
     """
-    if logger.isEnabledFor(logging.DEBUG):
-        yield
-        return
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    return nullcontext() if logger.isEnabledFor(logging.DEBUG) else _SILENCE
 
 
 class FaceDetector:
@@ -275,7 +290,7 @@ def track(
     with FaceDetector() as detector:
         photo = None if face.picture is None else _look_of(face.picture, detector)
         # The next frame's faces are found while this one's are compared.
-        with closing(ahead(_seen(frames, meter, detector))) as all_seen:
+        with closing(prefetch(_seen(frames, meter, detector))) as all_seen:
             for frame, changed, found in all_seen:
                 faces = [Detection(frame.image, points_px) for points_px in found]
                 tracker.update(frame.time_s, faces, cut=changed)
