@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -28,6 +27,7 @@ from difftalker.media.video import VideoWriter, probe_video, read_frames
 from difftalker.packaged import samples
 from difftalker.speech.encoder import LogMelEncoder
 from difftalker.store import assets
+from difftalker.store.calibration import Calibration
 
 MODEL = configs.debug().model
 SIZE = MODEL.size_px
@@ -129,9 +129,7 @@ def test_detail_sharpens_what_is_painted_and_nothing_else(avatar: Avatar) -> Non
     boxes = np.array([[32, 64, 8, 56]] * 2, np.int32)
     points = speaking(2)
     plain = avatar.paint(crops, boxes, points, avatar.sampling())
-    sharper = dataclasses.replace(MODEL.autoencoder, detail=0.8)
-    model = dataclasses.replace(MODEL, autoencoder=sharper)
-    sharp = Avatar("cartoon", model, avatar.networks)
+    sharp = Avatar("cartoon", MODEL, avatar.networks, calibration=Calibration(detail=0.8))
     assert sharp.fingerprint != avatar.fingerprint
     made = sharp.paint(crops, boxes, points, sharp.sampling())
     changes = [
@@ -147,8 +145,8 @@ def test_mouths_are_drawn_wider_open_where_paintings_open_them_too_little(avatar
     points = speaking(3)
     boxes = frame_face(track_of(points), SIZE).boxes
     crops, added = pictures(points), (0.02,) * 8
-    wider = dataclasses.replace(MODEL.autoencoder, openings=added)
-    corrected = Avatar("cartoon", dataclasses.replace(MODEL, autoencoder=wider), avatar.networks)
+    wider = Calibration(openings=added)
+    corrected = Avatar("cartoon", MODEL, avatar.networks, calibration=wider)
     assert corrected.fingerprint != avatar.fingerprint
     made, plain, drawn = (
         one.paint(crops, boxes, given, avatar.sampling())

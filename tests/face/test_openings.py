@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from conftest import face_points
-from difftalker import config as configs
-from difftalker.config import MOST_ADDED, OPENINGS, AutoencoderConfig, from_dict, override
-from difftalker.errors import UsageError
 from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, INNER_LIPS, MOUTH, OUTER_LIPS
 from difftalker.face.lips import (
     FEWEST_FRAMES,
@@ -22,6 +16,7 @@ from difftalker.face.lips import (
     opening_correction,
     relative_opening,
 )
+from difftalker.store.calibration import MOST_ADDED, OPENINGS
 
 
 def speaking(gaps: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -100,17 +95,3 @@ def test_no_more_is_added_than_a_painting_may_need() -> None:
     drawn = correct_openings(points, less)
     upper, lower = (drawn[:, i, 1] for i in (INNER_LIPS[2], INNER_LIPS[6]))
     assert (lower >= upper - 1e-6).all()
-
-
-def test_the_openings_of_a_configuration_are_read_set_and_checked() -> None:
-    model = configs.debug().model
-    added = tuple(0.001 * i for i in range(8))
-    changed = dataclasses.replace(model.autoencoder, openings=added)
-    raw = {**dataclasses.asdict(changed), "openings": [*added[:7], 0]}
-    assert from_dict(AutoencoderConfig, raw, "here").openings == (*added[:7], 0.0)
-    text = ",".join(map(str, added))
-    set_to = override(configs.debug(), {"model.autoencoder.openings": text})
-    assert set_to.model.autoencoder.openings == added
-    for wrong in ([0.1] * 8, [0.01] * 7, ["0"] * 8, 0.1):
-        with pytest.raises(UsageError, match="openings"):
-            from_dict(AutoencoderConfig, {**raw, "openings": wrong}, "here")

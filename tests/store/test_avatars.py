@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import struct
@@ -20,6 +21,9 @@ from difftalker.dubbing.avatar import load
 from difftalker.dubbing.networks import build
 from difftalker.errors import AvatarError
 from difftalker.store import avatars as avatar
+from difftalker.store.calibration import UNMEASURED, Calibration
+
+MEASURED = Calibration(detail=0.5, openings=(0.01,) * 8)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +39,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         weights=networks.state(),
         facts={},
         card="# Someone\n",
+        calibration=MEASURED,
     )
     return place
 
@@ -63,6 +68,52 @@ def test_a_card_changed_by_hand_is_refused(folder: Path) -> None:
 def test_only_an_avatar_has_a_card(tmp_path: Path) -> None:
     with pytest.raises(AvatarError, match="no avatar"):
         avatar.extend_card(tmp_path, "text")
+
+
+# The calibration
+
+
+def test_an_avatar_knows_what_was_measured_of_its_person(folder: Path) -> None:
+    assert avatar.read(folder).calibration == MEASURED
+    assert load(folder).calibration == MEASURED
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted"),
+    [
+        ({"detail": 0.5, "openings": [0.01] * 8}, MEASURED),
+        ({"detail": 0.7}, Calibration(detail=0.7)),
+        ({}, UNMEASURED),
+    ],
+)
+def test_an_avatar_of_format_2_has_its_calibration_among_its_networks(
+    folder: Path, held: dict[str, Any], wanted: Calibration
+) -> None:
+    raw = json.loads((folder / "config.json").read_text())
+    new = avatar.read(folder)
+    raw["format"] = 2
+    del raw["files"]["calibration.json"]
+    raw["model"]["autoencoder"] |= held
+    (folder / "config.json").write_text(json.dumps(raw))
+    (folder / "calibration.json").unlink()
+    old = avatar.read(folder)
+    assert old == dataclasses.replace(new, calibration=wanted)
+    avatar.extend_card(folder, "## Measured\n\nPSNR 29 dB\n")
+    assert avatar.read(folder) == old
+
+
+def test_a_calibration_that_is_missing_changed_or_wrong_is_refused(folder: Path) -> None:
+    path = folder / "calibration.json"
+    for text in ('{"detail": 3}', "[" * 100_000, '{"mean": 0}', "7"):
+        path.write_text(text)
+        with pytest.raises(AvatarError, match=r"calibration\.json is truncated or altered"):
+            avatar.read(folder)
+        edited(folder, "name", to="someone")  # with the hash of what was written
+        with pytest.raises(AvatarError, match=r"does not fit|is damaged"):
+            avatar.read(folder)
+    path.unlink()
+    with pytest.raises(AvatarError, match=r"lacks its file calibration\.json"):
+        avatar.read(folder)
 
 
 # Avatars from strangers
@@ -193,7 +244,9 @@ def test_what_is_no_safetensors_file_is_refused(folder: Path, content: bytes) ->
         avatar.read(folder).weights()
 
 
-@pytest.mark.parametrize("name", ["config.json", "card.md", "completion.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "card.md", "calibration.json", "completion.safetensors"]
+)
 def test_no_link_is_followed_out_of_the_folder(folder: Path, tmp_path: Path, name: str) -> None:
     outside = tmp_path / "outside"
     (folder / name).rename(outside)

@@ -72,16 +72,6 @@ def test_the_packaged_avatar_is_begun_at_where_it_has_the_same_networks(tmp_path
     assert choose_start(NONE, model, tmp_path).avatar == ""
 
 
-@pytest.mark.parametrize("measured", ["detail=0.4", "openings=0.01,0,0,0,0,0,0,0"])
-def test_what_is_measured_at_the_end_of_training_is_no_other_network(
-    tmp_path: Path, measured: str
-) -> None:
-    name, value = measured.split("=")
-    model = configs.override(configs.debug(), {f"model.autoencoder.{name}": value}).model
-    assert model != configs.debug().model
-    assert choose_start("", model, tmp_path).avatar == "nobody"
-
-
 @pytest.mark.parametrize(
     ("model", "why"),
     [

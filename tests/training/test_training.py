@@ -905,10 +905,7 @@ def test_the_detail_that_is_measured_goes_into_the_avatar(finished: Finished) ->
     run = run_at(finished.dataset, finished.folder)
     task = run.trainer("decoder").task
     assert isinstance(task, DecoderTask)
-    networks = run.networks()
-    assert networks.resolved(run.config.model).autoencoder.detail == pytest.approx(
-        task.detail(), abs=1e-6
-    )
+    assert run.calibration().detail == pytest.approx(task.detail(), abs=1e-6)
 
 
 def test_openings_that_are_measured_go_into_the_avatar(
@@ -916,7 +913,7 @@ def test_openings_that_are_measured_go_into_the_avatar(
 ) -> None:
     run = run_at(finished.dataset, finished.folder)
     # No face is found on drawings, and so nothing is said.
-    assert run.networks().autoencoder.config.openings == ()
+    assert run.calibration().openings == ()
     true = itertools.cycle([True, False])
 
     def found(pictures: Sequence[NDArray[np.uint8]], times_s: NDArray[np.float64]) -> Any:
@@ -925,7 +922,7 @@ def test_openings_that_are_measured_go_into_the_avatar(
         return np.linspace(0, 0.3, 200) - (0 if next(true) else 0.01)
 
     monkeypatch.setattr(decoder_task, "openings_found", found)
-    openings = run.networks().resolved(run.config.model).autoencoder.openings
+    openings = run.calibration().openings
     assert openings == pytest.approx([0.01] * 8, abs=2e-3)
 
 

@@ -72,12 +72,6 @@ class CompletionConfig:
         checks.check(0 <= self.dropout < 1, "dropout", self.dropout, "0 <= dropout < 1")
 
 
-OPENINGS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.26)
-"""Of painted mouths, face scales, at which it is known how far the drawn ones were open."""
-MOST_ADDED = 0.05
-"""Of an opening, to what is drawn; more is no matter of a painting that opens too little."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
     """The KL autoencoder (Section 2.4, reference 18), over patches of pixels."""
@@ -89,21 +83,8 @@ class AutoencoderConfig:
     latent_channels: int = 8
     groups: int = 16
     attention: bool = False
-    detail: float = 0.0
-    """How much is added of what is finest in the pictures, that they be as sharp as the footage:
-    a decoder of latents that were drawn keeps to the middle of what it knows. Measured at the end
-    of its training."""
-    openings: tuple[float, ...] = ()
-    """By how much mouths are drawn wider open than they are to be painted, face scales, at each of
-    ``OPENINGS``: thin gaps between lips fade when they are painted. Measured at the end of the
-    decoder's training."""
 
     def __post_init__(self) -> None:
-        fits = len(self.openings) in (0, len(OPENINGS))
-        fits = fits and all(abs(one) <= MOST_ADDED for one in self.openings)
-        wanted = f"{len(OPENINGS)} numbers of at most {MOST_ADDED}"
-        checks.check(fits, "openings", self.openings, wanted)
-        checks.check(0 <= self.detail <= 2, "detail", self.detail, "0 <= detail <= 2")
         checks.up_to(64, self, "layers", "patch", "latent_channels")
         checks.up_to(4096, self, "groups")
         checks.channels(self.channels)

@@ -64,6 +64,7 @@ from difftalker.speech.encoder import SpeechEncoder, load_encoder
 from difftalker.speech.silence import SILENT_MARGIN_S, silent_frames, sound_level_db
 from difftalker.speech.windows import SpokenWindows, WindowStream
 from difftalker.store import avatars as avatar_files
+from difftalker.store.calibration import UNMEASURED, Calibration
 from difftalker.store.journal import Journal, file_hash, key_of, pack, unpack
 from difftalker.synthesis.autoencoder import finest, mask_out, to_images, to_pixels
 from difftalker.synthesis.decoding import decode_part
@@ -281,8 +282,10 @@ class Avatar:
         networks: Networks,
         device: str = "cpu",
         facts: Mapping[str, Any] | None = None,
+        calibration: Calibration = UNMEASURED,
     ) -> None:
         self.name, self.config, self.device = name, config, device
+        self.calibration = calibration
         self.facts = facts or {}
         self.networks = networks.to(device)
         if has_fast_bfloat16(device):
@@ -300,6 +303,7 @@ class Avatar:
         # Another number of threads adds up in another order, and rounds to other bits.
         ways = (torch.__version__, self.device, torch.get_num_threads(), CHUNK_FRAMES, HEAR_FRAMES)
         settings = {k: v for k, v in asdict(self.config).items() if k != "sampling"}
+        settings["calibration"] = asdict(self.calibration)
         return key_of(__version__, *ways, settings, *itertools.chain.from_iterable(weights))
 
     def complete(
@@ -542,7 +546,7 @@ class Avatar:
 
     def _shown(self, pixels: Tensor) -> NDArray[np.uint8]:
         """Decoded pictures (n, 3, H, W) as sharp as the footage, (n, H, W, 3)."""
-        detail = self.config.autoencoder.detail
+        detail = self.calibration.detail
         if detail:
             pixels = pixels.float()
             pixels = pixels + detail * finest(pixels)
@@ -570,7 +574,7 @@ class Avatar:
     ) -> Guidance:
         net, maps, heard = self.networks.synthesis, None, None
         if net.config.uses_landmarks:
-            if added := self.config.autoencoder.openings:
+            if added := self.calibration.openings:
                 points_crop = correct_openings(points_crop, added)
             drawn = landmark_maps(points_crop, self.config.size_px)
             maps = self._drawn(torch.from_numpy(drawn).to(self.device))
@@ -795,7 +799,10 @@ def load(name_or_folder: str | Path, *, device: str = "cpu") -> Avatar:
         AvatarError: the folder or a file is missing, truncated or altered.
     """
     files = avatar_files.read(name_or_folder)
-    return Avatar(files.name, files.config, restore(files), device, files.facts)
+    networks = restore(files)
+    return Avatar(
+        files.name, files.config, networks, device, files.facts, calibration=files.calibration
+    )
 
 
 def generated_by(name: str) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker.config import MOST_ADDED, OPENINGS
 from difftalker.face.crop import face_scale
 from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, mouth_opening
+from difftalker.store.calibration import MOST_ADDED, OPENINGS
 
 SEEN_SHARE = 0.02
 """An opening is calibrated where at least this share of the generated mouths is wider."""

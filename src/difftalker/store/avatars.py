@@ -1,10 +1,12 @@
 """Avatars on disk: one person, as a folder.
 
     AVATAR/config.json          format, model configuration, facts, and the hash of every other file
+          /calibration.json     what was measured of the person (store.calibration)
           /PART.safetensors     fp16 weights of completion, motion, autoencoder and synthesis
           /card.md              who, which footage, consent, licence, measured quality
 
-Nothing but these files is read, and no path is taken from within them.
+Nothing but these files is read, and no path is taken from within them. Avatars of format 2 have
+their calibration in the configuration of the autoencoder; they are read as well.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +23,17 @@ from difftalker.core.files import whole_file, whole_folder
 from difftalker.core.hashing import sha256_of
 from difftalker.core.weights import load
 from difftalker.errors import AvatarError, UsageError
+from difftalker.store.calibration import UNMEASURED, Calibration
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 2
+FORMAT = 3
+OLDEST_FORMAT = 2
 PARTS = ("completion", "motion", "autoencoder", "synthesis")
 PACKAGED = Path(__file__).parents[1] / "packaged" / "avatars"
 
+_CALIBRATION = "calibration.json"
 _MAX_CONFIG_BYTES = 1 << 20
 _MAX_NAME = 100
 _KEYS = {"format", "name", "model", "architecture", "facts", "files"}
@@ -43,6 +48,7 @@ class AvatarFiles:
     config: ModelConfig
     architecture: dict[str, Any]
     """The diffusers configuration of ``vae`` and ``unet``."""
+    calibration: Calibration
     facts: dict[str, Any]
     """Corpus, consent, command, seeds, time, numbers."""
 
@@ -78,10 +84,12 @@ def read(name_or_folder: str | Path) -> AvatarFiles:
     raw = _read_config(folder)
     for name in (*(f"{part}.safetensors" for part in PARTS), "card.md"):
         _check_file(folder, name, raw["files"])
+    measured = _measured(folder, raw)
     try:
         config = from_dict(ModelConfig, raw["model"], f"{folder.name}/config.json")
         if config.base_model:
             raise UsageError("it names a base model", wanted="all weights in its own folder")
+        calibration = from_dict(Calibration, measured, f"{folder.name}/{_CALIBRATION}")
     except UsageError as error:
         raise AvatarError(
             f"the avatar {folder} has a configuration that does not fit: {error}", fix=_mend(folder)
@@ -91,6 +99,7 @@ def read(name_or_folder: str | Path) -> AvatarFiles:
         folder=folder,
         config=config,
         architecture=raw["architecture"],
+        calibration=calibration,
         facts=raw["facts"],
     )
 
@@ -104,6 +113,7 @@ def write(
     weights: Mapping[str, Mapping[str, Tensor]],
     facts: Mapping[str, Any],
     card: str,
+    calibration: Calibration = UNMEASURED,
 ) -> None:
     """Write an avatar; it appears by one rename, in the place of an older one."""
     from safetensors.torch import save_file
@@ -113,6 +123,7 @@ def write(
             halves = {k: half(v) for k, v in tensors.items()}
             save_file(halves, part / f"{key}.safetensors")
         (part / "card.md").write_text(card)
+        (part / _CALIBRATION).write_text(json.dumps(asdict(calibration), indent=1) + "\n")
         hashes = {path.name: sha256_of(path) for path in sorted(part.iterdir())}
         record = {
             "format": FORMAT,
@@ -158,28 +169,44 @@ def _folder(name_or_folder: str | Path) -> Path:
     )
 
 
+def _measured(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
+    """The calibration, checked against its hash; of format 2 it is taken out of ``raw``."""
+    if raw["format"] == OLDEST_FORMAT:
+        within = raw["model"].get("autoencoder")
+        names = [field.name for field in fields(Calibration)]
+        held = within if isinstance(within, dict) else {}
+        return {name: held.pop(name) for name in names if name in held}
+    _check_file(folder, _CALIBRATION, raw["files"])
+    return _json_of(folder, folder / _CALIBRATION)
+
+
+def _json_of(folder: Path, path: Path) -> dict[str, Any]:
+    """The object in a file of an avatar."""
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise ValueError("it is too large")
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise AvatarError(f"{path} is damaged", fix=_mend(folder)) from error
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise AvatarError(f"{folder} is no avatar: config.json is missing", fix=_mend(folder))
     _check_inside(folder, path)
-    try:
-        if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise ValueError("it is too large")
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        found = raw["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise AvatarError(f"{path} is damaged", fix=_mend(folder)) from error
-    if type(found) is not int or found != FORMAT:
+    raw = _json_of(folder, path)
+    found = raw.get("format")
+    if type(found) is not int or not OLDEST_FORMAT <= found <= FORMAT:
         raise AvatarError(
             f"{path} has format {str(found)[:80]}",
-            wanted=f"format {FORMAT}",
+            wanted=f"format {OLDEST_FORMAT} or {FORMAT}",
             fix="use the version of DiffTalker that made it",
         )
     objects = all(isinstance(raw.get(key), dict) for key in _KEYS - {"format", "name"})
     if set(raw) != _KEYS or not objects or not _is_name(raw["name"]):
         raise AvatarError(f"{path} is damaged", wanted=", ".join(sorted(_KEYS)), fix=_mend(folder))
-    return dict(raw)
+    return raw
 
 
 def _is_name(value: Any) -> bool:

@@ -155,7 +155,7 @@ class DecoderTask:
 
     @torch.no_grad()
     def detail(self) -> float:
-        """How much of their finest held-out pictures lack (``AutoencoderConfig.detail``).
+        """How much of their finest held-out pictures lack (``Calibration.detail``).
 
         With it the detail of the hidden region, as it comes out of a dubbing in the pixels of the
         footage, is the footage's own, by the measure of the evaluation: the mean squared Laplacian
@@ -174,7 +174,7 @@ class DecoderTask:
 
     @torch.no_grad()
     def openings(self, detail: float) -> tuple[float, ...]:
-        """How much wider mouths are drawn than they are painted (``AutoencoderConfig.openings``).
+        """How much wider mouths are drawn than they are painted (``Calibration.openings``).
 
         By what is found on held-out pictures and on their paintings, of such ``detail``; of few
         frames, or faces that are not found, nothing is said.

@@ -119,5 +119,5 @@ def _difference(theirs: Any, ours: Any, where: str = "") -> str:
 
 _LISTENS_ANEW = ("synthesis.guidance", "landmarks", "both")
 """A synthesis that saw learns to hear as well: all that it has serves, its prompt is new."""
-_NO_NETWORKS = ("sampling", "autoencoder.detail", "autoencoder.openings")
-"""How faces are drawn and shown, and what is measured at the end of training."""
+_NO_NETWORKS = ("sampling",)
+"""How faces are sampled."""

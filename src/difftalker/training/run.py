@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from difftalker.errors import TrainingError, UsageError
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.landmarks.head_motion import HeadMotion
 from difftalker.store import avatars as avatar
+from difftalker.store.calibration import UNMEASURED, Calibration
 from difftalker.synthesis.autoencoder import Autoencoder
 from difftalker.synthesis.net import Prior, SynthesisNet
 from difftalker.training.cross_fit import bring_in_step
@@ -129,6 +130,21 @@ class Run:
             synthesis=synthesis,
         )
 
+    def calibration(self) -> Calibration:
+        """What the trained decoder's pictures lack; that of the avatar to start from without one.
+
+        Raises:
+            TrainingError: a stage has not been trained to its end.
+        """
+        known = self._start.calibration if self._start else UNMEASURED
+        if self._ready_made("decoder") or not self.config.training.decoder.steps:
+            return known if self.options.keep else UNMEASURED
+        self._finished("decoder")
+        task = self.trainer("decoder").task
+        assert isinstance(task, DecoderTask)
+        detail = task.detail()
+        return Calibration(detail=detail, openings=task.openings(detail) or known.openings)
+
     def _check_synthesis(self) -> None:
         """Refuse to keep a synthesis that is guided by something else than is wanted."""
         wanted = self.config.model.synthesis.guidance
@@ -186,14 +202,7 @@ class Run:
                 fix=f"run `difftalker train --stage {stage}` first",
             )
         model: Any = trainer.task.model.eval()
-        if not isinstance(trainer.task, DecoderTask):
-            return model
-        tuned: Autoencoder = model.autoencoder
-        detail = trainer.task.detail()
-        known = self._start.config.autoencoder.openings if self._start else ()
-        openings = trainer.task.openings(detail) or known
-        tuned.config = replace(tuned.config, detail=detail, openings=openings)
-        return tuned
+        return model.autoencoder if stage == "decoder" else model
 
     def _brought(self, stage: str) -> Any:
         """The network of a stage as it is in the avatar to start from."""
@@ -384,6 +393,7 @@ def save_avatar(
         config=networks.resolved(run.config.model),
         architecture=networks.architecture(),
         weights=networks.state(),
+        calibration=run.calibration(),
         facts={"consent": consent, "source": source, "command": command, **facts},
         card=card(name, consent, source, command, facts),
     )

@@ -1,0 +1,42 @@
+"""What was measured of one person at the end of training, beside an avatar's weights.
+
+AVATAR/calibration.json    detail, openings
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from difftalker.errors import UsageError
+
+OPENINGS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.26)
+"""Openings of generated mouths, face scales, at which those of the drawn ones are known."""
+MOST_ADDED = 0.05
+"""The most that is added to an opening that is drawn, face scales; more would have another cause
+than lips that fade."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How one person's generated pictures are brought to their footage."""
+
+    detail: float = 0.0
+    """How much of what is finest in the pictures is added to them, so that they are as sharp as the
+    footage: a decoder of sampled latents keeps to the mean of what it knows."""
+    openings: tuple[float, ...] = ()
+    """By how much mouths are drawn wider open than they are wanted, face scales, at each of
+    ``OPENINGS``: thin gaps between lips fade in generated pictures. Empty: as they are wanted."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.detail <= 2:
+            raise UsageError(f"detail is {self.detail!r:.80}", wanted="0 <= detail <= 2")
+        fits = len(self.openings) in (0, len(OPENINGS))
+        if not (fits and all(abs(one) <= MOST_ADDED for one in self.openings)):
+            raise UsageError(
+                f"openings is {self.openings!r:.80}",
+                wanted=f"{len(OPENINGS)} numbers of at most {MOST_ADDED}",
+            )
+
+
+UNMEASURED = Calibration()
+"""Of an avatar of whom nothing was measured: pictures are shown as they are decoded."""
