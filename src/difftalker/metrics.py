@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from difftalker.core.arrays import luma
 from difftalker.face.landmarks import JAW, LOWER, MOUTH
 from difftalker.face.lips import relative_opening
 
@@ -185,7 +186,7 @@ def detail_energy(image: Image, mask: Mask) -> float:
 
     Source: Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy" (2000).
     """
-    return _mean(np.square(cv2.Laplacian(_luma(image), cv2.CV_32F)[mask]))
+    return _mean(np.square(cv2.Laplacian(luma(image), cv2.CV_32F)[mask]))
 
 
 def frame_change(image: Image, previous: Image, mask: Mask) -> float:
@@ -195,7 +196,7 @@ def frame_change(image: Image, previous: Image, mask: Mask) -> float:
     moving part of the lower region is the hull of chin and mouth (``MOVING``) before and after, in
     both videos. The static part is the remainder, where unstable texture on cheeks and neck shows.
     """
-    return _mean(np.abs(_luma(image) - _luma(previous))[mask])
+    return _mean(np.abs(luma(image) - luma(previous))[mask])
 
 
 def seam_step(image: Image, box: NDArray[np.integer]) -> float:
@@ -205,7 +206,7 @@ def seam_step(image: Image, box: NDArray[np.integer]) -> float:
     step are means of 5 x 5 pixels; edges that lie on the picture's border do not count. Seam is
     this value of the output over that of the footage: 1 is invisible, a visible box is above.
     """
-    mean: NDArray[np.float32] = cv2.blur(_luma(image), (5, 5))  # type: ignore[assignment]
+    mean: NDArray[np.float32] = cv2.blur(luma(image), (5, 5))  # type: ignore[assignment]
     top, bottom, left, right = (int(v) for v in box)
     steps = [
         *_steps_across(mean, (top, bottom), (left, right)),
@@ -264,11 +265,6 @@ def silence_leak(points: NDArray[np.float32], times_s: Floats, silent: Mask) -> 
 def _mean(values: ArrayLike) -> float:
     array = np.asarray(values, np.float64)
     return float(array.mean()) if array.size else np.nan
-
-
-def _luma(image: Image) -> NDArray[np.float32]:
-    """BT.601 luma, unrounded: (H, W, 3) -> (H, W)."""
-    return cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2GRAY)  # type: ignore[return-value]
 
 
 def _frames(a: Image, b: Image, mask: Mask | None) -> list[tuple[Image, Image, Mask | None]]:

@@ -6,8 +6,16 @@ which splits them into given (upper) and predicted (lower contour, mouth) points
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = TypeVar("Array", NDArray[np.float32], NDArray[np.floating], "Tensor")
+"""Points as an array of numpy, or as a tensor."""
 
 POINTS = 68
 
@@ -54,8 +62,13 @@ def from_mediapipe(mesh: NDArray[np.floating]) -> NDArray[np.floating]:
     return mesh[..., MEDIAPIPE_TO_IBUG, :]
 
 
+def lip_gaps(points: Array) -> Array:
+    """(..., 68, 2) -> (..., 3, 2): vectors from the inner upper lip to the lower one."""
+    gaps: Array = points[..., BELOW_GAP, :] - points[..., ABOVE_GAP, :]
+    return gaps
+
+
 def mouth_opening(points: NDArray[np.floating]) -> NDArray[np.floating]:
     """(..., 68, 2) -> (...): mean distance of the inner lips, in the unit of the points."""
-    upper, lower = points[..., ABOVE_GAP, :], points[..., BELOW_GAP, :]
-    gaps: NDArray[np.floating] = np.linalg.norm(lower - upper, axis=-1).mean(axis=-1)
-    return gaps
+    opening: NDArray[np.floating] = np.linalg.norm(lip_gaps(points), axis=-1).mean(axis=-1)
+    return opening

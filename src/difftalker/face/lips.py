@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.face.crop import face_scale
-from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, mouth_opening
+from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, lip_gaps, mouth_opening
 from difftalker.store.calibration import MOST_ADDED, OPENINGS
 
 SEEN_SHARE = 0.02
@@ -50,23 +50,18 @@ def open_mouth(points: Points, gain: float | Floats) -> Points:
     The inner lips are scaled about the midline between them, and the outer lips follow. Lips keep
     their thickness, corners keep their place, and a closed mouth stays closed.
     """
-    gaps = np.reshape(np.asarray(gain), (-1, 1, 1)) * _gaps(points)
+    gaps = np.reshape(np.asarray(gain), (-1, 1, 1)) * lip_gaps(points)
     return _with_gaps(points, gaps.astype(np.float32))
 
 
 def open_as(points: Points, other: Points) -> Points:
     """Open the mouth of ``points`` (F, 68, 2) by the lip gaps of ``other`` (F, 68, 2)."""
-    return _with_gaps(points, _gaps(other))
-
-
-def _gaps(points: Points) -> Points:
-    """(F, 3, 2): ways from the inner upper lip to the lower one."""
-    return points[:, list(BELOW_GAP)] - points[:, list(ABOVE_GAP)]
+    return _with_gaps(points, lip_gaps(other))
 
 
 def _with_gaps(points: Points, gaps: Points) -> Points:
     move = np.zeros_like(points)
-    half = (gaps - _gaps(points)) / 2
+    half = (gaps - lip_gaps(points)) / 2
     move[:, list(BELOW_GAP)] = half
     move[:, list(ABOVE_GAP)] = -half
     for outer, inner, share in OUTER_FOLLOWS:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from difftalker.core.arrays import smoothstep
 from difftalker.face.crop import frame_rate
 from difftalker.face.detect.track import COVERED, OTHER, FaceTrack
 from difftalker.face.landmarks import JAW
@@ -81,7 +82,7 @@ def strengths(spans: Sequence[Span], times_s: NDArray[np.float64]) -> NDArray[np
             ramp = np.minimum(ramp, place / steps)
         if after is not None and not after.driven and not after.after_cut:
             ramp = np.minimum(ramp, place[::-1] / steps)
-        weight[span.start_frame : span.stop_frame] = ramp * ramp * (3 - 2 * ramp)
+        weight[span.start_frame : span.stop_frame] = smoothstep(ramp)
     return weight
 
 

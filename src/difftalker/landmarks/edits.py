@@ -15,6 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from difftalker.core.arrays import smoothstep
 from difftalker.errors import UsageError
 from difftalker.face.crop import frame_rate
 from difftalker.face.detect.track import FaceTrack
@@ -108,7 +109,7 @@ class Edit:
         if self.soft_s:
             to_edge = np.minimum(times_s - self.start_s, self.stop_s - times_s)
             inside *= np.clip(to_edge / self.soft_s, 0, 1)
-        return (inside * inside * (3 - 2 * inside)).astype(np.float32)
+        return smoothstep(inside).astype(np.float32)
 
     def apply(
         self,

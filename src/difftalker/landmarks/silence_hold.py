@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from difftalker.core.arrays import smoothstep
 from difftalker.face.landmarks import LOWER
 from difftalker.face.lips import open_to, relative_opening
 from difftalker.landmarks.edits import NO_CUTS, Cuts, Points, head_of, smooth_motion
@@ -69,7 +70,7 @@ def _shot(
     nearest = _nearest(silent, times_s)
     apart = np.abs(times_s - times_s[nearest])
     share = np.clip((SILENT_MARGIN_S - apart) / (SILENT_MARGIN_S - HELD_S), 0, 1)
-    share = np.where(found & found[nearest], share * share * (3 - 2 * share), 0)
+    share = np.where(found & found[nearest], smoothstep(share), 0)
     rested = (still[:, lower] - head)[nearest] + head
     moved = points[:, lower] + share[:, None, None] * (rested - points[:, lower])
     out = points.copy()

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from difftalker.core.arrays import luma, smoothstep
 from difftalker.face.compose.grain import Grain
 from difftalker.face.crop import CELL, CropTrack, crop_map
 from difftalker.face.draw import outline
@@ -99,14 +100,14 @@ class Blender:
         hidden = min(self._top_px(i), self._top_px(i - 1)) if follows else self._top_px(i)
         place = _around(points[list(UPPER)], (hidden, image.shape[1]))
         if place is not None:
-            luma, corner = _luma(image[place]), (place[1].start, place[0].start)
-            mask = outline(points[list(UPPER)] - corner, luma.shape)
-            before = _luma(self._before[1][place]) if self._before and follows else None
-            self._grain.footage(luma, mask, before, time_s)
+            skin, corner = luma(image[place]), (place[1].start, place[0].start)
+            mask = outline(points[list(UPPER)] - corner, skin.shape)
+            before = luma(self._before[1][place]) if self._before and follows else None
+            self._grain.footage(skin, mask, before, time_s)
         corner = patch.place[1].start, patch.place[0].start
         chin = outline(points[list(JAW)] - corner, patch.weight.shape)
         chin[patch.weight < patch.weight.max()] = 0
-        self._grain.face(_luma(patch.new), chin, time_s)
+        self._grain.face(luma(patch.new), chin, time_s)
         self._before = i, image
 
     def _top_px(self, i: int) -> int:
@@ -227,8 +228,7 @@ def _ramp(start: int, stop: int, size_px: int, feather_px: int) -> Floats:
     # Zero on the box's outermost pixels, so that interpolation carries nothing beyond the box.
     inside = (np.minimum(place - start, stop - place) - 0.5) / feather_px
     t = np.clip(inside, 0, 1)
-    ramp: Floats = (t * t * (3 - 2 * t)).astype(np.float32)
-    return ramp
+    return smoothstep(t).astype(np.float32)
 
 
 def _without_fine_detail(face: Image, scale: float) -> Image:
@@ -266,8 +266,3 @@ def _around(points_px: Floats, shape: tuple[int, int]) -> tuple[slice, slice] | 
     rows = slice(max(0, int(low[1])), min(shape[0], int(high[1])))
     columns = slice(max(0, int(low[0])), min(shape[1], int(high[0])))
     return (rows, columns) if rows.start < rows.stop and columns.start < columns.stop else None
-
-
-def _luma(image: Image) -> Floats:
-    """BT.601 luma, unrounded."""
-    return np.asarray(cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2GRAY))

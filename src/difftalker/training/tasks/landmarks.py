@@ -13,7 +13,7 @@ from difftalker.config import CompletionConfig
 from difftalker.data.dataset import ClipData, Dataset, span_index
 from difftalker.errors import TrainingError
 from difftalker.face.draw import contact_sheet, overlay
-from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, CONTOUR, LOWER, MOUTH, UPPER
+from difftalker.face.landmarks import CONTOUR, LOWER, MOUTH, UPPER, lip_gaps
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.training.cross_fit import complete, fit_to
 
@@ -137,15 +137,11 @@ def _squared_error(found: Tensor, true: Tensor, indices: Sequence[int] = ()) -> 
 
 
 def _lips_error(found: Tensor, true: Tensor) -> Tensor:
-    """Of the ways from the inner upper lip to the lower one, (B, F, 68, 2) each.
+    """Squared error of the lip gaps of points (B, F, 68, 2), crop units.
 
     Eq. 1 alone leaves the lips open where they meet: a mean of many mouths is never shut.
     """
-    return _squared_error(_lips(found), _lips(true))
-
-
-def _lips(points: Tensor) -> Tensor:
-    return points[:, :, list(BELOW_GAP)] - points[:, :, list(ABOVE_GAP)]
+    return _squared_error(lip_gaps(found), lip_gaps(true))
 
 
 def _moved(points: Tensor, generator: torch.Generator) -> Tensor:
