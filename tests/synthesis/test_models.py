@@ -47,15 +47,10 @@ from difftalker.synthesis.autoencoder import (
     to_images,
     to_pixels,
 )
+from difftalker.synthesis.cross_attention import WindowCrossAttention, from_windows, to_windows
 from difftalker.synthesis.decoding import decode_part
-from difftalker.synthesis.net import (
-    Prior,
-    SynthesisNet,
-    UNetEncoder,
-    WindowCrossAttention,
-    _from_windows,
-    _to_windows,
-)
+from difftalker.synthesis.net import SynthesisNet
+from difftalker.synthesis.prior import Prior, UNetEncoder
 from difftalker.synthesis.region import box_mask
 from difftalker.synthesis.sampling import sample
 from difftalker.training.run import Run, TrainOptions, save_avatar
@@ -474,9 +469,9 @@ def test_the_branch_has_a_map_for_every_level() -> None:
 @pytest.mark.parametrize(("height", "width", "side"), [(8, 8, 4), (8, 8, 8), (6, 9, 3), (1, 1, 1)])
 def test_windows_there_and_back(height: int, width: int, side: int) -> None:
     x = torch.randn(2, 5, height, width, generator=rng())
-    tokens = _to_windows(x, side)
+    tokens = to_windows(x, side)
     assert tokens.shape == (2 * height * width // side**2, side**2, 5)
-    assert torch.equal(_from_windows(tokens, side, (height, width)), x)
+    assert torch.equal(from_windows(tokens, side, (height, width)), x)
     corner = x[0, :, :side, :side].flatten(1).T
     assert torch.equal(tokens[0], corner)
     last = x[1, :, -side:, -side:].flatten(1).T

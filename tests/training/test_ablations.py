@@ -30,7 +30,8 @@ from difftalker.face.landmarks import CHIN, MOUTH, UPPER
 from difftalker.media.video import read_frames
 from difftalker.store import avatars as avatar_files
 from difftalker.synthesis.autoencoder import Autoencoder
-from difftalker.synthesis.net import Prior, SynthesisNet
+from difftalker.synthesis.net import SynthesisNet
+from difftalker.synthesis.prior import Prior
 from difftalker.training.checkpoint import load_checkpoint
 from synthetic import located, pictures, still_track, write_footage, write_tone
 

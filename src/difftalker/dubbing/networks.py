@@ -15,7 +15,8 @@ from difftalker.errors import AvatarError
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.landmarks.head_motion import HeadMotion
 from difftalker.synthesis.autoencoder import Autoencoder
-from difftalker.synthesis.net import Prior, SynthesisNet
+from difftalker.synthesis.net import SynthesisNet
+from difftalker.synthesis.prior import Prior
 
 Weights = dict[str, dict[str, Tensor]]
 """File name to named tensors."""

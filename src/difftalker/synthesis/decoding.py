@@ -7,7 +7,7 @@ frames. So one frame is decoded whole, and its norms serve to decode the part of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -36,10 +36,10 @@ def decode_part(
     if 1 + share * frames >= frames or _attends(decoder):
         return None
     raw = autoencoder.unscaled(latents).contiguous(memory_format=torch.channels_last)
-    learned: list[Affine] = []
+    affines: dict[nn.GroupNorm, Affine] = {}
     middle = frames // 2
-    _decoded(autoencoder, raw[middle : middle + 1], _learning(learned))
-    return _decoded(autoencoder, raw[:, :, rows, columns], _given(learned))
+    _decoded(autoencoder, raw[middle : middle + 1], _recorded(affines))
+    return _decoded(autoencoder, raw[:, :, rows, columns], _replayed(affines))
 
 
 def _attends(decoder: Any) -> bool:
@@ -47,8 +47,8 @@ def _attends(decoder: Any) -> bool:
     return any(layer is not None for b in blocks for layer in getattr(b, "attentions", None) or ())
 
 
-def _learning(learned: list[Affine]) -> Norm:
-    """Norms that also append to ``learned`` what they do with the first picture."""
+def _recorded(affines: dict[nn.GroupNorm, Affine]) -> Norm:
+    """Norms that also record what each layer does with the first picture."""
 
     def norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
         groups = x[0].float().reshape(layer.num_groups, -1)
@@ -57,19 +57,18 @@ def _learning(learned: list[Affine]) -> Norm:
         each = x.shape[1] // layer.num_groups
         factor = gain.repeat_interleave(each) * layer.weight
         summand = layer.bias - mean.repeat_interleave(each) * factor
-        learned.append((_channels(factor, x), _channels(summand, x)))
+        affines[layer] = _channels(factor, x), _channels(summand, x)
         out: Tensor = layer(x)
         return out
 
     return norm
 
 
-def _given(learned: Iterable[Affine]) -> Norm:
-    """Norms that apply the factors and summands of ``learned``, one after the other."""
-    order = iter(learned)
+def _replayed(affines: Mapping[nn.GroupNorm, Affine]) -> Norm:
+    """Norms that apply the recorded factor and summand of their layer."""
 
-    def norm(_: nn.GroupNorm, x: Tensor) -> Tensor:
-        factor, summand = next(order)
+    def norm(layer: nn.GroupNorm, x: Tensor) -> Tensor:
+        factor, summand = affines[layer]
         return torch.addcmul(summand, x, factor)
 
     return norm

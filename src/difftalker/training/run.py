@@ -27,7 +27,8 @@ from difftalker.landmarks.head_motion import HeadMotion
 from difftalker.store import avatars as avatar
 from difftalker.store.calibration import UNMEASURED, Calibration
 from difftalker.synthesis.autoencoder import Autoencoder
-from difftalker.synthesis.net import Prior, SynthesisNet
+from difftalker.synthesis.net import SynthesisNet
+from difftalker.synthesis.prior import Prior
 from difftalker.training.cross_fit import bring_in_step
 from difftalker.training.decoder_task import DecoderTask
 from difftalker.training.init_from import open_start, remember_start

@@ -15,7 +15,7 @@ from difftalker.data.dataset import Dataset
 from difftalker.data.latents import LatentSet, encode_frames
 from difftalker.face.draw import contact_sheet
 from difftalker.synthesis.autoencoder import Autoencoder, to_images
-from difftalker.synthesis.net import Prior
+from difftalker.synthesis.prior import Prior
 from difftalker.synthesis.region import (
     add_noise_by_region,
     box_mask,
