@@ -26,8 +26,8 @@ from difftalker.dubbing import avatar as pipeline
 from difftalker.face.compose.blend import Blender
 from difftalker.face.compose.light import Light, Skin
 from difftalker.face.crop import cut
-from difftalker.face.detect.people import Tracker
 from difftalker.face.detect.track import FaceDetector
+from difftalker.face.detect.tracklets import Tracker
 from difftalker.media import limits, pictures
 from difftalker.media.video import VideoWriter, read_frames
 from difftalker.packaged import samples

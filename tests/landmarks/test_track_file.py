@@ -28,6 +28,7 @@ from difftalker.face.detect.track import FaceTrack
 from difftalker.face.landmarks import BROWS, CHIN, CONTOUR, JAW, LOWER, NOSE, UPPER
 from difftalker.face.lips import open_mouth
 from difftalker.landmarks import track_file as track
+from difftalker.landmarks import track_json
 from difftalker.landmarks.edits import Edit, apply_edits, drop_jaw, shift_time, smooth_motion
 from difftalker.landmarks.track_file import LandmarkTrack
 from difftalker.media.audio import probe_audio
@@ -188,7 +189,7 @@ def test_points_in_pixels_may_be_left_out_but_not_disagree(
 def test_a_track_that_cannot_be_written_leaves_nothing(
     made: LandmarkTrack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(track, "MAX_JSON_FRAMES", FRAMES - 1)
+    monkeypatch.setattr(track_json, "MAX_JSON_FRAMES", FRAMES - 1)
     with pytest.raises(TrackError, match="as JSON"):
         made.save(tmp_path / "track.json")
     with pytest.raises(MediaError, match="ends in"):

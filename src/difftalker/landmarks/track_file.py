@@ -7,60 +7,31 @@ anything is unpacked, every value is checked, and no path is taken from within.
 
 from __future__ import annotations
 
-import json
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.errors import TrackError
 from difftalker.face.crop import CELL, CropTrack
-from difftalker.face.landmarks import POINTS
 from difftalker.landmarks.edits import Edit, apply_edits
+from difftalker.landmarks.track_fields import ARRAYS, DERIVED, KEYS, MAX_FRAMES, MAX_TEXT, Array
+from difftalker.landmarks.track_json import read_json, write_json
+from difftalker.landmarks.track_npz import read_npz
 from difftalker.media.container import complete_file
 
 VERSION = 1
 SUFFIXES = (".npz", ".json")
-MAX_FRAMES = 250_000
-"""The longest track: an hour at 60 frames a second, and some."""
-MAX_JSON_FRAMES = 22_500
-"""The longest track as JSON, whose numbers are texts: 15 minutes at 25 frames a second."""
 
 _MAX_BYTES = {".npz": 1 << 29, ".json": 96 << 20}
-_MAX_TEXT = 255
 _MAX_SIDE_PX = 8192
 _MAX_CROP_UNITS = 10.0
 _MAX_APART_PX = 0.05
 """How far ``points_px`` may lie from ``points_crop``: the rounding of any program."""
-
-
-class _Array(NamedTuple):
-    """Type and row shape of a field with one row a frame."""
-
-    dtype: type[np.generic]
-    row: tuple[int, ...] = ()
-
-
-_ARRAYS = {
-    "times_s": _Array(np.float64),
-    "points_crop": _Array(np.float32, (POINTS, 2)),
-    "points_px": _Array(np.float32, (POINTS, 2)),
-    "found": _Array(np.bool_),
-    "cut": _Array(np.bool_),
-    "centre_px": _Array(np.float32, (2,)),
-    "side_px": _Array(np.float32),
-    "boxes": _Array(np.int32, (4,)),
-}
-_NUMBERS: dict[str, tuple[int, ...]] = {"version": (), "size_px": (), "frame_px": (2,)}
-_TEXTS = ("video", "video_sha256", "avatar")
-_DERIVED = "points_px"
-_KEYS = (*_NUMBERS, *_TEXTS, *_ARRAYS)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,8 +68,8 @@ class LandmarkTrack:
     """The name of the avatar that completed the points."""
 
     def __post_init__(self) -> None:
-        for name, kind in _ARRAYS.items():
-            if name != _DERIVED:
+        for name, kind in ARRAYS.items():
+            if name != DERIVED:
                 value = _as_array(name, getattr(self, name), kind, len(self.times_s))
                 object.__setattr__(self, name, value)
         _check_footage(self)
@@ -139,7 +110,7 @@ class LandmarkTrack:
             if path.suffix.lower() == ".npz":
                 np.savez_compressed(file, allow_pickle=False, **self._fields())
             else:
-                _write_json(file, self)
+                write_json(file, self._fields())
 
     @classmethod
     def load(cls, path: str | Path) -> LandmarkTrack:
@@ -151,7 +122,7 @@ class LandmarkTrack:
         path = Path(path)
         try:
             with _open(path) as file:
-                fields = _read_npz(file) if path.suffix.lower() == ".npz" else _read_json(file)
+                fields = read_npz(file) if path.suffix.lower() == ".npz" else read_json(file)
             return _from_fields(fields)
         except OSError as error:
             raise TrackError(f"the landmark track {path}: {error.strerror or error}") from error
@@ -163,10 +134,10 @@ class LandmarkTrack:
             ) from error
 
     def _fields(self) -> dict[str, Any]:
-        return {"version": VERSION} | {name: getattr(self, name) for name in _KEYS[1:]}
+        return {"version": VERSION} | {name: getattr(self, name) for name in KEYS[1:]}
 
 
-def _as_array(name: str, value: Any, kind: _Array, frames: int) -> NDArray[Any]:
+def _as_array(name: str, value: Any, kind: Array, frames: int) -> NDArray[Any]:
     """The value in the field's own type, contiguous; ``boxes`` are clipped to what it holds."""
     given = np.asarray(value)
     wanted = (frames, *kind.row)
@@ -195,8 +166,8 @@ def _check_footage(track: LandmarkTrack) -> None:
         raise TrackError("video_sha256 is no sha256", wanted="64 hexadecimal digits")
     for name in ("video", "avatar"):
         text = getattr(track, name)
-        if not (0 < len(text) <= _MAX_TEXT and text.isprintable()):
-            raise TrackError(f"{name} is no name", wanted=f"1 to {_MAX_TEXT} printable characters")
+        if not (0 < len(text) <= MAX_TEXT and text.isprintable()):
+            raise TrackError(f"{name} is no name", wanted=f"1 to {MAX_TEXT} printable characters")
 
 
 def _check_values(track: LandmarkTrack) -> None:
@@ -241,10 +212,10 @@ def _from_fields(fields: Mapping[str, Any]) -> LandmarkTrack:
     """A track of exactly the known fields; ``points_px`` may be left out."""
     if fields["version"] != VERSION:
         raise TrackError(f"its version is {fields['version']}", wanted=f"version {VERSION}")
-    own = {name: value for name, value in fields.items() if name not in ("version", _DERIVED)}
+    own = {name: value for name, value in fields.items() if name not in ("version", DERIVED)}
     track = LandmarkTrack(**own)
-    if _DERIVED in fields:
-        given = _as_array(_DERIVED, fields[_DERIVED], _ARRAYS[_DERIVED], len(track))
+    if DERIVED in fields:
+        given = _as_array(DERIVED, fields[DERIVED], ARRAYS[DERIVED], len(track))
         apart = abs(given - track.points_px) > _MAX_APART_PX
         if apart.any():
             frame = int(np.argwhere(apart)[0, 0])
@@ -253,15 +224,6 @@ def _from_fields(fields: Mapping[str, Any]) -> LandmarkTrack:
                 fix="edit points_crop, and leave points_px out",
             )
     return track
-
-
-def _check_keys(found: Iterable[str]) -> None:
-    keys = list(found)
-    missing = [name for name in _KEYS if name not in keys and name != _DERIVED]
-    if missing:
-        raise TrackError(f"it has no {missing[0]}", wanted="a landmark track")
-    if len(keys) > len(set(keys)) or not set(keys) <= set(_KEYS):
-        raise TrackError("it has fields that are unknown or there twice", wanted=", ".join(_KEYS))
 
 
 def _open(path: Path) -> BinaryIO:
@@ -275,172 +237,3 @@ def _open(path: Path) -> BinaryIO:
             f"it has {path.stat().st_size} bytes", wanted=f"at most {_MAX_BYTES[suffix]}"
         )
     return path.open("rb")
-
-
-# --- .npz --------------------------------------------------------------------------------------
-
-_ZIP_END, _ZIP_END_BYTES = b"PK\x05\x06", 22
-_ZIP64_LOCATOR, _ZIP64_LOCATOR_BYTES = b"PK\x06\x07", 20
-_MAX_DIRECTORY_BYTES = 16 << 10
-
-
-def _read_npz(file: BinaryIO) -> dict[str, Any]:
-    _check_directory(file)
-    try:
-        with zipfile.ZipFile(file) as archive:
-            names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
-            _check_keys(names)
-            rest = [name for name in names if name != "times_s"]
-            frames = _read_member(archive, "times_s", None)
-            return {name: _read_member(archive, name, len(frames)) for name in rest} | {
-                "times_s": frames
-            }
-    except TrackError:
-        raise
-    # zipfile, zlib and numpy raise a dozen kinds of errors over damaged files.
-    except Exception as error:
-        raise TrackError("it is damaged, or no .npz file") from error
-
-
-def _check_directory(file: BinaryIO) -> None:
-    """Refuse a zip whose table of contents is long: it would be read into memory as a whole."""
-    file.seek(0, 2)
-    span = _ZIP64_LOCATOR_BYTES + _ZIP_END_BYTES
-    file.seek(-min(span, file.tell()), 2)
-    tail = file.read(span).rjust(span, b"\0")
-    end = tail[_ZIP64_LOCATOR_BYTES:]
-    length = int.from_bytes(end[12:16], "little")
-    if not end.startswith(_ZIP_END) or tail.startswith(_ZIP64_LOCATOR):
-        raise TrackError("it is damaged, or no .npz file")
-    if length > _MAX_DIRECTORY_BYTES:
-        raise TrackError("it holds too many files", wanted="a landmark track")
-
-
-def _read_member(archive: zipfile.ZipFile, name: str, frames: int | None) -> Any:
-    """One field; nothing is unpacked before its shape and type are known to be right."""
-    info = archive.getinfo(f"{name}.npy")
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise TrackError(f"{name} is compressed in an unknown way", wanted="numpy's own .npz")
-    with archive.open(info) as member:
-        if np.lib.format.read_magic(member) != (1, 0):
-            raise TrackError(f"{name} is in a version of .npy that is meant for other types")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
-        _check_header(name, shape, dtype, frames)
-        data = member.read(dtype.itemsize * int(np.prod(shape)))
-        array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
-        if member.read(1):
-            raise TrackError(f"{name} is followed by something else")
-    if name in _ARRAYS:
-        return array
-    return tuple(array.tolist()) if shape else array.item()
-
-
-def _check_header(
-    name: str, shape: tuple[int, ...], dtype: np.dtype[Any], frames: int | None
-) -> None:
-    if name in _ARRAYS:
-        kind, row = np.dtype(_ARRAYS[name].dtype).kind, _ARRAYS[name].row
-        count = shape[0] if shape and frames is None else frames
-        is_right = shape == (count, *row) and shape[0] <= MAX_FRAMES and dtype.itemsize <= 8
-        wanted = f"{np.dtype(_ARRAYS[name].dtype)} of shape {(frames or 'frames', *row)}"
-    elif name in _NUMBERS:
-        kind, wanted = "i", f"whole numbers of shape {_NUMBERS[name]}"
-        is_right = shape == _NUMBERS[name]
-    else:
-        kind, wanted = "U", "a text"
-        is_right = shape == () and dtype.itemsize <= 4 * _MAX_TEXT
-    if not is_right or dtype.kind != kind:
-        raise TrackError(f"{name} is {dtype} of shape {shape}", wanted=wanted)
-
-
-# --- .json -------------------------------------------------------------------------------------
-
-_LISTS_PER_FRAME = 2 * (POINTS + 1) + 2
-_MAX_LISTS = MAX_JSON_FRAMES * _LISTS_PER_FRAME + 100
-_MAX_QUOTES = 100
-
-
-def _write_json(file: BinaryIO, track: LandmarkTrack) -> None:
-    """A frame a line; numbers as short as they can be and come back the same."""
-    if len(track) > MAX_JSON_FRAMES:
-        raise TrackError(
-            f"a track of {len(track)} frames as JSON",
-            wanted=f"at most {MAX_JSON_FRAMES}",
-            fix="write it as .npz",
-        )
-    separator = "{\n"
-    for name, value in track._fields().items():
-        file.write(f'{separator}"{name}": '.encode())
-        separator = ",\n"
-        if name in _ARRAYS:
-            file.write(("[\n" + ",\n".join(map(_row, value)) + "\n]").encode())
-        else:
-            file.write(json.dumps(value).encode())
-    file.write(b"\n}\n")
-
-
-def _row(row: NDArray[Any]) -> str:
-    row = np.asarray(row)
-    if row.dtype == np.float32:
-        # The shortest text that float32 reads back, where reading by way of float64 does too.
-        short = row.astype(str).astype(np.float64)
-        row = np.where(short.astype(np.float32) == row, short, row.astype(np.float64))
-    return json.dumps(row.tolist(), separators=(",", ":"))
-
-
-def _read_json(file: BinaryIO) -> dict[str, Any]:
-    text = file.read()
-    # Lists and texts take far more memory than their brackets: count them before.
-    if text.count(b"[") + text.count(b"{") > _MAX_LISTS or text.count(b'"') > _MAX_QUOTES:
-        raise TrackError("it holds too many lists or texts", wanted="a landmark track")
-    try:
-        fields = json.loads(text, parse_constant=_no_number, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise TrackError("it is damaged, or no JSON file") from error
-    if not isinstance(fields, dict):
-        raise TrackError("it holds no object", wanted="a landmark track")
-    _check_keys(fields)
-    frames = len(fields["times_s"]) if isinstance(fields["times_s"], list) else 0
-    return {name: _json_value(name, value, frames) for name, value in fields.items()}
-
-
-def _no_number(text: str) -> NoReturn:
-    raise TrackError(f"it holds {text}", wanted="finite numbers")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise TrackError("it has a field twice")
-    return dict(pairs)
-
-
-def _json_value(name: str, value: Any, frames: int) -> Any:
-    if name in _TEXTS:
-        if not isinstance(value, str):
-            raise TrackError(f"{name} is no text", wanted="a text")
-        return value
-    if name in _NUMBERS:
-        whole = _flat(name, value, _NUMBERS[name], int)
-        return tuple(whole) if _NUMBERS[name] else whole[0]
-    dtype, row = _ARRAYS[name]
-    kinds = {"f": (int, float), "i": (int,), "b": (bool,)}[np.dtype(dtype).kind]
-    flat = _flat(name, value, (frames, *row), *kinds)
-    try:
-        # float64, so that what float32 cannot hold is told apart from what is no number.
-        array = np.array(flat, np.float64 if dtype is np.float32 else dtype)
-    except OverflowError as error:
-        raise TrackError(f"{name} holds a number beyond all bounds") from error
-    return array.reshape(frames, *row)
-
-
-def _flat(name: str, value: Any, shape: tuple[int, ...], *kinds: type) -> list[Any]:
-    """The values of nested lists of a shape, in order; each of exactly one of the kinds."""
-    level: list[Any] = [value]
-    for length in shape:
-        if any(type(each) is not list or len(each) != length for each in level):
-            raise TrackError(f"{name} is not of shape {shape}", wanted="nested lists of that shape")
-        level = list(chain.from_iterable(level))
-    if not set(map(type, level)) <= set(kinds):
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise TrackError(f"{name} holds something else than numbers", wanted=wanted)
-    return level

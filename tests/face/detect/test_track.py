@@ -20,14 +20,13 @@ from difftalker.evaluation.report import evaluate
 from difftalker.face.detect.cover import find_covered
 from difftalker.face.detect.people import (
     Choice,
-    Detection,
     Person,
-    Tracker,
     choose,
     find_people,
     read_picture,
 )
 from difftalker.face.detect.track import FaceDetector, FaceTrack
+from difftalker.face.detect.tracklets import Detection, Tracker
 from difftalker.face.spans import find_spans
 from difftalker.media.video import Frame, Image, VideoWriter, read_frames
 from difftalker.packaged import samples

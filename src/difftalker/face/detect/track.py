@@ -21,15 +21,13 @@ from difftalker.errors import FaceError
 from difftalker.face.detect.cover import find_covered
 from difftalker.face.detect.people import (
     Choice,
-    Detection,
     Person,
-    Tracker,
-    Tracklet,
     choose,
     find_people,
     read_picture,
 )
 from difftalker.face.detect.shots import ChangeMeter
+from difftalker.face.detect.tracklets import Detection, Tracker, Tracklet
 from difftalker.face.landmarks import POINTS, from_mediapipe
 from difftalker.media.video import Frame
 from difftalker.store import assets
