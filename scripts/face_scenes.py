@@ -109,7 +109,7 @@ def _scene(
 
 
 def centre(points_px: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of brows, eyes and nose, (..., 68, 2) -> (..., 2)."""
+    """Centre of brows, eyes and nose, (..., 68, 2) -> (..., 2)."""
     return np.asarray(points_px[..., UPPER, :].mean(-2), np.float32)
 
 

@@ -46,7 +46,7 @@ class Voice:
 
     name: str
     share: int
-    """Of the sentences, against the other voices."""
+    """Share of the sentences, relative to the other voices."""
     engine: str
     variant: str
     unseen: bool = False

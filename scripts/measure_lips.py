@@ -35,9 +35,9 @@ PARTS = ("upper face", "pose", "speech")
 WANTED = (0.015, 0.03, 0.05)
 DRAWN = np.array([0, 1, 1.6, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 7, 8, 10, 12]) / 100
 CLOSED, OPEN, WIDE = 0.008, 0.10, 0.18
-"""Of openings in the footage, face scales: closed up to the first, open between the others."""
+"""Openings in the footage, face scales: closed up to the first, open between the others."""
 LEAD_FRAMES = 2
-"""Of each series, for the detector to find its face in."""
+"""Frames before each series, in which the detector finds the face."""
 
 
 def found_on(pictures: NDArray[np.uint8]) -> NDArray[np.floating]:

@@ -46,7 +46,7 @@ def figures(
     said: Sequence[str] | None,
     judge: LipJudge | None,
 ) -> Figures:
-    """Of a face that hears ``audio``, as the opening of ``speaker`` and what is said want it."""
+    """Figures of a face dubbed with ``audio``, against the opening and words of ``speaker``."""
     points = avatar.complete(face, audio)
     opening = mouth_opening_correlation(
         face.points_px(points),

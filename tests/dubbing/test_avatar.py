@@ -32,7 +32,7 @@ from difftalker.store.calibration import Calibration
 MODEL = configs.debug().model
 SIZE = MODEL.size_px
 SIDE_PX = 100.0
-"""Of the face's crop in the frames below."""
+"""Side of the face's crop in the frames below, pixels."""
 CORNER_PX = (40.0, 10.0)
 FRAMES = 40
 MISSING = np.r_[5:9, 16:32]

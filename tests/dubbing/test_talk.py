@@ -72,7 +72,7 @@ def ten_minutes(motion: HeadMotion) -> Floats:
 
 
 def speed(points: Floats, fps: float) -> float:
-    """Of the middle of the face over a fifth of a second, crop units in a second."""
+    """Speed of the middle of the face over a fifth of a second, crop units a second."""
     lag = round(0.2 * fps)
     middle = points.mean(1)
     return float(np.sqrt(((middle[lag:] - middle[:-lag]) ** 2).mean())) * fps / lag

@@ -345,7 +345,7 @@ def test_runs_of_frames_give_each_windows_own_embedding(weights: Path) -> None:
 
 
 def test_windows_of_the_published_evaluation(weights: Path) -> None:
-    """Of 8 frames it takes the windows 0, 1 and 2; the last that would fit is left out."""
+    """8 frames give the windows 0, 1 and 2; the last that would fit is left out."""
     judge, faces = OfficialSyncJudge(weights), random_faces(8)
     samples = np.random.default_rng(1).normal(0, 0.1, 8 * 640).astype(np.float32)
     found = judge.distances(faces, samples)

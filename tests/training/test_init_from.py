@@ -35,7 +35,7 @@ from difftalker.training.init_from import NONE, choose_start, remember_start
 from synthetic import debug_avatar, swaying, write_footage, write_half_tone
 
 FRAMES, HELD = 36, 12
-"""Of the one clip, and of its end that is held out."""
+"""Frames of the one clip, and of its held-out end."""
 AT_ONCE = [f"--set=training.{stage}.steps=0" for stage in STAGES]
 """Networks stay as they begin."""
 

@@ -57,12 +57,12 @@ class TrainingConfig:
     span_frames: int = 32
     """Neighbouring frames in one example of landmark completion."""
     lips_weight: float = 3.0
-    """Of the lips' opening beside Eq. 1, with own and with another's speech; 0: Eq. 1 alone."""
+    """Weight of the lips' opening beside Eq. 1, with own and other speech; 0: Eq. 1 alone."""
     mouth_weight: float = 4.0
-    """Of the mouth in the loss of the synthesis; 1: Eq. 5 as printed, where skin counts as much."""
+    """Weight of the mouth in the loss of the synthesis; 1: Eq. 5 as printed."""
     completed_share: float = 0.0
-    """Of the synthesis's examples whose landmarks are completed, as they are in use, by a fit that
-    has not seen their clip, with lips as open as in the footage; the others are the footage's."""
+    """Share of the synthesis's examples with completed landmarks, as in use, from a fit to other
+    clips, with lips as open as in the footage; the others have the footage's landmarks."""
     voices: int = 2
     """In how many other voices each clip's sound is heard as well; a dataset that is given has
     those that it was prepared with."""

@@ -43,7 +43,7 @@ class Artist(Protocol):
 
     @property
     def config(self) -> ModelConfig:
-        """Of its networks."""
+        """Configuration of its networks."""
 
     @property
     def fingerprint(self) -> str:

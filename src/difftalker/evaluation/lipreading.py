@@ -17,7 +17,7 @@ from difftalker.speech.grid import GRAMMAR, read_alignment, sentence_of_name
 from difftalker.store import experts as expert
 
 SIZE_PX = 256
-"""Of the crops that mouths are cut from, as in training."""
+"""Side of the crops that mouths are cut from, pixels, as in training."""
 SEEN_AT_LEAST = 0.5
 """Share of the frames that have to show a face, for a mouth to be read."""
 

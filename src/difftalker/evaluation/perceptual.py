@@ -69,7 +69,7 @@ class PerceptualJudge:
         return {"perceptual": float(np.mean(distances))} if distances else {}
 
     def distance(self, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-        """Of two pictures (H, W, 3), RGB; 0 where they are equal."""
+        """Distance of two pictures (H, W, 3), RGB; 0 where they are equal."""
         assert self._net is not None
         with torch.inference_mode():
             return float(self._net(self._ready(a), self._ready(b)))

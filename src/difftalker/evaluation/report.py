@@ -44,7 +44,7 @@ __all__ = ["ROWS", "VERSION", "evaluate", "failures", "peak_memory_mb", "table"]
 logger = logging.getLogger(__name__)
 
 VERSION = 2
-"""Of the layout of report.json."""
+"""Version of the layout of report.json."""
 
 STAGE = "evaluate"
 """What progress is reported of."""
@@ -306,7 +306,7 @@ def _number(value: float) -> float | None:
 
 
 def _speed(dubs: Sequence[tuple[DubResult, float]]) -> dict[str, Any]:
-    """Of all dubbings: finding the face, sound and picture encoded; loading of the avatar apart."""
+    """Speed over all dubbings, from detection to the encoded file, without loading the avatar."""
     frames = sum(dub.frames for dub, _ in dubs)
     dub_seconds, locate_seconds = sum(d.seconds for d, _ in dubs), sum(s for _, s in dubs)
     seconds = dub_seconds + locate_seconds

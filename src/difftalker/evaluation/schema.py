@@ -94,7 +94,7 @@ SCHEMA: dict[str, Any] = {
         }
     ),
 }
-"""Of a whole report."""
+"""Schema of a whole report."""
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),

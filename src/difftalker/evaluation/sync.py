@@ -54,7 +54,7 @@ FRAME_SAMPLES = 640
 """Samples of sound in a frame at 25 Hz."""
 
 CROP_SCALE = 0.4
-"""Of SyncNet's pipeline: how much is left around the box of a face, in half sides."""
+"""Margin around a face's box, in half sides, as in SyncNet's pipeline."""
 MEDIAN_FRAMES = 13
 BORDER_GREY = 110
 FOREHEAD = 0.9

@@ -22,11 +22,11 @@ class Limits:
     """
 
     pixels: int = 36_000_000
-    """Of one picture; 8192 x 4320 fits."""
+    """Most pixels of one picture; 8192 x 4320 fits."""
     duration_s: float = 4 * 3600
-    """Of picture and of sound, each."""
+    """Longest picture and longest sound, seconds."""
     frames: int = 1_000_000
-    """In one video; each takes half a kilobyte of memory until the end."""
+    """Most frames of one video; each takes half a kilobyte of memory until the end."""
     decoded_gb: float = 8000
     """All pictures of one video decoded, 3 bytes a pixel, 10^9 bytes. They are never held at once:
     what this bounds is time."""

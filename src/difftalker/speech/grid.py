@@ -14,7 +14,7 @@ from pathlib import Path
 from difftalker.errors import MediaError
 
 UNITS_PER_S = 25000
-"""Of the times in `.align` files."""
+"""Units a second of the times in `.align` files."""
 
 SLOTS = ("command", "colour", "preposition", "letter", "digit", "adverb")
 GRAMMAR: tuple[tuple[str, ...], ...] = (

@@ -39,4 +39,4 @@ class Calibration:
 
 
 UNMEASURED = Calibration()
-"""Of an avatar of whom nothing was measured: pictures are shown as they are decoded."""
+"""The calibration of an avatar without measurements: pictures are shown as they are decoded."""

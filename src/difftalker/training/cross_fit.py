@@ -25,7 +25,7 @@ PIECE_FRAMES = 256
 FOLDS = 4
 """In how many parts clips are split, to complete the landmarks of each by a fit to the others."""
 FEWEST_CLIPS = 8
-"""Of fewer the fits are too poor to tell when the sound comes."""
+"""Fewest clips for which the fits can estimate the delay of the sound."""
 ROUNDS = 2
 """Fits to clips in step tell better which are not."""
 LONGEST_S = 0.48

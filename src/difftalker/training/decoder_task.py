@@ -36,9 +36,9 @@ from difftalker.training.tasks import SynthesisTask, gradient_error, mouth_mask,
 MARGIN_PX = 16
 """How far around the hidden region pictures are compared: the join is learned with it."""
 DETAIL_WEIGHT = 16.0
-"""Of how much fine detail there is in each place, beside what it is: a mean has too little."""
+"""Weight of the amount of fine detail in each place: a mean picture has too little."""
 FEATURE_WEIGHT = 4.0
-"""Of the distance of the critic's features."""
+"""Weight of the distance of the critic's features."""
 HALVINGS = 8
 CHUNK = 32
 """Frames that are painted at once, to find their mouths."""
@@ -47,7 +47,7 @@ EDGE_PX = 4
 MOST_DETAIL = 1.0
 """More of the finest would show as an edge's double."""
 CRITIC_SHARE = 2.0
-"""Of the critic's pull on the last layer, in pulls of the pictures' distance (Esser et al.,
+"""Critic's gradient on the last layer, over that of the pictures' distance (Esser et al.,
 "Taming Transformers for High-Resolution Image Synthesis", 2021, Eq. 7)."""
 
 

@@ -43,7 +43,7 @@ class ExpertJob:
     task: Task
     stage: StageConfig
     config: Mapping[str, Any]
-    """Of its network, for config.json."""
+    """Configuration of the network, for config.json."""
     unseen: Callable[[], Log]
     """The trained network's figures on clips held out."""
     about: str

@@ -40,13 +40,13 @@ STAGE = StageConfig(
 )  # fmt: skip
 
 FRAMES = 60
-"""Of an example: a sentence takes 25 to 45."""
+"""Length of an example, frames; a sentence takes 25 to 45."""
 FEATURES = "whisper-short"
 
 SMOOTHING = 0.1
-"""Of the words' labels."""
+"""Label smoothing of the words."""
 WHERE_WEIGHT, PHONES_WEIGHT, HEARD_WEIGHT = 0.5, 0.3, 0.3
-"""Of the losses beside that of the words."""
+"""Weights of the auxiliary losses, beside that of the words."""
 
 LETTER_SPLICE, OTHER_SPLICE = 0.5, 0.2
 """How often a word is taken from another clip."""

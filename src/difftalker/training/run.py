@@ -59,7 +59,7 @@ class TrainOptions:
     seed: int = 0
     device: str = "cpu"
     threads: int = 0
-    """Of the CPU; 0: all."""
+    """Number of CPU threads; 0: all."""
 
 
 class Run:

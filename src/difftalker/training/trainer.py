@@ -315,7 +315,7 @@ class _Batch:
     indices: NDArray[np.int64]
     examples: dict[str, Tensor]
     generator: torch.Generator
-    """Of the step, as the making of its examples left it."""
+    """The step's generator, in its state after the examples were drawn."""
 
 
 def _step_of(line: str) -> float:

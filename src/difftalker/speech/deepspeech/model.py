@@ -31,8 +31,8 @@ from difftalker.speech.whisper import FEATURE_SAMPLES, SAMPLE_RATE_HZ
 VARIABLE = "DIFFTALKER_DEEPSPEECH"
 """The environment variable that names the model file."""
 PREFIX = "deepspeech-"
-"""Of the features' name: the first 16 digits of the file's sha256 follow, so that an avatar says
-which model it hears through and never where it lies."""
+"""Prefix of the features' name. The first 16 digits of the file's sha256 follow, so that an avatar
+names its model without a path."""
 
 CEPSTRA = 26
 WINDOWS = WindowConfig(window_s=30, overlap_s=5, fade_s=1, padded=False)
@@ -50,7 +50,7 @@ class Cell:
     bias: Tensor
     """(4 D), the forget bias added."""
     clip: float
-    """Of the cell's state, to either side; 0: none."""
+    """Bound of the cell's state, to either side; 0: none."""
 
     def run(self, x: Tensor) -> Tensor:
         """(T, D_in) -> (T, D)."""

@@ -18,7 +18,7 @@ from difftalker.synthesis.region import (
 )
 
 KL_WEIGHT = 1e-3
-"""Of the divergence, a number: enough to keep the latents smooth, too little to blur."""
+"""Weight of the KL divergence: it keeps the latents smooth and does not blur."""
 
 
 class AutoencoderTask:

@@ -18,7 +18,7 @@ from difftalker.landmarks.completion import CompletionNet
 from difftalker.training.cross_fit import complete, fit_to
 
 BASE_WEIGHT = 0.3
-"""Of the points before audio: trained on the sum alone they drift, and the offsets undo it."""
+"""Weight of the points before audio: trained on the sum alone, they would drift."""
 
 
 class LandmarkTask:

@@ -25,22 +25,22 @@ from difftalker.training.tasks.diffusion import DiffusionTask, Watched
 from difftalker.training.tasks.landmarks import any_voice
 
 WHOLE_SHARE = 0.12
-"""Of examples in which the branch is taught to make whole faces, as synthetic footage needs; of
-those whose upper face is their own."""
+"""Share of the examples with their own upper face in which the network learns to generate the whole
+face, as synthetic footage needs."""
 DEAF_SHARE = 0.15
-"""Of examples that are guided by both in which nothing is heard: faces are also made without."""
+"""Share of examples without speech, where both conditions are used."""
 OTHER_UPPER_SHARE = 0.5
-"""Of examples whose upper face is of another moment, as that of footage that is dubbed: cheeks tell
-of the mouth that was there, and the mouth that is wanted is the one that its guidance tells of."""
+"""Share of examples with the upper face of another moment, as in dubbing: the mouth has to follow
+its conditions, not the cheeks."""
 OTHER_SPEECH_SHARE = 0.3
-"""Of those that hear that other moment as well: lips are as far open as they are drawn."""
+"""Share of those that also have the other moment's speech: lips then follow the landmarks."""
 ALIKE_CROP = 0.008
 """Mean distance of its points from the frame's own up to which it may stand above its mouth."""
 SPEECH_JITTER = 0.3
-"""Of the speech beside landmarks, in standard deviations of each feature: what is said is heard,
-which frame of which clip it is is not."""
+"""Noise on the speech beside landmarks, in standard deviations of each feature: the network cannot
+memorise frames by their speech."""
 POINT_JITTER = 0.0015
-"""Of drawn landmarks in training, crop units: in use they are predicted, not detected."""
+"""Noise on drawn landmarks, crop units: in use they are predicted, not detected."""
 
 
 class SynthesisTask(DiffusionTask):
