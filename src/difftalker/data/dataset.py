@@ -47,7 +47,7 @@ class ClipData:
                 self.points_crop: NDArray[np.float32] = arrays["points_crop"]
                 self.times_s: NDArray[np.float64] = arrays["times_s"]
                 self.found: NDArray[np.bool_] = arrays["found"]
-                # Datasets made before cuts were kept do not know of any.
+                # Datasets made before cuts were stored have none.
                 cuts = arrays["cuts"] if "cuts" in arrays else np.zeros(0, np.int64)
                 boxes: NDArray[np.int32] = arrays["boxes"]
                 crop = CropTrack(centre_px=arrays["centre_px"], side_px=arrays["side_px"])
@@ -127,7 +127,7 @@ class ClipData:
         return spans
 
     def _runs(self, longest: int) -> list[slice]:
-        """Frames with a face and without a cut among them, at most ``longest`` in a row."""
+        """Runs of frames with a face and without a cut, of at most ``longest`` frames."""
         frames = np.arange(len(self))
         breaks = np.isin(frames, self._cuts) | ~self.found
         breaks[1:] |= ~self.found[:-1]
@@ -163,12 +163,12 @@ class ClipData:
         return windows(self.features(features, voice), times_s, size=size)
 
     def windows_of_all(self, features: str, size: int) -> list[NDArray[np.float32]]:
-        """The same of all voices, the clip's own first."""
+        """The windows (frames, size, dim) of all voices, the clip's own first."""
         return [self.windows(features, size, n) for n in range(self.voices(features) + 1)]
 
 
 def _option(features: str) -> str:
-    """What ``--features`` calls them."""
+    """The option of ``--features`` that computes these features."""
     if features.startswith("deepspeech-"):
         return "deepspeech"
     return {kind: option for option, kind in FEATURE_OPTIONS.items()}.get(features, features)

@@ -1,4 +1,4 @@
-"""Which files are meant: footage named one by one, by folder, or picked from a list of clips."""
+"""Footage files: named one by one, by folder, or picked from a list of clips."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VIDEO_SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
     *(".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".webm", ".wmv"),
 )
-"""What counts as a video within a folder; a file that is named itself may be called anything."""
+"""Suffixes of videos within a folder; a file that is named itself may have any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Part:
     footage: Path
     start_s: float
     stop_s: float
-    """Frames before this time belong to it, those from ``start_s`` on."""
+    """End of the piece, seconds; frames from ``start_s`` up to it belong to it."""
     whole: bool
 
 

@@ -24,7 +24,7 @@ from difftalker.synthesis.region import box_mask
 
 @dataclass(frozen=True, kw_only=True)
 class LatentSet:
-    """Frames as latents."""
+    """Latents of frames, whole and masked."""
 
     index: NDArray[np.int64]
     """(n, 2): clip and frame."""

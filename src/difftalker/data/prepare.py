@@ -48,7 +48,7 @@ MIN_SIDE_PX = 48.0
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """How clips are cut; a dataset holds clips of one configuration."""
+    """Settings of the clips; all clips of a dataset have the same."""
 
     size_px: int = 256
     """Side of the square crops."""
@@ -79,7 +79,7 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a dataset holds."""
+    """Contents of a dataset."""
 
     config: PrepareConfig
     clips: list[Clip]

@@ -45,7 +45,7 @@ class Spoken:
 
 
 def grid_sentence(name: str) -> str:
-    """What is said in the GRID clip ``name``: six letters, one a word (``bbaf2n``).
+    """The sentence of the GRID clip ``name``: six letters, one a word (``bbaf2n``).
 
     Raises:
         MediaError: the name spells no sentence.

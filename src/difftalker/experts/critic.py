@@ -32,7 +32,7 @@ class Critic(nn.Module):
         self.layers = nn.ModuleList([*layers, nn.Conv2d(before, 1, 4, padding=1)])
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
-        """See the class."""
+        """(B, 3, H, W) -> features (B, D, h, w) of each layer, the verdicts (B, 1, h, w) last."""
         features = [torch.cat([pictures, 4 * fine(pictures)], 1)]
         for layer in self.layers:
             features.append(layer(features[-1]))

@@ -59,7 +59,7 @@ class SyncConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SyncScore:
-    """How well picture and sound of one clip agree; SyncNet's measures of it."""
+    """Agreement of picture and sound of one clip, by SyncNet's measures."""
 
     confidence: float
     """Median over the offsets of the mean distance, less its minimum: high where only one fits."""

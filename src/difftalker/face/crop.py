@@ -27,24 +27,24 @@ _ANCHORS = (*BROWS, *EYES, *NOSE)
 _CROP_PER_FACE = 3.2
 """Crop side over the face's scale: the distance from the brows to the base of the nose."""
 _CENTRE_BELOW = 0.5
-"""How far the crop's centre lies below the centre of brows, eyes and nose, in face scales."""
+"""Distance of the crop's centre below that of brows, eyes and nose, face scales."""
 _BOX_TOP = -0.08
 _BOX_BOTTOM = {"jaw": 1.38, "mouth": 0.7}
-"""Where mask boxes begin and end below the base of the nose, in heights from brows to there."""
+"""Top and bottom of mask boxes below the base of the nose, in heights from the brows to there."""
 _BOX_INSET = {"jaw": 0.0, "mouth": 0.2}
-"""How far their sides lie within the ends of the jaw, in widths between these."""
+"""Distance of their sides within the ends of the jaw, in widths between these."""
 _BOX_MARGIN = {"jaw": 0.02, "mouth": 0.0}
-"""How far beyond that, crop units."""
+"""Margin of their sides beyond that, crop units."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CropTrack:
-    """One square crop a frame."""
+    """Square crops of a video, one for each frame."""
 
     centre_px: NDArray[np.float32]
-    """(frames, 2)"""
+    """(frames, 2): centres, pixels of the frame."""
     side_px: NDArray[np.float32]
-    """(frames,)"""
+    """(frames,): sides, pixels of the frame."""
 
     def __len__(self) -> int:
         return len(self.side_px)
@@ -54,18 +54,18 @@ class CropTrack:
         return CropTrack(centre_px=self.centre_px[frames], side_px=self.side_px[frames])
 
     def to_crop(self, points_px: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(frames, n, 2) pixels -> crop units."""
+        """Map points (frames, n, 2) from pixels to crop units."""
         corner = (self.centre_px - self.side_px[:, None] / 2)[:, None]
         return ((points_px - corner) / self.side_px[:, None, None]).astype(np.float32)
 
     def to_px(self, points_crop: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(frames, n, 2) crop units -> pixels."""
+        """Map points (frames, n, 2) from crop units to pixels."""
         corner = (self.centre_px - self.side_px[:, None] / 2)[:, None]
         return (points_crop * self.side_px[:, None, None] + corner).astype(np.float32)
 
 
 def face_scale(points_px: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(frames, 68, 2) -> (frames,): a size of the face that neither speech nor yaw changes."""
+    """Size of the face, (frames, 68, 2) -> (frames,), that neither speech nor yaw changes."""
     brow_to_nose = points_px[:, BROWS].mean(1) - points_px[:, NOSE_BASE]
     temples = points_px[:, JAW[0]] - points_px[:, JAW[16]]
     height = np.linalg.norm(brow_to_nose, axis=-1)
@@ -88,7 +88,7 @@ def steady_crop(track: FaceTrack) -> CropTrack:
 
 
 def frame_rate(times_s: NDArray[np.float64]) -> float:
-    """Frames a second, from the median gap."""
+    """Frames a second, from the median interval of times (frames,); 25 for a single frame."""
     return 1 / float(np.median(np.diff(times_s))) if len(times_s) > 1 else 25.0
 
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from difftalker.face.landmarks import CURVES, INNER_LIPS
 
 CHANNELS = (*CURVES, "open_mouth")
-"""What each channel of a landmark map shows: groups of lines, and the mouth's inside, filled."""
+"""Channels of a landmark map: groups of lines, and the filled inside of the mouth."""
 
 _SHIFT = 4  # OpenCV takes coordinates in sixteenths of a pixel
 
 
 def landmark_map(points_crop: NDArray[np.float32], size_px: int) -> NDArray[np.uint8]:
-    """(68, 2) crop units -> (channels, size, size), 0 to 255, antialiased."""
+    """Draw landmarks (68, 2), crop units, as a map (channels, size, size), 0 to 255."""
     canvas = np.zeros((len(CHANNELS), size_px, size_px), np.uint8)
     fixed = _fixed_point(points_crop * size_px)
     thickness = max(1, round(size_px / 128))
@@ -30,7 +30,7 @@ def landmark_map(points_crop: NDArray[np.float32], size_px: int) -> NDArray[np.u
 
 
 def landmark_maps(points_crop: NDArray[np.float32], size_px: int) -> NDArray[np.uint8]:
-    """(frames, 68, 2) crop units -> (frames, channels, size, size), 0 to 255."""
+    """Draw landmarks (frames, 68, 2), crop units, as maps (frames, channels, size, size)."""
     return np.stack([landmark_map(points, size_px) for points in points_crop])
 
 

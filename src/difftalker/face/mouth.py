@@ -23,7 +23,7 @@ VIEW_HEIGHT_PX, VIEW_WIDTH_PX = 56, 72
 PIXELS_PER_UNIT = 52.0
 """About the resolution of a face whose eyes stand 52 pixels apart."""
 BELOW_NOSE = 0.5
-"""How far the picture's middle lies below the base of the nose, head units."""
+"""Distance of the picture's middle below the base of the nose, head units."""
 STEADY_FRAMES = 2.0
 """Standard deviation of the Gaussian that steadies the head's frame of reference, frames."""
 

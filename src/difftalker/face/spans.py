@@ -65,7 +65,7 @@ def find_spans(track: FaceTrack) -> tuple[Span, ...]:
 
 
 def strengths(spans: Sequence[Span], times_s: NDArray[np.float64]) -> NDArray[np.float32]:
-    """How much of the new mouth each frame shows, (frames,): 0 where not driven, 1 in the middle.
+    """Weight of the new mouth in each frame, (frames,): 0 where not driven, 1 in the middle.
 
     It rises and falls over ``FADE_S`` where a driven span borders on frames without a new mouth in
     the same shot; at a cut and at both ends of the video there is nothing to hide.
@@ -87,7 +87,7 @@ def strengths(spans: Sequence[Span], times_s: NDArray[np.float64]) -> NDArray[np
 
 
 def turn(points_px: NDArray[np.float32]) -> NDArray[np.float32]:
-    """How far a face is turned to the side, (frames, 68, 2) -> (frames,).
+    """Measure how far faces are turned to the side, (frames, 68, 2) -> (frames,), -1 to 1.
 
     The tip of the nose between the ends of the jaw, along the line that joins them: 0 in the
     middle, towards the camera; -1 and 1 above either end. Not a number without a face.

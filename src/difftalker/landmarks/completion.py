@@ -78,7 +78,7 @@ class NeighbourAttention(nn.Module):
         self.mlp = _mlp(config)
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """(B, F, D) -> (B, F, D)."""
         q, k, v = (_split(y, self.heads) for y in self.qkv(self.norm(x)).chunk(3, -1))
         y = nnf.scaled_dot_product_attention(q, k, v, attn_mask=self._mask(x.shape[1]).to(q.dtype))
         x = x + self.out(_join(y))

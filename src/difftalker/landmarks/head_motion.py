@@ -309,7 +309,7 @@ def _measured(closures: Sequence[Floats], rates: Sequence[float]) -> _BlinksFoun
 
 
 def _peaks(closure: Floats, fps: float) -> NDArray[np.int64]:
-    """Frames at which blinks are deepest; those that a clip cuts off do not count."""
+    """Frames at which blinks are deepest; blinks cut off by a clip do not count."""
     edges = np.flatnonzero(np.diff(np.r_[0, closure > SHUT, 0]))
     spans = zip(edges[::2], edges[1::2], strict=True)
     whole = [

@@ -133,7 +133,7 @@ class LeastSquares(nn.Module):
         self._fit_openings(upper, lower, windows, mean[1], said)
 
     def stays(self, frames: int) -> bool:
-        """Whether the maps there are stay, as ``frames`` are too few to fit them anew."""
+        """Whether fitted maps stay, as ``frames`` are too few to fit them anew."""
         return frames < ENOUGH_FRAMES and bool(self.from_upper.any())
 
     def _fit_openings(

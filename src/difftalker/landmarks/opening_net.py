@@ -46,7 +46,7 @@ class OpeningNet(nn.Module):
         self.requires_grad_(False)  # fitted, and then left as it is
 
     def forward(self, windows: Tensor) -> Tensor:
-        """See the class."""
+        """(B, F, W, C) -> (B, F)."""
         wide = self._deviations(thin_windows(windows).flatten(0, 1), 0.0).unflatten(
             0, windows.shape[:2]
         )

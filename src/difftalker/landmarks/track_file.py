@@ -31,7 +31,7 @@ _MAX_BYTES = {".npz": 1 << 29, ".json": 96 << 20}
 _MAX_SIDE_PX = 8192
 _MAX_CROP_UNITS = 10.0
 _MAX_APART_PX = 0.05
-"""How far ``points_px`` may lie from ``points_crop``: the rounding of any program."""
+"""Largest distance of ``points_px`` from ``points_crop``, pixels: rounding of other programs."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

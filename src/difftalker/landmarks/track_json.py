@@ -95,7 +95,7 @@ def _json_value(name: str, value: Any, frames: int) -> Any:
     kinds = {"f": (int, float), "i": (int,), "b": (bool,)}[np.dtype(dtype).kind]
     flat = _flat(name, value, (frames, *row), *kinds)
     try:
-        # float64, so that what float32 cannot hold is told apart from what is no number.
+        # float64: a number beyond float32 is another error than something that is no number.
         array = np.array(flat, np.float64 if dtype is np.float32 else dtype)
     except OverflowError as error:
         raise TrackError(f"{name} holds a number beyond all bounds") from error

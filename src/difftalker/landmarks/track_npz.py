@@ -53,7 +53,7 @@ def _check_directory(file: BinaryIO) -> None:
 
 
 def _read_member(archive: zipfile.ZipFile, name: str, frames: int | None) -> Any:
-    """One field; nothing is unpacked before its shape and type are known to be right."""
+    """Read one field; nothing is unpacked before its shape and type are checked."""
     info = archive.getinfo(f"{name}.npy")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise TrackError(f"{name} is compressed in an unknown way", wanted="numpy's own .npz")

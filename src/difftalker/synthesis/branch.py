@@ -100,6 +100,6 @@ def _new_stem(config: SynthesisConfig, width: int) -> nn.Sequential:
 
 
 def _last_of_each_size(maps: list[Tensor]) -> list[Tensor]:
-    """One map for each size, the deepest, from the largest size down."""
+    """Keep the deepest map of each size, from the largest size down."""
     by_size = {tuple(m.shape[-2:]): m for m in maps}
     return [by_size[size] for size in sorted(by_size, reverse=True)]

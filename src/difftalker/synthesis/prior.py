@@ -69,7 +69,7 @@ class Prior(nn.Module):
         return prior
 
     def forward(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
-        """See the class."""
+        """(B, C, H, W), (B,) -> (B, C, H, W)."""
         context = self.context.expand(len(noisy), -1, -1)
         out: Tensor = self.unet(noisy, timesteps, context).sample
         return out
@@ -120,7 +120,7 @@ class UNetEncoder(nn.Module):
     def forward(
         self, latents: Tensor, timesteps: Tensor, context: Tensor, extra: Tensor | float = 0.0
     ) -> Encoded:
-        """See ``encode``."""
+        """Latents (B, C, H, W), timesteps (B,), context (B, L, D); see ``encode``."""
         return encode(self, latents, timesteps, context, extra)
 
 

@@ -122,7 +122,7 @@ def _flat(luma: Plane, mask: Mask) -> Mask:
 
 
 def _variance(plane: Plane, where: NDArray[np.bool_]) -> float:
-    """By the mean absolute second difference, as of a normal distribution: outliers count less."""
+    """Variance by the mean absolute second difference: outliers count less than in squares."""
     second = cv2.sepFilter2D(plane, -1, _SECOND, _SECOND)[where]
     return float(np.square(np.abs(second).mean(dtype=np.float64))) * np.pi / 2
 
@@ -151,7 +151,7 @@ def _soft_kernel() -> NDArray[np.float64]:
 
 
 def _gaussian_size() -> int:
-    """What OpenCV takes for 32-bit floats where no size is given."""
+    """Kernel size that OpenCV chooses for 32-bit floats."""
     return round(_COARSE_SIGMA_PX * 8 + 1) | 1
 
 

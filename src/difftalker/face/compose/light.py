@@ -23,7 +23,7 @@ SURE_GAINS, SURE_POWER = (0.06, 0.06, 0.2), 0.12
 """Largest log gains (red, green, blue) and log power within the avatar's own light, as they vary in
 its footage. From twice as much on the light counts as another, in between as a share of one."""
 SURE_SLOPES = (0.2, 0.25)
-"""The same for slopes, rightwards and downwards: log gain over a crop's side."""
+"""Largest slopes within it, rightwards and downwards: log gain over a crop's side."""
 MAX_GAIN, MAX_POWER, MAX_SLOPE = np.log(6.0), np.log(2.5), 1.2
 SETTLE_S = 0.5
 """Time constant of the estimate, seconds."""

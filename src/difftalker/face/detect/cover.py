@@ -91,7 +91,7 @@ def _held(unusual: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _unlike_skin(colours: NDArray[np.float32]) -> float:
-    """How far usual cells are from the skin about the eyes, whose colour is zero here."""
+    """Distance of the median cells from the skin about the eyes, whose colour is zero here."""
     return float(np.abs(np.median(colours, axis=0)).mean())
 
 

@@ -20,9 +20,9 @@ LOWER_CELLS = 6
 _SIDE = 48
 """Side of the aligned pictures, pixels."""
 _UPPER_ANCHORS = np.array([[0.3, 0.36], [0.7, 0.36], [0.5, 0.62]])
-"""Where both eyes and the base of the nose stand in them, for a look: forehead to nose."""
+"""Places of both eyes and the nose in them, for looks, which show forehead to nose."""
 _WHOLE_ANCHORS = np.array([[0.3, 0.14], [0.7, 0.14], [0.5, 0.40]])
-"""The same for the grid: eyes to chin."""
+"""Places of both eyes and the nose for the grid, which shows eyes to chin."""
 _UPPER_ROWS = slice(0, 32)
 _CHEEKS = (slice(2, 18), slice(10, 38))
 _LOWER = (slice(21, 45), slice(7, 41))

@@ -119,7 +119,7 @@ class FaceTrack:
         )
 
     def smoothed(self, sigma_frames: float = SMOOTHING_FRAMES) -> FaceTrack:
-        """The same track without jitter, without lag; gaps stay gaps."""
+        """Smooth the points over time, without lag; gaps stay gaps."""
         points = self.points_px.copy()
         for span in self.spans():
             points[span] = smooth(points[span], sigma_frames)

@@ -37,7 +37,7 @@ _UPPER = (*BROWS, *EYES, *NOSE)
 
 
 class Detection:
-    """One face in one frame."""
+    """A face in one frame."""
 
     def __init__(self, image: NDArray[np.uint8], points_px: NDArray[np.float32]) -> None:
         self._image, self.points_px = image, points_px
@@ -46,12 +46,12 @@ class Detection:
 
     @cached_property
     def look(self) -> NDArray[np.float32]:
-        """See ``looks.look``."""
+        """(LOOK_SIZE,): see ``looks.look``."""
         return look_of(self._image, self.points_px)
 
     @cached_property
     def lower(self) -> NDArray[np.int8]:
-        """See ``looks.lower_face``."""
+        """(6, 6, 3): see ``looks.lower_face``."""
         return lower_face(self._image, self.points_px)
 
     def is_same_as(self, other: Detection) -> bool:
@@ -68,7 +68,7 @@ class Detection:
 
 @dataclass(kw_only=True)
 class Tracklet:
-    """One face tracked without doubt."""
+    """A face tracked without doubt."""
 
     frames: list[int] = field(default_factory=list)
     points_px: list[NDArray[np.float32]] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Tracklet:
     """Pixels a frame."""
     centre: NDArray[np.float32] = field(default_factory=lambda: np.zeros(2, np.float32))
     width: float = 1.0
-    """Where the face was last, and how wide."""
+    """Last centre and width of the face, pixels."""
 
     def add(self, frame: int, seen: Detection, crossed: bool, *, look: bool) -> None:
         """Add the detection of a frame."""
@@ -101,7 +101,7 @@ class Tracklet:
             self._remember(seen.look)
 
     def distance(self, seen: Detection, frame: int) -> float:
-        """How far a detection is from where this face was going, in face widths, size included."""
+        """Distance of a detection from the predicted place, face widths, plus log size ratio."""
         expected = self.centre + self.speed * (frame - self.frames[-1])
         moved = min(float(np.linalg.norm(seen.centre - at)) for at in (expected, self.centre))
         size = abs(float(np.log(seen.width / self.width)))
@@ -114,7 +114,7 @@ class Tracklet:
         return float(np.linalg.norm(self.exemplars - look, axis=1).min())
 
     def ends_where(self, later: Tracklet) -> bool:
-        """Whether the other one begins at its end's place and in its size."""
+        """Whether ``later`` begins where this one ends, in the same size."""
         here, there = (
             np.concatenate([p.min(0), p.max(0)]) for p in (self.points_px[-1], later.points_px[0])
         )
@@ -189,7 +189,7 @@ class Tracker:
 
     @staticmethod
     def _is_new(j: int, faces: Sequence[Detection], matched: Sequence[int]) -> bool:
-        """Whether a face counts: it is followed, or is no second find of another one."""
+        """Whether a face counts: it continues a tracklet, or is no duplicate of another one."""
         if j in matched:
             return True
         others = [k for k in range(len(faces)) if k in matched or k < j]
@@ -197,7 +197,7 @@ class Tracker:
 
 
 def _in_doubt(cost: NDArray[np.float64], i: int, j: int) -> bool:
-    """Whether the pair could as well be others: one of them has nearly as good a choice."""
+    """Whether the pair is ambiguous: one of them has another match nearly as good."""
     others_i, others_j = np.delete(cost[i], j), np.delete(cost[:, j], i)
     second = max(others_i.min(initial=np.inf), others_j.min(initial=np.inf))
     return bool(second - cost[i, j] < _DOUBT)
