@@ -24,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from difftalker.dubbing.avatar import Avatar, Located, load, locate
+from difftalker.dubbing.avatar import Avatar, load
+from difftalker.dubbing.footage import TrackedFootage, locate
 from difftalker.face.detect.people import Choice
 from difftalker.media.video import read_frames
 from difftalker.packaged import samples
@@ -79,7 +80,7 @@ class Finding:
         return self.right / self.driven if self.driven else 1.0
 
 
-def measure(scene: Scene, located: Located, seconds: float) -> Finding:
+def measure(scene: Scene, located: TrackedFootage, seconds: float) -> Finding:
     """Compare what was found in a scene with the truth."""
     track, driven = located.track, located.strength > 0
     width = np.ptp(track.points_px[..., 0], axis=1)
@@ -162,7 +163,7 @@ def clips_of(folder: Path, chosen: str | None) -> list[Path]:
     return [path for path in paths if path.stem in names]
 
 
-def _dubbed(avatar: Avatar, scene: Scene, video: Path, located: Located) -> list[str]:
+def _dubbed(avatar: Avatar, scene: Scene, video: Path, located: TrackedFootage) -> list[str]:
     """Dub a scene to the end; frames that are left alone have to stay as they were."""
     output = video.with_name("dubbed.mkv")
     job = avatar.dub(video, samples.speech(), located=located, steps=1)

@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.config import SamplingConfig
-from difftalker.dubbing.avatar import Avatar, Located, load, locate
+from difftalker.dubbing.avatar import Avatar, load
+from difftalker.dubbing.footage import TrackedFootage, locate
 from difftalker.face.crop import cut
 from difftalker.media.video import VideoWriter, probe_video, read_frames
 from difftalker.metrics import seam_step
@@ -89,7 +90,7 @@ def relit(clip: Path, light: Callable[[Floats], Floats], path: Path, frames: int
             writer.write(image, round(1000 * frame.time_s))
 
 
-def face_of(avatar: Avatar, clip: Path, frames: int, scratch: Path) -> Located:
+def face_of(avatar: Avatar, clip: Path, frames: int, scratch: Path) -> TrackedFootage:
     """Where the face is in the first frames of a clip as it is."""
     video = scratch / f"{clip.stem}.mkv"
     relit(clip, LIGHTS[PLAIN], video, frames)
@@ -99,7 +100,7 @@ def face_of(avatar: Avatar, clip: Path, frames: int, scratch: Path) -> Located:
 class Ideal(Avatar):
     """An avatar that paints the faces of footage as they are, the driven ones one by one."""
 
-    def __init__(self, avatar: Avatar, footage: Located) -> None:
+    def __init__(self, avatar: Avatar, footage: TrackedFootage) -> None:
         super().__init__("ideal", avatar.config, avatar.networks)
         crop, size = footage.framing.crop, avatar.config.size_px
         self._faces = (
@@ -123,7 +124,11 @@ class Ideal(Avatar):
 
 
 def seam(
-    avatar: Avatar, clip: Path, found: Located, light: Callable[[Floats], Floats], scratch: Path
+    avatar: Avatar,
+    clip: Path,
+    found: TrackedFootage,
+    light: Callable[[Floats], Floats],
+    scratch: Path,
 ) -> float:
     """Dub a clip in another light; the step across the mask's edges over that of the footage."""
     video, output = scratch / "in.mkv", scratch / "out.mkv"

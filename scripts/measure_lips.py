@@ -22,13 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.data.footage import find_footage
-from difftalker.dubbing.avatar import Avatar, hear, load, locate
+from difftalker.dubbing.avatar import Avatar, load
+from difftalker.dubbing.footage import locate
 from difftalker.dubbing.render_loop import CHUNK_FRAMES
 from difftalker.face.crop import cut
 from difftalker.face.landmarks import LOWER, UPPER
 from difftalker.face.lips import open_to, relative_opening
 from difftalker.media.video import read_frames
-from difftalker.speech.encoder import load_encoder
 from difftalker.training.decoder_task import openings_found
 
 PARTS = ("upper face", "pose", "speech")
@@ -54,8 +54,7 @@ def needed(avatar: Avatar, video: Path) -> Iterator[tuple[float, ...]]:
     located = locate(video, config.size_px, mask=config.mask)
     seen, times_s = located.framing.points_crop, located.track.times_s
     completed = avatar.complete(located, video)
-    encoder = load_encoder(config.completion.features)
-    heard = hear(video, times_s, encoder, config.completion.window).take(times_s)
+    heard = avatar.speech(video).windows(times_s).take(times_s)
     opening = np.where(located.track.usable, relative_opening(seen), np.nan)
     closed, wide = (
         np.flatnonzero(opening < CLOSED),
@@ -72,18 +71,18 @@ def needed(avatar: Avatar, video: Path) -> Iterator[tuple[float, ...]]:
         for i, frame in enumerate(read_frames(video))
         if i in moments
     }
+    renderer = avatar.renderer()
     for above, posed, said in itertools.product(moments, repeat=3):
         points = completed[above].copy()
         moved = upper[above].mean(0) - upper[posed].mean(0)
         points[list(LOWER)] = completed[posed, list(LOWER)] + moved
         series = open_to(np.repeat(points[None], len(DRAWN), 0), DRAWN)
         made = [
-            avatar.paint(
+            renderer.render(
                 np.repeat(crops[above][None], len(some), 0),
                 np.repeat(located.framing.boxes[above][None], len(some), 0),
                 some,
-                avatar.sampling(),
-                windows=np.repeat(heard[said][None], len(some), 0),
+                np.repeat(heard[said][None], len(some), 0),
             )
             for some in np.split(series, range(CHUNK_FRAMES, len(series), CHUNK_FRAMES))
         ]

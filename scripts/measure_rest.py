@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from difftalker.data.dataset import ClipData, load_dataset
 from difftalker.data.footage import find_footage
-from difftalker.dubbing.avatar import Avatar, Located, load, locate
+from difftalker.dubbing.avatar import Avatar, load
+from difftalker.dubbing.footage import TrackedFootage, locate
 from difftalker.face.detect.track import track
 from difftalker.landmarks import silence_hold
 from difftalker.landmarks.completion import CompletionNet
@@ -58,8 +59,8 @@ def held_out(
 def figures(
     avatar: Avatar,
     net: CompletionNet,
-    face: Located,
-    speaker: tuple[ClipData, Located],
+    face: TrackedFootage,
+    speaker: tuple[ClipData, TrackedFootage],
     folder: Path,
 ) -> tuple[float, ...]:
     """What ``COLUMNS`` says, of a face that hears the sound of a clip."""

@@ -22,7 +22,8 @@ from unittest.mock import patch
 import cv2
 import torch
 
-from difftalker.dubbing import avatar as pipeline
+from difftalker.dubbing.avatar import Avatar, load
+from difftalker.dubbing.footage import locate
 from difftalker.face.compose.blend import Blender
 from difftalker.face.compose.light import Light, Skin
 from difftalker.face.crop import cut
@@ -33,6 +34,7 @@ from difftalker.media.video import VideoWriter, read_frames
 from difftalker.packaged import samples
 from difftalker.synthesis.autoencoder import Autoencoder
 from difftalker.synthesis.net import SynthesisNet
+from difftalker.synthesis.renderer import DiffusionRenderer
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "follow faces": [(Tracker, "update")],
@@ -40,7 +42,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "autoencoder's encoder": [(Autoencoder, "encode")],
     "landmark branch": [(SynthesisNet, "guide")],
     "denoising, all steps": [(SynthesisNet, "forward")],
-    "autoencoder's decoder": [(pipeline.Avatar, "_decoded")],
+    "autoencoder's decoder": [(DiffusionRenderer, "_decoded")],
     "lay into the frame": [(Blender, "blend")],
     "hand to the video's encoder": [(VideoWriter, "write")],
 }
@@ -57,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    avatar = pipeline.load(options.avatar)
+    avatar = load(options.avatar)
     with FaceDetector():
         pass  # what is loaded once is no part of a frame
     spent, frames = measure(avatar, options.footage, options.speech, options.steps)
@@ -67,7 +69,7 @@ def main() -> None:
 
 
 def measure(
-    avatar: pipeline.Avatar, footage: Path, speech: Path, steps: int | None
+    avatar: Avatar, footage: Path, speech: Path, steps: int | None
 ) -> tuple[dict[str, float], int]:
     """Seconds of one core for each part, and the number of frames."""
     within: dict[str, float] = defaultdict(float)
@@ -76,9 +78,9 @@ def measure(
     spent["decode, two passes"] = 2 * decoded
     with tempfile.TemporaryDirectory() as folder, _watched(within):
         size, mask = avatar.config.size_px, avatar.config.mask
-        located = pipeline.locate(footage, size, mask=mask)  # once before, for what is loaded
+        located = locate(footage, size, mask=mask)  # once before, for what is loaded
         within.clear()
-        found = _cpu_s(lambda: pipeline.locate(footage, size, mask=mask))
+        found = _cpu_s(lambda: locate(footage, size, mask=mask))
         spent["find faces"] = found - sum(within.values())
         spent |= within
         within.clear()

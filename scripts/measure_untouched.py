@@ -28,7 +28,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker.dubbing.avatar import Avatar, Located, load
+from difftalker.dubbing.avatar import Avatar, load
+from difftalker.dubbing.footage import TrackedFootage
 from difftalker.media.audio import sound_duration_s
 from difftalker.media.timeline import Fit, fit
 from difftalker.media.video import probe_video, read_frames
@@ -127,7 +128,7 @@ def shown(path: Path) -> Iterator[Image]:
             yield np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
-def allowed(located: Located, size_px: int, frame: int) -> NDArray[np.bool_]:
+def allowed(located: TrackedFootage, size_px: int, frame: int) -> NDArray[np.bool_]:
     """(H, W): the pixels that may change, whose centres lie within the mask box."""
     shape = located.info.height, located.info.width
     if not located.strength[frame]:

@@ -25,7 +25,8 @@ import numpy as np
 
 from difftalker.data.footage import find_footage
 from difftalker.data.voices import by_others
-from difftalker.dubbing.avatar import Avatar, Located, load, locate
+from difftalker.dubbing.avatar import Avatar, load
+from difftalker.dubbing.footage import TrackedFootage, locate
 from difftalker.evaluation.lipreading import LipJudge, word_error
 from difftalker.evaluation.scoring import Footage, Output
 from difftalker.face.detect.track import track
@@ -40,9 +41,9 @@ Figures = tuple[float, float]
 
 def figures(
     avatar: Avatar,
-    face: Located,
+    face: TrackedFootage,
     audio: Path,
-    speaker: Located,
+    speaker: TrackedFootage,
     said: Sequence[str] | None,
     judge: LipJudge | None,
 ) -> Figures:
@@ -77,7 +78,7 @@ def altered(video: Path, number: int, path: Path) -> Path:
     return path
 
 
-def as_own_voice(avatar: Avatar, face: Located, video: Path) -> Located:
+def as_own_voice(avatar: Avatar, face: TrackedFootage, video: Path) -> TrackedFootage:
     """A face as it is with the sound of a video in the person's own voice: landmarks alone."""
     points_px = face.points_px(avatar.complete(face, video))
     return replace(face, track=replace(face.track, points_px=points_px))

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import wave
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 
 from difftalker import config
-from difftalker.dubbing.avatar import Avatar, Located
+from difftalker.dubbing.avatar import Avatar
+from difftalker.dubbing.footage import TrackedFootage
 from difftalker.dubbing.networks import build
 from difftalker.face.crop import frame_face
 from difftalker.face.detect.track import FaceTrack
 from difftalker.face.landmarks import BROWS, EYES, JAW, MOUTH, NOSE
 from difftalker.media.video import Image, VideoWriter, probe_video
+from difftalker.synthesis.renderer import DiffusionRenderer
 
 SIDE_PX = 96
 RATE_HZ = 16_000
@@ -126,16 +131,19 @@ def swaying(frames: int, step_px: float, faceless: int | None = None) -> list[Im
     return images
 
 
-def debug_avatar() -> Avatar:
+def debug_avatar(guidance: str = "landmarks") -> Avatar:
     """Untrained networks of the smallest size, the same every time."""
     torch.manual_seed(0)
     model = config.debug().model
+    model = replace(model, synthesis=replace(model.synthesis, guidance=guidance))
     return Avatar("nobody", model, build(model))
 
 
-def located(video: Path, track: FaceTrack) -> Located:
+def located(video: Path, track: FaceTrack) -> TrackedFootage:
     """Footage with a track made by hand."""
-    return Located(video=video, info=probe_video(video), track=track, framing=frame_face(track, 64))
+    return TrackedFootage(
+        video=video, info=probe_video(video), track=track, framing=frame_face(track, 64)
+    )
 
 
 def dub_to_end(video: Path, audio: Path, output: Path, frames: int) -> None:
@@ -143,3 +151,29 @@ def dub_to_end(video: Path, audio: Path, output: Path, frames: int) -> None:
     torch.set_num_threads(1)
     job = debug_avatar().dub(video, audio, located=located(video, still_track(frames)))
     job.save(output)
+
+
+def count_rendered(monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> list[int]:
+    """How many frames each call of the renderer had, single whole faces apart.
+
+    After ``stop_after`` calls the next one is stopped by Ctrl-C.
+    """
+    calls: list[int] = []
+    render = DiffusionRenderer.render
+
+    def counted(
+        self: DiffusionRenderer,
+        crops: NDArray[np.uint8],
+        boxes: NDArray[np.int32],
+        *rest: Any,
+        **named: Any,
+    ) -> NDArray[np.uint8]:
+        is_whole = len(crops) == 1 and np.ptp(boxes) == self.size_px
+        if not is_whole:
+            if len(calls) == stop_after:
+                raise KeyboardInterrupt
+            calls.append(len(crops))
+        return render(self, crops, boxes, *rest, **named)
+
+    monkeypatch.setattr(DiffusionRenderer, "render", counted)
+    return calls

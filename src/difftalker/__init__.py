@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from difftalker.data.prepare import prepare
-    from difftalker.dubbing.avatar import Avatar, Dub, DubResult, load
+    from difftalker.dubbing.avatar import Avatar, load
+    from difftalker.dubbing.dub import Dub, DubResult
     from difftalker.dubbing.talk import Talk, TalkResult
     from difftalker.errors import DiffTalkerError
     from difftalker.evaluation.report import evaluate
@@ -50,8 +51,8 @@ __all__ = [
 _HOMES = {
     "Avatar": "dubbing.avatar",
     "DiffTalkerError": "errors",
-    "Dub": "dubbing.avatar",
-    "DubResult": "dubbing.avatar",
+    "Dub": "dubbing.dub",
+    "DubResult": "dubbing.dub",
     "Edit": "landmarks.edits",
     "LandmarkTrack": "landmarks.track_file",
     "Talk": "dubbing.talk",

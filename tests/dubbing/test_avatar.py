@@ -15,17 +15,19 @@ from numpy.typing import NDArray
 from conftest import FPS, Floats, Image, draw_face, face_points
 from difftalker import config as configs
 from difftalker.config import SamplingConfig
-from difftalker.dubbing import avatar as pipeline
-from difftalker.dubbing.avatar import Avatar, Located, hear, load
+from difftalker.dubbing.avatar import Avatar, load
+from difftalker.dubbing.footage import TrackedFootage
 from difftalker.dubbing.networks import build
 from difftalker.errors import AssetError, MediaError, UsageError
 from difftalker.face.crop import frame_face
 from difftalker.face.detect.track import FaceTrack
 from difftalker.face.landmarks import LOWER, UPPER
 from difftalker.face.lips import correct_openings
+from difftalker.landmarks import completer
 from difftalker.media.video import VideoWriter, probe_video, read_frames
 from difftalker.packaged import samples
 from difftalker.speech.encoder import LogMelEncoder
+from difftalker.speech.speech import Speech
 from difftalker.store import assets
 from difftalker.store.calibration import Calibration
 
@@ -94,11 +96,13 @@ def test_the_lower_face_of_the_input_never_reaches_the_networks(
     boxes = frame_face(track_of(points), SIZE).boxes
     crops, inside = pictures(points), in_box(boxes)
     sampling = SamplingConfig(sampler=sampler, steps=3)
-    made = avatar.paint(crops, boxes, points, sampling, seed=7)
+    made = avatar.renderer(sampling, 7).render(crops, boxes, points)
     for lower in (noise_like(crops), np.zeros_like(crops), crops[::-1]):
         painted_over = np.where(inside, lower, crops)
         assert not np.array_equal(painted_over, crops)
-        assert np.array_equal(avatar.paint(painted_over, boxes, points, sampling, seed=7), made)
+        assert np.array_equal(
+            avatar.renderer(sampling, 7).render(painted_over, boxes, points), made
+        )
 
 
 def test_the_upper_face_and_the_landmarks_do_reach_them(avatar: Avatar) -> None:
@@ -106,7 +110,7 @@ def test_the_upper_face_and_the_landmarks_do_reach_them(avatar: Avatar) -> None:
     points = speaking(3)
     boxes = frame_face(track_of(points), SIZE).boxes
     crops, inside = pictures(points), in_box(boxes)
-    made = avatar.paint(crops, boxes, points, avatar.sampling())
+    made = avatar.renderer(avatar.sampling()).render(crops, boxes, points)
     lower = made[np.broadcast_to(inside, made.shape)]
     assert 10 < lower.mean() < 245
     assert lower.std() > 5
@@ -114,10 +118,10 @@ def test_the_upper_face_and_the_landmarks_do_reach_them(avatar: Avatar) -> None:
     other_points = points.copy()
     other_points[:, list(LOWER), 1] += 0.05
     for others in (
-        avatar.paint(other_upper, boxes, points, avatar.sampling()),
-        avatar.paint(crops, boxes, other_points, avatar.sampling()),
-        avatar.paint(crops, boxes, points, avatar.sampling(), seed=1),
-        avatar.paint(crops, boxes, points, avatar.sampling(steps=4)),
+        avatar.renderer(avatar.sampling()).render(other_upper, boxes, points),
+        avatar.renderer(avatar.sampling()).render(crops, boxes, other_points),
+        avatar.renderer(avatar.sampling(), 1).render(crops, boxes, points),
+        avatar.renderer(avatar.sampling(steps=4)).render(crops, boxes, points),
     ):
         changed = np.abs(others.astype(int) - made)[np.broadcast_to(inside, made.shape)]
         assert (changed > 0).mean() > 0.2
@@ -128,10 +132,10 @@ def test_detail_sharpens_what_is_painted_and_nothing_else(avatar: Avatar) -> Non
     crops = rng.integers(0, 256, (2, 64, 64, 3), np.uint8)
     boxes = np.array([[32, 64, 8, 56]] * 2, np.int32)
     points = speaking(2)
-    plain = avatar.paint(crops, boxes, points, avatar.sampling())
+    plain = avatar.renderer(avatar.sampling()).render(crops, boxes, points)
     sharp = Avatar("cartoon", MODEL, avatar.networks, calibration=Calibration(detail=0.8))
     assert sharp.fingerprint != avatar.fingerprint
-    made = sharp.paint(crops, boxes, points, sharp.sampling())
+    made = sharp.renderer(sharp.sampling()).render(crops, boxes, points)
     changes = [
         np.square(cv2.Laplacian(one[:, 32:, 8:56].astype(np.float32)[0], cv2.CV_32F)).mean()
         for one in (plain, made)
@@ -149,7 +153,7 @@ def test_mouths_are_drawn_wider_open_where_paintings_open_them_too_little(avatar
     corrected = Avatar("cartoon", MODEL, avatar.networks, calibration=wider)
     assert corrected.fingerprint != avatar.fingerprint
     made, plain, drawn = (
-        one.paint(crops, boxes, given, avatar.sampling())
+        one.renderer(avatar.sampling()).render(crops, boxes, given)
         for one, given in (
             (corrected, points),
             (avatar, points),
@@ -164,10 +168,10 @@ def test_a_seed_means_the_same_face_whatever_the_chunk(avatar: Avatar) -> None:
     points = speaking(6)
     boxes = frame_face(track_of(points), SIZE).boxes
     crops = pictures(points)
-    made = avatar.paint(crops, boxes, points, avatar.sampling(), seed=3)
-    assert np.array_equal(avatar.paint(crops, boxes, points, avatar.sampling(), seed=3), made)
+    made = avatar.renderer(avatar.sampling(), 3).render(crops, boxes, points)
+    assert np.array_equal(avatar.renderer(avatar.sampling(), 3).render(crops, boxes, points), made)
     some = slice(2, 4)
-    alone = avatar.paint(crops[some], boxes[some], points[some], avatar.sampling(), seed=3)
+    alone = avatar.renderer(avatar.sampling(), 3).render(crops[some], boxes[some], points[some])
     # Sums of floats may be taken in another order in another batch.
     assert np.abs(alone.astype(int) - made[some]).max() <= 4
 
@@ -231,11 +235,13 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_video(tmp_path_factory.mktemp("video") / "face.mkv", frames)
 
 
-def located(video: Path, missing: NDArray[np.int64] | None = None, frames: int = FRAMES) -> Located:
+def located(
+    video: Path, missing: NDArray[np.int64] | None = None, frames: int = FRAMES
+) -> TrackedFootage:
     """Where the face is, as drawn: no detector is asked."""
     track = track_of(speaking(frames), missing)
     framing = frame_face(track, SIZE)
-    return Located(video=video, info=probe_video(video), track=track, framing=framing)
+    return TrackedFootage(video=video, info=probe_video(video), track=track, framing=framing)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 16, 100])
@@ -244,11 +250,11 @@ def test_landmarks_completed_in_chunks_are_those_of_the_whole(
 ) -> None:
     where = located(video, frames=60)
     times = where.track.times_s
-    heard = hear(speech, times, LogMelEncoder(), MODEL.completion.window).take(times)
+    heard = Speech(speech, LogMelEncoder, window=MODEL.completion.window).windows(times).take(times)
     upper = torch.from_numpy(where.framing.points_crop[None, :, list(UPPER)])
     with torch.inference_mode():
         whole = avatar.networks.completion(upper, torch.from_numpy(heard[None])).points[0].numpy()
-    monkeypatch.setattr(pipeline, "HEAR_FRAMES", chunk)
+    monkeypatch.setattr(completer, "PIECE_FRAMES", chunk)
     counts: list[int] = []
     points = avatar.complete(where, speech, lambda stage, done, total: counts.append(done))
     np.testing.assert_allclose(points, whole, atol=1e-5)
@@ -291,7 +297,7 @@ def images_of(path: Path) -> Image:
     return np.stack([frame.image for frame in read_frames(path)])
 
 
-def touched(where: Located) -> NDArray[np.bool_]:
+def touched(where: TrackedFootage) -> NDArray[np.bool_]:
     """Pixels of each frame that lie in the mask box, (frames, H, W)."""
     top, bottom, left, right = where.framing.boxes.T[:, :, None, None] / SIZE
     corner = where.framing.crop.centre_px - where.framing.crop.side_px[:, None] / 2

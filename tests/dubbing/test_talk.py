@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +23,7 @@ from difftalker.landmarks.head_motion import BLINKS_HZ, LIDS, SHAPE_S, HeadMotio
 from difftalker.media.audio import sound_duration_s
 from difftalker.media.video import probe_video, read_frames
 from difftalker.store import avatars
-from synthetic import debug_avatar, write_tone
+from synthetic import count_rendered, debug_avatar, write_tone
 
 Floats = NDArray[np.float32]
 FPS = 25.0
@@ -232,7 +231,7 @@ def test_a_talk_is_as_long_as_its_sound(
     times_s = [frame.time_s for frame in read_frames(result.output)]
     np.testing.assert_allclose(times_s, np.arange(frames) / fps, atol=1e-4)
     assert sound_duration_s(result.output) == pytest.approx(1.33, abs=0.05)
-    assert done[-1] == ("paint", frames, frames)
+    assert done[-1] == ("render", frames, frames)
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
@@ -250,7 +249,7 @@ def test_the_head_moves_before_a_still_background(
     # Far from the fade it is what the networks make of nothing but landmarks.
     whole = np.tile(np.array([0, 64, 0, 64], np.int32), (16, 1))
     nothing = np.zeros((16, 64, 64, 3), np.uint8)
-    made = avatar.paint(nothing, whole, result.landmarks_crop[:16], avatar.sampling())
+    made = avatar.renderer().render(nothing, whole, result.landmarks_crop[:16])
     assert np.array_equal(images[:16, shown == 1], made[:, shown == 1])
 
 
@@ -266,27 +265,14 @@ def test_a_talk_that_was_stopped_goes_on_to_the_same_bytes(
     avatar: Avatar, speech: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = avatar.talk(speech).save(tmp_path / "whole.mp4").output.read_bytes()
-    painted: list[int] = []
-    paint = avatar.paint
-
-    def stopping(crops: NDArray[np.uint8], *rest: Any, **named: Any) -> NDArray[np.uint8]:
-        if len(painted) == 1:
-            raise KeyboardInterrupt
-        painted.append(len(crops))
-        return paint(crops, *rest, **named)
-
-    monkeypatch.setattr(avatar, "paint", stopping)
+    rendered = count_rendered(monkeypatch, stop_after=1)
     with pytest.raises(KeyboardInterrupt):
         avatar.talk(speech).save(tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()
-
-    def counting(crops: NDArray[np.uint8], *rest: Any, **named: Any) -> NDArray[np.uint8]:
-        painted.append(len(crops))
-        return paint(crops, *rest, **named)
-
-    monkeypatch.setattr(avatar, "paint", counting)
+    monkeypatch.undo()
+    later = count_rendered(monkeypatch)
     assert avatar.talk(speech).save(tmp_path / "out.mp4").output.read_bytes() == whole
-    assert sum(painted) == 34  # the first chunk was kept
+    assert sum(rendered) + sum(later) == 34  # the first chunk was kept
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "whole.mp4"]
 
 
@@ -304,13 +290,13 @@ def test_speech_beside_landmarks_makes_the_talk_too(
     result = both.talk(speech).save(tmp_path / "out.mkv", lossless=True)
     images, shown = images_of(result.output), head_weight(result.landmarks_crop, 64)
     times_s = np.arange(result.frames) / 25
-    windows = both.windows(speech, times_s)
+    windows = both.windows(both.speech(speech), times_s)
     assert windows is not None
     heard, points = windows.take(times_s[:16]), result.landmarks_crop[:16]
     nothing = np.zeros((16, 64, 64, 3), np.uint8)
     whole = np.tile(np.array([0, 64, 0, 64], np.int32), (16, 1))
-    made = both.paint(nothing, whole, points, both.sampling(), windows=heard)
-    deaf = both.paint(nothing, whole, points, both.sampling())
+    made = both.renderer().render(nothing, whole, points, heard)
+    deaf = both.renderer().render(nothing, whole, points)
     assert np.array_equal(images[:16, shown == 1], made[:, shown == 1])
     assert not np.array_equal(made, deaf)
 

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from difftalker.dubbing.avatar import Avatar, locate
+from difftalker.dubbing.avatar import Avatar
+from difftalker.dubbing.footage import locate
 from difftalker.errors import AssetError, DiffTalkerError, MediaError, UsageError
 from difftalker.evaluation import scoring
 from difftalker.evaluation.report import ROWS, evaluate, failures, table

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 import torch
 
-from difftalker.dubbing.avatar import Avatar, locate
+from difftalker.dubbing.avatar import Avatar
+from difftalker.dubbing.footage import locate
 from difftalker.dubbing.networks import build
 from difftalker.errors import AssetError, MediaError, UsageError
 from difftalker.evaluation import charts

@@ -20,7 +20,7 @@ from scipy.fft import dct
 from torch import Tensor
 
 from conftest import write_dataset
-from difftalker.dubbing.avatar import locate
+from difftalker.dubbing.footage import locate
 from difftalker.errors import AssetError
 from difftalker.evaluation.judges import JudgeOptions, open_judges
 from difftalker.evaluation.scoring import Footage, Output

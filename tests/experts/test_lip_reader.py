@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from conftest import draw_face, face_points, write_dataset
 from difftalker.config import StageConfig
 from difftalker.data.dataset import Dataset, load_dataset
-from difftalker.dubbing.avatar import Located
+from difftalker.dubbing.footage import TrackedFootage
 from difftalker.errors import MediaError, UsageError
 from difftalker.evaluation.closure import ClosureJudge, closure, lip_sounds
 from difftalker.evaluation.lipreading import LipJudge, filled, word_error
@@ -274,7 +274,7 @@ def make_clip(folder: Path, name: str) -> tuple[Footage, FaceTrack]:
     framing = Framing(
         crop=crop, points_crop=points, found=found, boxes=np.zeros((frames, 4), np.int32)
     )
-    located = Located(video=path, info=probe_video(path), track=made, framing=framing)
+    located = TrackedFootage(video=path, info=probe_video(path), track=made, framing=framing)
     return Footage(path=path, size_px=size, located=located, locate_seconds=0), made
 
 

@@ -165,7 +165,8 @@ def test_an_avatar_hears_silence_where_lips_may_open(tmp_path: Path) -> None:
     noise = (level * np.random.default_rng(0).normal(0, 1, len(level))).astype(np.int16)
     path = write_sound(tmp_path / "ends.wav", noise)
     times_s = np.arange(75) / 25
-    windows = pipeline.load(samples.AVATAR).windows(path, times_s)
+    avatar = pipeline.load(samples.AVATAR)
+    windows = avatar.windows(avatar.speech(path), times_s)
     assert windows is not None
     heard = np.abs(windows.take(times_s)).max((1, 2)) > 0
     last_s = times_s[heard].max()
@@ -184,11 +185,12 @@ def write_sound(path: Path, samples: NDArray[np.int16]) -> Path:
 
 def test_an_avatar_rests_where_the_sound_is_silent(tmp_path: Path) -> None:
     avatar, speech = pipeline.load(samples.AVATAR), samples.speech()
-    upper = avatar.move(75, 25.0)
+    upper = avatar.networks.motion.sample(75, 25.0)
     times_s = np.arange(75) / 25
     noise = np.random.default_rng(0).normal(0, 3, 3 * RATE_HZ).astype(np.int16)
     breath = write_sound(tmp_path / "breath.wav", noise)
     openings = {
-        path: mouth_opening(avatar.speak(upper, times_s, path)) for path in (breath, speech)
+        path: mouth_opening(avatar.completer.complete(upper, times_s, avatar.speech(path)))
+        for path in (breath, speech)
     }
     assert np.ptp(openings[breath]) < 0.3 * np.ptp(openings[speech])

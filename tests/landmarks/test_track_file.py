@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from difftalker import cli, config
 from difftalker.core.hashing import sha256_of
 from difftalker.dubbing import avatar as pipeline
-from difftalker.dubbing.avatar import Avatar, Located
+from difftalker.dubbing import dub
+from difftalker.dubbing.avatar import Avatar
+from difftalker.dubbing.footage import TrackedFootage
 from difftalker.dubbing.networks import build
 from difftalker.errors import DiffTalkerError, MediaError, TrackError, UsageError
 from difftalker.face.crop import frame_face
@@ -110,18 +112,18 @@ def avatar() -> Avatar:
 
 
 @pytest.fixture(scope="module")
-def located(footage: Path) -> Located:
+def located(footage: Path) -> TrackedFootage:
     points_px = still() * 60 + np.arange(FRAMES)[:, None, None] * 0.5 + (10, 5)
     points_px[FACELESS] = np.nan
     found = FaceTrack(times_s=times(), points_px=points_px.astype(np.float32))
     info = probe_video(footage)
-    return Located(video=footage, info=info, track=found, framing=frame_face(found, 64))
+    return TrackedFootage(video=footage, info=info, track=found, framing=frame_face(found, 64))
 
 
 @pytest.fixture(scope="module")
-def made(avatar: Avatar, located: Located, speech: Path) -> LandmarkTrack:
+def made(avatar: Avatar, located: TrackedFootage, speech: Path) -> LandmarkTrack:
     """A track as the command makes it, but for the search for the face."""
-    return avatar.as_track(located, avatar.complete(located, speech))
+    return located.as_track(avatar.complete(located, speech), avatar.config.size_px, avatar.name)
 
 
 def same(a: LandmarkTrack, b: LandmarkTrack) -> bool:
@@ -497,7 +499,12 @@ def pictures(path: Path) -> NDArray[np.uint8]:
 
 
 def test_a_track_paints_what_a_dubbing_without_it_paints(
-    avatar: Avatar, located: Located, made: LandmarkTrack, footage: Path, speech: Path, folder: Path
+    avatar: Avatar,
+    located: TrackedFootage,
+    made: LandmarkTrack,
+    footage: Path,
+    speech: Path,
+    folder: Path,
 ) -> None:
     made.save(folder / "made.json")
     again = LandmarkTrack.load(folder / "made.json")
@@ -552,7 +559,7 @@ def test_a_track_goes_with_the_frames_that_the_sound_asks_for(
 
 
 def test_an_edit_is_at_times_of_the_output(
-    avatar: Avatar, located: Located, footage: Path, folder: Path
+    avatar: Avatar, located: TrackedFootage, footage: Path, folder: Path
 ) -> None:
     long = write_sound(folder / "long.wav", tone(16_000, 2 * FRAMES / FPS), 16_000)
     wide = Edit(kind="mouth", amount=9, start_s=FRAMES / FPS, soft_s=0)
@@ -587,7 +594,9 @@ def test_a_track_of_other_footage_is_refused(
 
 
 @pytest.fixture
-def person(avatar: Avatar, located: Located, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def person(
+    avatar: Avatar, located: TrackedFootage, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """An avatar's folder; where the packaged footage is absent its face is told by hand."""
     home = folder / "nobody"
     if not home.exists():
@@ -596,7 +605,8 @@ def person(avatar: Avatar, located: Located, folder: Path, monkeypatch: pytest.M
             home, name="nobody", config=avatar.config, architecture=nets.architecture(),
             weights=nets.state(), facts={}, card="Nobody.",
         )  # fmt: skip
-    monkeypatch.setattr(pipeline, "locate", lambda *_, **__: located)
+    for module in (pipeline, dub):
+        monkeypatch.setattr(module, "locate", lambda *_, **__: located)
     return home
 
 

@@ -21,13 +21,16 @@ import pytest
 from numpy.typing import NDArray
 
 from difftalker.core.files import whole_file
-from difftalker.dubbing import avatar as pipeline
+from difftalker.dubbing import dub
 from difftalker.dubbing.avatar import Avatar
+from difftalker.dubbing.footage import TrackedFootage
 from difftalker.dubbing.render_loop import CHUNK_FRAMES
 from difftalker.errors import MediaError
+from difftalker.landmarks.completer import TransformerCompleter
 from difftalker.store import journal as journal_module
 from difftalker.store.journal import Journal, file_hash, key_of, pack, unpack
 from synthetic import (
+    count_rendered,
     debug_avatar,
     dub_to_end,
     located,
@@ -58,18 +61,8 @@ def avatar() -> Avatar:
 
 @pytest.fixture
 def painted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many frames each call of the networks painted."""
-    calls: list[int] = []
-    paint = Avatar.paint
-
-    def counted(
-        self: Avatar, crops: NDArray[np.uint8], *rest: Any, **named: Any
-    ) -> NDArray[np.uint8]:
-        calls.append(len(crops))
-        return paint(self, crops, *rest, **named)
-
-    monkeypatch.setattr(Avatar, "paint", counted)
-    return calls
+    """How many frames each call of the renderer had."""
+    return count_rendered(monkeypatch)
 
 
 def forkserver() -> Any:
@@ -83,7 +76,7 @@ def stop_after(chunks: int) -> Any:
     """A progress that fails once so many chunks are painted."""
 
     def progress(stage: str, done: int, total: int) -> None:
-        if stage == "paint" and done > chunks * CHUNK_FRAMES:
+        if stage == "render" and done > chunks * CHUNK_FRAMES:
             raise KeyboardInterrupt
 
     return progress
@@ -474,11 +467,11 @@ def test_landmarks_wait_too(
     first = avatar.dub(*clip, located=place).save(tmp_path / "out.mp4", keep_journal=True)
     shorter = write_tone(tmp_path / "other.wav", 1.0, pitch_hz=300)
 
-    def never(*_: object) -> None:
+    def never(*_: object, **__: object) -> None:
         raise AssertionError("completed again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Avatar, "complete", never)
+        patch.setattr(TransformerCompleter, "complete", never)
         again = avatar.dub(*clip, located=place).save(tmp_path / "out.mp4", keep_journal=True)
         assert np.array_equal(again.landmarks_crop, first.landmarks_crop)
         with pytest.raises(AssertionError, match="completed again"):
@@ -490,12 +483,12 @@ def test_the_track_of_unchanged_footage_is_not_sought_again(
 ) -> None:
     calls = []
 
-    def by_hand(video: Path, *_: object, **__: object) -> pipeline.Located:
+    def by_hand(video: Path, *_: object, **__: object) -> TrackedFootage:
         calls.append(video)
         face = replace(still_track(FRAMES), cuts=np.array([30]))
         return located(video, face)
 
-    monkeypatch.setattr(pipeline, "locate", by_hand)
+    monkeypatch.setattr(dub, "locate", by_hand)
     first = avatar.dub(*clip).save(tmp_path / "out.mp4", keep_journal=True)
     again = avatar.dub(*clip).save(tmp_path / "out.mp4", keep_journal=True)
     assert len(calls) == 1

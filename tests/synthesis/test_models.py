@@ -739,12 +739,8 @@ def test_sd15_trains_samples_and_becomes_an_avatar_of_its_own(
 
 def painted(avatar: Avatar, clip: ClipData) -> Any:
     frames = slice(0, 2)
-    return avatar.paint(
-        np.array(clip.frames[frames]),
-        clip.boxes[frames],
-        clip.points_crop[frames],
-        avatar.sampling(),
-        seed=1,
+    return avatar.renderer(seed=1).render(
+        np.array(clip.frames[frames]), clip.boxes[frames], clip.points_crop[frames]
     )
 
 

@@ -391,14 +391,13 @@ def test_without_landmarks_speech_makes_the_mouth(listener: Avatar, tmp_path: Pa
 
 def test_without_landmarks_there_are_none_to_paint(listener: Avatar, tmp_path: Path) -> None:
     points = np.stack([face_points()] * 3)
-    with pytest.raises(UsageError, match="listener, which paints from speech alone"):
+    with pytest.raises(UsageError, match="listener, which renders from speech alone"):
         listener.dub(tmp_path / "a.mp4", tmp_path / "a.wav", landmarks=points)
-    with pytest.raises(UsageError, match="no speech for the avatar listener"):
-        listener.paint(
+    with pytest.raises(UsageError, match="no speech for an avatar that renders from speech alone"):
+        listener.renderer().render(
             np.zeros((3, 64, 64, 3), np.uint8),
             np.tile(np.array([32, 64, 16, 48], np.int32), (3, 1)),
             points,
-            listener.sampling(),
         )
 
 

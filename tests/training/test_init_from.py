@@ -19,7 +19,7 @@ from difftalker.cli import main
 from difftalker.config import STAGES
 from difftalker.data.dataset import load_dataset
 from difftalker.data.footage import Part
-from difftalker.dubbing.avatar import locate
+from difftalker.dubbing.footage import locate
 from difftalker.dubbing.networks import build
 from difftalker.errors import AssetError, TrainingError, UsageError
 from difftalker.evaluation import held_out

@@ -855,7 +855,7 @@ def test_a_finished_run_becomes_an_avatar(finished: Finished, tmp_path: Path) ->
     avatar = load(folder)
     clip = run.data.validation[0]
     crops, boxes = np.array(clip.frames[:3]), clip.boxes[:3]
-    made = avatar.paint(crops, boxes, clip.points_crop[:3], avatar.sampling())
+    made = avatar.renderer().render(crops, boxes, clip.points_crop[:3])
     assert made.shape == crops.shape
     assert made.dtype == np.uint8
     assert made.std() > 5

@@ -17,10 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, is_dataclass
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from cyclopts import App, CycloptsError, Parameter, validators
 
+from difftalker.core.jobs import Event
 from difftalker.doctor import missing_library
 from difftalker.errors import DiffTalkerError, UsageError
 from difftalker.media.limits import Limits, limited
@@ -177,6 +179,11 @@ def _tell(failure: DiffTalkerError, as_json: bool, exit_code: int) -> int:
     return exit_code
 
 
+def text_of(path: Path | None) -> str | None:
+    """A path as jobs hold it."""
+    return None if path is None else str(path)
+
+
 def plain(value: Any) -> Any:
     """A value as JSON knows it: paths as text, what is no finite number as null."""
     if isinstance(value, Mapping):
@@ -248,6 +255,10 @@ class Bars:
             self._open(stage)
         self._bar.total = total
         self._bar.update(done - self._bar.n)
+
+    def event(self, event: Event) -> None:
+        """Show how far a job is."""
+        self(event.stage, event.done, event.total)
 
     def clip(self, done: int, total: int, text: str) -> None:
         """Show that a clip is done, and say so where it was left out."""

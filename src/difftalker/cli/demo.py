@@ -22,28 +22,34 @@ def demo(
         options: Those that commands share.
     """
     from difftalker.core.allocator import steady
-    from difftalker.core.device import pick_device, use_threads
-    from difftalker.dubbing import previews as results
-    from difftalker.dubbing.avatar import load
+    from difftalker.core.device import use_threads
+    from difftalker.dubbing.jobs import DubJob
+    from difftalker.dubbing.previews import save_sheet
     from difftalker.packaged import samples
 
-    footage, speech, sheet = samples.footage(), samples.speech(), output.with_suffix(".png")
+    sheet = output.with_suffix(".png")
     output.parent.mkdir(parents=True, exist_ok=True)
-    results.check_outputs(output)
+    job = DubJob(
+        video=str(samples.footage()),
+        audio=str(samples.speech()),
+        avatar=samples.AVATAR,
+        output=str(output),
+        seed=options.seed,
+        device=options.device,
+    )
     steady()
     use_threads(options.threads)
-    speaker = load(samples.AVATAR, device=pick_device(options.device))
     with Bars() as bars:
-        result = speaker.dub(footage, speech, seed=options.seed).save(output, progress=bars)
-    results.save_sheet(result, sheet)
+        result = job.run(bars.event)
+    save_sheet(result, sheet)
     record = {
         "output": result.output,
         "sheet": sheet,
-        "avatar": speaker.name,
+        "avatar": result.avatar,
         "frames": result.frames,
         "seconds": result.seconds,
         "frames_per_second": result.frames_per_second,
         "seed": options.seed,
-        "device": speaker.device,
+        "device": result.device,
     }
     return Outcome(record, f"{output}: {result.frames} frames; landmarks drawn in {sheet}")

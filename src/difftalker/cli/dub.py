@@ -7,9 +7,18 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from difftalker.cli.common import COMPUTE, GUARDS, AtLeast1, Bars, Compute, Guards, List, Outcome
+from difftalker.cli.common import (
+    COMPUTE,
+    GUARDS,
+    AtLeast1,
+    Bars,
+    Compute,
+    Guards,
+    List,
+    Outcome,
+    text_of,
+)
 from difftalker.config import DEFAULT_CRF
-from difftalker.errors import UsageError
 
 
 def dub(
@@ -49,7 +58,7 @@ def dub(
         steps: Steps of denoising, more is slower; by default the avatar's own.
         face: Whom to drive, of several people: largest, leftmost, rightmost, center, a number
             (counted as they come in, those who come together from left to right), or a picture.
-        landmarks: Paint these (.npz or .json), made of the same footage by `difftalker landmarks`.
+        landmarks: Render these (.npz or .json), made of the same footage by `difftalker landmarks`.
         edit: Change the lower face: mouth=GAIN, jaw=GAIN, smooth=SECONDS or shift=SECONDS, all
             along or with @START-STOP in seconds: mouth=1.3@1.0-2.5. May be given several times.
         fit: Where sound and picture differ in length: trim, the picture rules, longer sound is cut
@@ -66,59 +75,34 @@ def dub(
         options: Those that commands share.
     """
     from difftalker.core.allocator import steady
-    from difftalker.core.device import pick_device, use_threads
-    from difftalker.dubbing import previews as results
-    from difftalker.dubbing.avatar import load
-    from difftalker.face.detect.people import Choice
-    from difftalker.landmarks.edits import Edit
-    from difftalker.landmarks.track_file import LandmarkTrack
+    from difftalker.core.device import use_threads
+    from difftalker.dubbing.jobs import DubJob
 
-    edits = [Edit.parse(text) for text in edit]
-    Choice.parse(face)
-    inputs = (video, audio, landmarks)
-    results.check_outputs(
-        output, lossless=lossless, landmarks=landmarks_out, report=report, inputs=inputs
+    job = DubJob(
+        video=str(video),
+        audio=str(audio),
+        avatar=avatar,
+        output=str(output),
+        sampler=sampler,
+        steps=steps,
+        seed=options.seed,
+        face=face,
+        landmarks=text_of(landmarks),
+        edits=edit,
+        fit=fit,
+        keep_audio=keep_audio,
+        landmarks_out=text_of(landmarks_out),
+        report=text_of(report),
+        keep_journal=keep_journal,
+        crf=crf,
+        lossless=lossless,
+        device=options.device,
+        limits=guards.limits,
     )
-    if fit != "trim" and landmarks_out:
-        raise UsageError(
-            f"--landmarks-out together with --fit {fit}",
-            wanted="--fit trim: a file of landmarks is of the footage as it is",
-        )
-    if landmarks and face != "largest":
-        raise UsageError(
-            f"--landmarks together with --face {face}",
-            wanted="--landmarks alone: they belong to one face",
-            fix="choose it when they are made, with `difftalker landmarks --face`",
-        )
     steady()
     use_threads(options.threads)
-    track = None if landmarks is None else LandmarkTrack.load(landmarks)
-    speaker = load(avatar, device=pick_device(options.device))
-    speaker.sampling(sampler=sampler, steps=steps)  # refused here rather than after the landmarks
     with Bars() as bars:
-        job = speaker.dub(
-            video,
-            audio,
-            sampler=sampler,
-            steps=steps,
-            seed=options.seed,
-            face=face,
-            landmarks=track,
-            edits=edits,
-        )
-        result = job.save(
-            output,
-            crf=crf,
-            lossless=lossless,
-            fit=fit,
-            keep_audio=keep_audio,
-            keep_journal=keep_journal,
-            progress=bars,
-        )
-    if landmarks_out is not None:
-        speaker.as_track(result.located, result.landmarks_crop).save(landmarks_out)
-    if report is not None:
-        results.save_report(result, report)
+        result = job.run(bars.event)
     record = {
         "output": result.output,
         "landmarks": landmarks_out,
@@ -127,15 +111,15 @@ def dub(
         "spans": len(result.spans),
         "face": face,
         "people": len(result.located.track.people) or None,
-        "avatar": speaker.name,
+        "avatar": result.avatar,
         "frames": result.frames,
         "frames_driven": result.frames_driven,
         "seconds": result.seconds,
         "frames_per_second": result.frames_per_second,
-        "sampler": job.sampling.sampler,
-        "steps": job.sampling.steps,
+        "sampler": result.sampling.sampler,
+        "steps": result.sampling.steps,
         "seed": options.seed,
-        "device": speaker.device,
+        "device": result.device,
     }
     return Outcome(
         record,

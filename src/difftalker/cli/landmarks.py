@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from difftalker.cli.common import COMPUTE, GUARDS, Bars, Compute, Guards, List, Outcome
+from difftalker.cli.common import COMPUTE, GUARDS, Bars, Compute, Guards, List, Outcome, text_of
 
 
 def landmarks(
@@ -23,9 +23,9 @@ def landmarks(
     guards: Guards = GUARDS,
     options: Compute = COMPUTE,
 ) -> Outcome:
-    """Write the landmarks that would drive the face, to look at and edit before painting.
+    """Write the landmarks that would drive the face, to look at and edit before rendering.
 
-    It takes seconds rather than minutes: nothing is painted. `difftalker dub --landmarks` paints
+    It takes seconds rather than minutes: nothing is rendered. `difftalker dub --landmarks` renders
     them.
 
     Args:
@@ -41,35 +41,34 @@ def landmarks(
         guards: Limits of what is read.
         options: Those that commands share.
     """
-    import time
+    from difftalker.core.device import use_threads
+    from difftalker.dubbing.jobs import LandmarksJob
 
-    from difftalker.core.device import pick_device, use_threads
-    from difftalker.dubbing import previews as results
-    from difftalker.dubbing.avatar import load
-    from difftalker.face.detect.people import Choice
-    from difftalker.landmarks.edits import Edit
-
-    edits = [Edit.parse(text) for text in edit]
-    Choice.parse(face)
-    results.check_track_outputs(output, preview, inputs=(video, audio))
+    job = LandmarksJob(
+        video=str(video),
+        audio=str(audio),
+        avatar=avatar,
+        output=str(output),
+        preview=text_of(preview),
+        face=face,
+        edits=edit,
+        device=options.device,
+        limits=guards.limits,
+    )
     use_threads(options.threads)
-    speaker = load(avatar, device=pick_device(options.device))
-    began = time.monotonic()
     with Bars() as bars:
-        track = speaker.landmarks(video, audio, face=face, progress=bars).edited(edits)
-        track.save(output)
-        if preview is not None:
-            results.save_preview(track, video, audio, preview, progress=bars)
+        result = job.run(bars.event)
+    track = result.track
     record = {
         "output": output,
         "preview": preview,
-        "avatar": speaker.name,
+        "avatar": track.avatar,
         "frames": len(track),
         "frames_driven": int(track.found.sum()),
         "edits": edit,
-        "seconds": time.monotonic() - began,
+        "seconds": result.seconds,
         "seed": options.seed,
-        "device": speaker.device,
+        "device": result.device,
     }
     drawn = f"; drawn in {preview}" if preview is not None else ""
     return Outcome(

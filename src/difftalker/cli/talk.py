@@ -45,30 +45,38 @@ def talk(
         options: Those that commands share.
     """
     from difftalker.core.allocator import steady
-    from difftalker.core.device import pick_device, use_threads
-    from difftalker.dubbing import previews as results
-    from difftalker.dubbing.avatar import load
+    from difftalker.core.device import use_threads
+    from difftalker.dubbing.jobs import TalkJob
 
-    results.check_outputs(output, lossless=lossless, inputs=(audio,))
+    job = TalkJob(
+        audio=str(audio),
+        avatar=avatar,
+        output=str(output),
+        fps=fps,
+        sampler=sampler,
+        steps=steps,
+        seed=options.seed,
+        keep_journal=keep_journal,
+        crf=crf,
+        lossless=lossless,
+        device=options.device,
+        limits=guards.limits,
+    )
     steady()
     use_threads(options.threads)
-    speaker = load(avatar, device=pick_device(options.device))
-    job = speaker.talk(audio, fps=fps, sampler=sampler, steps=steps, seed=options.seed)
     with Bars() as bars:
-        result = job.save(
-            output, crf=crf, lossless=lossless, keep_journal=keep_journal, progress=bars
-        )
+        result = job.run(bars.event)
     record = {
         "output": result.output,
-        "avatar": speaker.name,
+        "avatar": result.avatar,
         "frames": result.frames,
         "fps": fps,
         "seconds": result.seconds,
         "frames_per_second": result.frames_per_second,
-        "sampler": job.sampling.sampler,
-        "steps": job.sampling.steps,
+        "sampler": result.sampling.sampler,
+        "steps": result.sampling.steps,
         "seed": options.seed,
-        "device": speaker.device,
+        "device": result.device,
     }
     return Outcome(
         record,

@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker.dubbing.avatar import DubResult, Progress, check_pair, located_by
+from difftalker.core.jobs import Progress
+from difftalker.dubbing.dub import DubResult
+from difftalker.dubbing.footage import check_pair, located_by
 from difftalker.errors import UsageError
 from difftalker.face.detect.track import FaceTrack
 from difftalker.face.draw import contact_sheet, overlay

@@ -1,38 +1,39 @@
-"""An avatar that talks without any footage: its whole face is made, before a still background.
+"""A talk: without any footage the whole face is generated, before a still background.
 
-move      a seed -> upper points that sway and blink                     models.motion
-speak     upper points + sound -> all 68 points
-imagine   the mean face -> one whole picture
-paint     noise + points -> whole faces, chunk by chunk; away from the head that picture is kept
-write     frames with the sound
+move      a seed -> upper points that sway and blink                     landmarks.head_motion
+complete  upper points + speech -> all 68 points                         landmarks.completer
+render    noise + points -> whole faces, chunk by chunk; away from the   synthesis.renderer
+          head one picture of the neutral face is kept
+write     frames with the sound                                          media.video
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.config import DEFAULT_CRF, MAX_FPS, SamplingConfig
+from difftalker.core.jobs import Progress, no_progress
 from difftalker.core.prefetch import prefetch
-from difftalker.dubbing.render_loop import CHUNK_FRAMES, Artist, Floats, Image, film_strip, pictures
+from difftalker.dubbing.engine import Engine
+from difftalker.dubbing.render_loop import CHUNK_FRAMES, film_strip, pictures
 from difftalker.errors import UsageError
 from difftalker.face.compose.blend import blend_mask
 from difftalker.face.landmarks import BROWS, CHIN, JAW
 from difftalker.landmarks.track_file import check_points
-from difftalker.media.audio import sound_duration_s
 from difftalker.media.limits import check_frames, current
 from difftalker.media.video import VideoWriter
-from difftalker.speech.windows import SpokenWindows
+from difftalker.speech.speech import Speech
 from difftalker.store.journal import Journal, key_of
+from difftalker.synthesis.renderer import Floats, Image, Renderer
 
 BESIDE, BELOW = 0.25, 0.2
 """How far a moving head is shown beyond the landmarks, in widths between the ends of the jaw, and
@@ -41,26 +42,6 @@ FADE = 0.1
 """Over what share of the picture it goes over into the still background."""
 TICKS = 512
 """Parts of a frame on the output's clock."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, frames done, frames in all)."""
-
-
-class Speaker(Artist, Protocol):
-    """What talking asks of an avatar (:class:`difftalker.dubbing.avatar.Avatar`)."""
-
-    name: str
-
-    def move(self, frames: int, fps: float, seed: int) -> Floats:
-        """Upper points (frames, 37, 2), crop units."""
-
-    def speak(
-        self, upper_crop: Floats, times_s: NDArray[np.float64], audio: Path, progress: Progress
-    ) -> Floats:
-        """All points (frames, 68, 2), crop units, for these upper ones (frames, 37, 2)."""
-
-    def windows(self, audio: Path, times_s: NDArray[np.float64]) -> SpokenWindows | None:
-        """The speech around each frame, where it guides the painting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +55,10 @@ class TalkResult:
     """(frames, 68, 2), crop units."""
     seconds: float
     """From sound to finished file, loading of the avatar apart."""
+    avatar: str
+    """The avatar's name."""
+    device: str
+    sampling: SamplingConfig
 
     @property
     def frames_per_second(self) -> float:
@@ -85,17 +70,21 @@ class Talk:
     """A talk to be carried out."""
 
     def __init__(
-        self, speaker: Speaker, audio: Path, sampling: SamplingConfig, seed: int, fps: float
+        self, engine: Engine, audio: Path, sampling: SamplingConfig, seed: int, fps: float
     ) -> None:
-        """See :meth:`difftalker.dubbing.avatar.Avatar.talk`."""
+        """``fps`` is the rate of the video's frames, 1 to ``config.MAX_FPS`` a second.
+
+        Raises:
+            UsageError: it is out of range, or the avatar renders without landmarks.
+        """
         if not 1 <= fps <= MAX_FPS:
             raise UsageError(f"{fps} frames a second", wanted=f"1 to {MAX_FPS}")
-        if not speaker.config.synthesis.uses_landmarks:
+        if not engine.config.synthesis.uses_landmarks:
             raise UsageError(
-                f"the avatar {speaker.name} paints from speech alone: nothing would move its head",
+                f"the avatar {engine.name} renders from speech alone: nothing would move its head",
                 wanted="an avatar whose guidance is landmarks",
             )
-        self.speaker, self.audio, self.sampling, self.seed = speaker, audio, sampling, seed
+        self.engine, self.audio, self.sampling, self.seed = engine, audio, sampling, seed
         self.fps = Fraction(fps).limit_denominator(1001)
 
     def save(
@@ -105,7 +94,7 @@ class Talk:
         crf: int = DEFAULT_CRF,
         lossless: bool = False,
         keep_journal: bool = False,
-        progress: Progress = lambda stage, done, total: None,
+        progress: Progress = no_progress,
     ) -> TalkResult:
         """Write the video: as long as the sound, as large as the avatar's crop.
 
@@ -116,7 +105,7 @@ class Talk:
                 stays as it was.
             TrackError: the avatar's model of movement leaves all bounds.
         """
-        began, output, size = time.monotonic(), Path(output), self.speaker.config.size_px
+        began, output, size = time.monotonic(), Path(output), self.engine.config.size_px
         journal = Journal(output, keep=keep_journal)
         writer = VideoWriter(
             output,
@@ -127,65 +116,69 @@ class Talk:
             audio=self.audio,
             crf=crf,
             lossless=lossless,
-            comment=made_by(self.speaker.name),
+            comment=made_by(self.engine.name),
             scratch_folder=journal.folder,
         )
-        points = self._points(progress)
-        heard = self.speaker.windows(self.audio, self._times_s(len(points)))
-        with journal, writer, closing(prefetch(self._painted(points, heard, journal))) as chunks:
-            for i, image in enumerate(one for chunk in chunks for one in chunk):
-                writer.write(image, i * self.fps.denominator * TICKS)
-                progress("paint", i + 1, len(points))
+        with journal:
+            speech = self.engine.speech(self.audio)
+            points = self._points(speech, progress)
+            with writer, closing(prefetch(self._rendered(points, speech, journal))) as chunks:
+                for i, image in enumerate(one for chunk in chunks for one in chunk):
+                    writer.write(image, i * self.fps.denominator * TICKS)
+                    progress("render", i + 1, len(points))
         return TalkResult(
             output=output,
             frames=len(points),
             fps=self.fps,
             landmarks_crop=points,
             seconds=time.monotonic() - began,
+            avatar=self.engine.name,
+            device=self.engine.device,
+            sampling=self.sampling,
         )
 
-    def _points(self, progress: Progress) -> Floats:
+    def _points(self, speech: Speech, progress: Progress) -> Floats:
         """Landmarks of every frame, (frames, 68, 2)."""
         # The last frame is still shown when the sound ends.
-        frames = max(1, math.ceil(sound_duration_s(self.audio) * self.fps - 1e-3))
-        check_frames(self.audio, frames, self.speaker.config.size_px**2, current())
-        upper = self.speaker.move(frames, float(self.fps), self.seed)
-        points = self.speaker.speak(upper, self._times_s(frames), self.audio, progress)
+        frames = max(1, math.ceil(speech.duration_s * self.fps - 2e-3))
+        check_frames(self.audio, frames, self.engine.config.size_px**2, current())
+        upper = self.engine.networks.motion.sample(frames, float(self.fps), self.seed)
+        points = self.engine.completer.complete(
+            upper, self._times_s(frames), speech, progress=progress
+        )
         check_points(points)
         return points
 
     def _times_s(self, frames: int) -> NDArray[np.float64]:
         return np.arange(frames) / float(self.fps)
 
-    def _painted(
-        self, points: Floats, heard: SpokenWindows | None, journal: Journal
-    ) -> Iterator[Image]:
+    def _rendered(self, points: Floats, speech: Speech, journal: Journal) -> Iterator[Image]:
         """Pictures (n, S, S, 3) of neighbouring frames, the background the same in all."""
-        still = self.speaker.imagine(points.mean(0), self.sampling, self.seed)
+        renderer = self.engine.renderer(self.sampling, self.seed)
+        windows = self.engine.windows(speech, self._times_s(len(points)))
+        still = renderer.whole_face(self.engine.completer.neutral(points.mean(0)))
         shown = head_weight(points, len(still))[..., None]
-        how = self.speaker.fingerprint, repr(self.sampling), self.seed
         for start in range(0, len(points), CHUNK_FRAMES):
             part = points[start : start + CHUNK_FRAMES]
             times_s = self._times_s(len(points))[start : start + CHUNK_FRAMES]
-            speech = heard.take(times_s) if heard else None
-            key = key_of(*how, part, speech)
+            heard = windows.take(times_s) if windows else None
+            key = key_of(renderer.key, part, heard)
             kept = journal.get("faces", key)
             if kept is None:
-                made = self._whole(part, speech)
+                made = _whole_faces(renderer, part, heard)
                 journal.put("faces", key, film_strip(made))
             else:
                 made = pictures(kept).reshape(-1, *still.shape)
             change = made - still.astype(np.float32)
             yield np.rint(still + shown * change).astype(np.uint8)
 
-    def _whole(self, points: Floats, speech: Floats | None) -> Image:
-        """Whole faces, (n, S, S, 3): nothing is known but landmarks and speech."""
-        size = self.speaker.config.size_px
-        everywhere = np.tile(np.array([0, size, 0, size], np.int32), (len(points), 1))
-        nothing = np.zeros((len(points), size, size, 3), np.uint8)
-        return self.speaker.paint(
-            nothing, everywhere, points, self.sampling, self.seed, windows=speech
-        )
+
+def _whole_faces(renderer: Renderer, points: Floats, windows: Floats | None) -> Image:
+    """Whole faces, (n, S, S, 3): nothing is known but landmarks and speech."""
+    size = renderer.size_px
+    everywhere = np.tile(np.array([0, size, 0, size], np.int32), (len(points), 1))
+    nothing = np.zeros((len(points), size, size, 3), np.uint8)
+    return renderer.render(nothing, everywhere, points, windows)
 
 
 def made_by(name: str) -> str:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker.dubbing.avatar import DubResult
+from difftalker.dubbing.dub import DubResult
 from difftalker.evaluation.predictions import nearest_frames
 from difftalker.evaluation.scoring import Footage, Output
 from difftalker.face.draw import contact_sheet, overlay

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from difftalker.core.files import write_whole
+from difftalker.core.jobs import Progress
 from difftalker.data.footage import Part
-from difftalker.dubbing.avatar import Avatar, Progress
+from difftalker.dubbing.avatar import Avatar
 from difftalker.errors import DiffTalkerError
 from difftalker.evaluation.measures import described
 from difftalker.evaluation.report import evaluate

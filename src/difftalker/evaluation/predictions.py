@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.data.footage import VIDEO_SUFFIXES
-from difftalker.dubbing.avatar import Located
+from difftalker.dubbing.footage import TrackedFootage
 from difftalker.errors import MediaError
 from difftalker.media.video import VideoWriter, probe_video, read_frames
 
@@ -43,7 +43,7 @@ def find_prediction(folder: Path, clip: str) -> Path:
     raise MediaError(f"{folder.name} has no {clip}.mp4", wanted="one video a clip, by its name")
 
 
-def conform(video: Path, footage: Located, scratch: Path) -> Prediction:
+def conform(video: Path, footage: TrackedFootage, scratch: Path) -> Prediction:
     """A program's video as pictures at the footage's times, of the footage's size.
 
     Each frame of the footage is given the picture that is nearest in time since either's first
@@ -96,7 +96,7 @@ def _lacking_s(times_s: NDArray[np.float64], wanted_s: NDArray[np.float64]) -> f
     return max(0.0, float(wanted_s[-1] - times_s[-1]) - shown_s / 2 - 1e-3)
 
 
-def _write(video: Path, footage: Located, chosen: NDArray[np.intp], out: Path) -> None:
+def _write(video: Path, footage: TrackedFootage, chosen: NDArray[np.intp], out: Path) -> None:
     info, place = footage.info, 0
     size = info.width, info.height
     with VideoWriter(

@@ -27,7 +27,10 @@ import torch
 
 from difftalker import metrics
 from difftalker.core.hashing import sha256_of
-from difftalker.dubbing.avatar import Avatar, DubResult, Progress, locate
+from difftalker.core.jobs import Progress
+from difftalker.dubbing.avatar import Avatar
+from difftalker.dubbing.dub import DubResult
+from difftalker.dubbing.footage import locate
 from difftalker.errors import MediaError, UsageError
 from difftalker.evaluation.figures import Material
 from difftalker.evaluation.judges import Judge

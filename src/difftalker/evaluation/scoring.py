@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker import metrics
-from difftalker.dubbing.avatar import DubResult, Located
+from difftalker.dubbing.dub import DubResult
+from difftalker.dubbing.footage import TrackedFootage
 from difftalker.errors import DiffTalkerError, FaceError, MediaError
 from difftalker.face.crop import cut
 from difftalker.face.detect.people import Choice
@@ -45,7 +46,7 @@ class Crops:
     They are cut once and kept; those of a long video are decoded anew each time.
     """
 
-    def __init__(self, video: Path, located: Located, size_px: int) -> None:
+    def __init__(self, video: Path, located: TrackedFootage, size_px: int) -> None:
         self._video, self._located, self._size_px = video, located, size_px
         self._kept: list[Image] | None = None
 
@@ -70,7 +71,7 @@ class Footage:
     path: Path
     size_px: int
     """Side of the crops in which pictures are compared, and of the mask boxes."""
-    located: Located
+    located: TrackedFootage
     locate_seconds: float
     face: Choice | None = None
     """Whose face it is, where there are several people; by default the largest."""
@@ -171,7 +172,7 @@ def _track_again(video: Path, clip: Footage) -> FaceTrack:
     return FaceTrack(times_s=times, points_px=made.points_px)
 
 
-def _completion_errors(located: Located, dub: DubResult | None) -> Figures:
+def _completion_errors(located: TrackedFootage, dub: DubResult | None) -> Figures:
     """How far the completed points lie from those of the footage."""
     if dub is None:
         return {}
@@ -185,7 +186,7 @@ def _completion_errors(located: Located, dub: DubResult | None) -> Figures:
     return figures
 
 
-def _found_again(located: Located, made: FaceTrack) -> Figures:
+def _found_again(located: TrackedFootage, made: FaceTrack) -> Figures:
     """How far the landmarks of the output lie from those of the footage."""
     true, size = located.track, _frame_size_px(located)
     return {
@@ -195,7 +196,7 @@ def _found_again(located: Located, made: FaceTrack) -> Figures:
     }
 
 
-def _frame_size_px(located: Located) -> tuple[int, int]:
+def _frame_size_px(located: TrackedFootage) -> tuple[int, int]:
     return located.info.width, located.info.height
 
 

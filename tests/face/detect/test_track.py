@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from difftalker.data.prepare import PrepareConfig, load_manifest, prepare
-from difftalker.dubbing.avatar import locate
+from difftalker.dubbing.footage import locate
 from difftalker.dubbing.previews import save_report
 from difftalker.errors import AssetError, FaceError, UsageError
 from difftalker.evaluation.report import evaluate

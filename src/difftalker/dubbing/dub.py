@@ -1,0 +1,255 @@
+"""A dub: footage of the avatar's person with new speech, stage by stage; every stage streams.
+
+track     footage -> where the face is, frame by frame          dubbing.footage
+listen    sound   -> speech, decoded and encoded once           speech.speech
+complete  upper points + speech -> all 68 points                landmarks.completer
+render    masked crops + points -> crops with new lower faces   synthesis.renderer
+          matched in light and grain, laid into the frames      dubbing.render_loop
+write     frames and times as they were, with the new sound     media.video
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difftalker import __version__
+from difftalker.config import DEFAULT_CRF, SamplingConfig
+from difftalker.core.allocator import give_back
+from difftalker.core.jobs import Progress, no_progress
+from difftalker.dubbing.engine import Engine
+from difftalker.dubbing.footage import TrackedFootage, locate
+from difftalker.dubbing.render_loop import RenderInputs, RenderLoop
+from difftalker.errors import UsageError
+from difftalker.face.crop import frame_face
+from difftalker.face.detect.people import Choice
+from difftalker.face.detect.track import FaceTrack
+from difftalker.face.landmarks import UPPER
+from difftalker.face.spans import Span
+from difftalker.landmarks.edits import Edit, apply_edits
+from difftalker.landmarks.track_file import check_points
+from difftalker.media.timeline import Fit, Timeline, fit, play
+from difftalker.media.video import VideoWriter, probe_video
+from difftalker.speech.speech import Speech
+from difftalker.store.journal import Journal, file_hash, key_of, pack, unpack
+from difftalker.synthesis.renderer import Renderer
+
+
+@dataclass(frozen=True, kw_only=True)
+class DubResult:
+    """What a dubbing was."""
+
+    output: Path
+    frames: int
+    """Written; as many as the footage has, unless they were fitted to the sound."""
+    frames_driven: int
+    """Of which show a new mouth."""
+    located: TrackedFootage
+    landmarks_crop: NDArray[np.float32]
+    """(frames, 68, 2): the completed points, crop units."""
+    seconds: float
+    """From footage to finished file, loading of the avatar apart."""
+    avatar: str
+    """The avatar's name."""
+    device: str
+    sampling: SamplingConfig
+
+    @property
+    def frames_per_second(self) -> float:
+        """Speed of the whole dubbing, sound and picture encoded."""
+        return self.frames / self.seconds
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Which frames got a new mouth, and why the others did not."""
+        return self.located.spans
+
+
+class Dub:
+    """A dubbing to be carried out."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        video: Path,
+        audio: Path,
+        sampling: SamplingConfig,
+        seed: int,
+        face: Choice,
+        located: TrackedFootage | None,
+        landmarks: NDArray[np.float32] | None,
+        edits: Sequence[Edit],
+    ) -> None:
+        self.engine, self.video, self.audio = engine, video, audio
+        self.sampling, self.seed, self.face = sampling, seed, face
+        self._located, self._landmarks, self._edits = located, landmarks, edits
+
+    def save(
+        self,
+        output: str | Path,
+        *,
+        crf: int = DEFAULT_CRF,
+        lossless: bool = False,
+        fit: Fit = "trim",
+        keep_audio: bool = False,
+        keep_journal: bool = False,
+        progress: Progress = no_progress,
+    ) -> DubResult:
+        """Write the dubbed video: the footage's frames and times, the new sound.
+
+        ``fit`` says what happens where sound and picture differ in length (``media.timeline.Fit``).
+        ``keep_audio`` leaves the footage its own sound: the new one only moves the mouth.
+
+        Finished work is kept in a hidden folder beside the output (``store.journal``). After
+        a failure or a kill the same call goes on from there, to the same bytes; after success the
+        folder goes, unless ``keep_journal`` leaves it for a call with other landmarks.
+
+        Raises:
+            MediaError: input or output cannot be read or written, or another run writes the
+                output; an earlier output stays as it was.
+            FaceError: the footage shows no face, or none of whom ``face`` meant.
+            TrackError: an edit drives points out of all bounds.
+        """
+        began, output = time.monotonic(), Path(output)
+        journal = Journal(output, keep=keep_journal)
+        info = probe_video(self.video)
+        info.warn()
+        writer = VideoWriter(
+            output,
+            width=info.width,
+            height=info.height,
+            fps=info.fps,
+            time_base=info.time_base,
+            audio=self.video if keep_audio else self.audio,
+            crf=crf,
+            lossless=lossless,
+            comment=generated_by(self.engine.name),
+            sample_aspect_ratio=info.sample_aspect_ratio,
+            colour=info.colour,
+            scratch_folder=journal.folder,
+        )
+        with journal:
+            # Unusable sound is told before the work, not after.
+            speech = self.engine.speech(self.audio)
+            footage, timeline, points = self._completed(speech, journal, fit, progress)
+            give_back()
+            inputs = self._inputs(footage, points, speech)
+            loop = RenderLoop(self._renderer(), inputs, journal, seed=self.seed)
+            with writer, closing(loop.frames(play(self.video, timeline))) as rendered:
+                for done, (frame, image) in enumerate(rendered, 1):
+                    writer.write(image, frame.pts)
+                    progress("render", done, len(footage))
+        return DubResult(
+            output=output,
+            frames=len(footage),
+            landmarks_crop=points,
+            located=footage,
+            frames_driven=int((footage.strength > 0).sum()),
+            seconds=time.monotonic() - began,
+            avatar=self.engine.name,
+            device=self.engine.device,
+            sampling=self.sampling,
+        )
+
+    def _renderer(self) -> Renderer:
+        return self.engine.renderer(self.sampling, self.seed)
+
+    def _completed(
+        self, speech: Speech, journal: Journal, mode: Fit, progress: Progress
+    ) -> tuple[TrackedFootage, Timeline, NDArray[np.float32]]:
+        """The footage as it is shown, how it is played, and its points with all edits."""
+        footage = self._locate(journal, progress)
+        give_back()
+        sound_s = 0.0 if mode == "trim" else speech.duration_s
+        timeline = fit(footage.track.times_s, footage.info, mode, sound_s)
+        if self._landmarks is None:
+            shown = footage.shown(timeline, self.engine.config)
+            points = self._points(shown, speech, journal, progress)
+        else:  # they lie within the crops of the footage as it is
+            shown = footage.played(timeline)
+            points = _given(self._landmarks, len(footage))[timeline.source]
+        return shown, timeline, self._edited(shown, points)
+
+    def _locate(self, journal: Journal, progress: Progress) -> TrackedFootage:
+        """The footage's face, as given, as kept, or found now."""
+        if self._located is not None:
+            return self._located
+        config, photo = self.engine.config, self.face.picture
+        whom = repr(self.face) if photo is None else file_hash(photo)
+        key = key_of(__version__, file_hash(self.video), whom)
+        if kept := journal.get("track", key):
+            face = FaceTrack.from_arrays(unpack(kept))
+            framing = frame_face(face, config.size_px, config.mask)
+            info = probe_video(self.video)
+            return TrackedFootage(video=self.video, info=info, track=face, framing=framing)
+        located = locate(self.video, config.size_px, progress, self.face, mask=config.mask)
+        journal.put("track", key, pack(vars(located.track)))
+        return located
+
+    def _points(
+        self, footage: TrackedFootage, speech: Speech, journal: Journal, progress: Progress
+    ) -> NDArray[np.float32]:
+        """The completed points, as kept, or completed now."""
+        seen = footage.track.times_s, footage.framing.points_crop
+        key = key_of(self.engine.fingerprint, file_hash(self.audio), *seen)
+        if kept := journal.get("landmarks", key):
+            return unpack(kept)["points_crop"].astype(np.float32)
+        points = complete(self.engine, footage, speech, progress)
+        journal.put("landmarks", key, pack({"points_crop": points}))
+        return points
+
+    def _edited(self, located: TrackedFootage, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The points with the edits, by the times of the output."""
+        track = located.track
+        points = apply_edits(points, track.times_s, track.usable, self._edits, track.cuts)
+        check_points(points)
+        return points
+
+    def _inputs(
+        self, footage: TrackedFootage, points: NDArray[np.float32], speech: Speech
+    ) -> RenderInputs:
+        driven = np.flatnonzero(footage.strength > 0)
+        light = None
+        if len(driven):  # under upper points, which no edit changes
+            light = self.engine.completer.neutral(footage.framing.points_crop[driven[0]])
+        return RenderInputs(
+            track=footage.track,
+            framing=footage.framing,
+            points_crop=points,
+            strength=footage.strength,
+            windows=self.engine.windows(speech, footage.track.times_s),
+            light_points=light,
+        )
+
+
+def complete(
+    engine: Engine, footage: TrackedFootage, speech: Speech, progress: Progress = no_progress
+) -> NDArray[np.float32]:
+    """The points (frames, 68, 2), crop units: upper ones as found, lower ones from the speech."""
+    track = footage.track
+    return engine.completer.complete(
+        footage.framing.points_crop[:, list(UPPER)],
+        track.times_s,
+        speech,
+        found=track.usable,
+        cuts=track.cuts,
+        progress=progress,
+    )
+
+
+def _given(points_crop: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
+    """Landmarks that somebody else made for as many frames of footage."""
+    if points_crop.shape != (frames, 68, 2):
+        raise UsageError(f"landmarks of shape {points_crop.shape}", wanted=f"{(frames, 68, 2)}")
+    return points_crop.astype(np.float32)
+
+
+def generated_by(name: str) -> str:
+    """What the file's comment says of its making."""
+    return f"AI-generated: the mouth in this video was made by DiffTalker, avatar {name}."

@@ -1,0 +1,126 @@
+"""One person's networks, and the parts that they are used through: completer, renderer, speech."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from difftalker import __version__
+from difftalker.config import ModelConfig, SamplingConfig
+from difftalker.core.device import has_fast_bfloat16
+from difftalker.dubbing.networks import Networks
+from difftalker.dubbing.render_loop import CHUNK_FRAMES
+from difftalker.errors import AvatarError
+from difftalker.landmarks.completer import PIECE_FRAMES, Completer, TransformerCompleter
+from difftalker.landmarks.silence_hold import OPENS_S
+from difftalker.speech.encoder import SpeechEncoder, load_encoder
+from difftalker.speech.silence import SILENT_MARGIN_S
+from difftalker.speech.speech import Speech, Times
+from difftalker.speech.windows import SpokenWindows
+from difftalker.store.calibration import UNMEASURED, Calibration
+from difftalker.store.journal import key_of
+from difftalker.synthesis.renderer import DiffusionRenderer, Renderer
+
+
+class Engine:
+    """What generates one person's face on one device.
+
+    ``completer`` and what ``renderer`` gives can be replaced by others of their kind.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: ModelConfig,
+        networks: Networks,
+        device: str = "cpu",
+        facts: Mapping[str, Any] | None = None,
+        calibration: Calibration = UNMEASURED,
+    ) -> None:
+        self.name, self.config, self.device = name, config, device
+        self.facts, self.calibration = facts or {}, calibration
+        self.networks = networks.to(device)
+        if has_fast_bfloat16(device):
+            self.networks.rounded()
+        self.completer: Completer = TransformerCompleter(networks.completion, device)
+        self._encoder: SpeechEncoder | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of everything that makes its pictures: weights, settings, and way to compute."""
+        weights = (
+            (part, name, tensor.detach().float().cpu().numpy())
+            for part, tensors in sorted(self.networks.state().items())
+            for name, tensor in sorted(tensors.items())
+        )
+        # Another number of threads adds up in another order, and rounds to other bits.
+        ways = (torch.__version__, self.device, torch.get_num_threads(), CHUNK_FRAMES, PIECE_FRAMES)
+        settings = {k: v for k, v in asdict(self.config).items() if k != "sampling"}
+        settings["calibration"] = asdict(self.calibration)
+        return key_of(__version__, *ways, settings, *itertools.chain.from_iterable(weights))
+
+    def sampling(self, *, sampler: str | None = None, steps: int | None = None) -> SamplingConfig:
+        """The avatar's way of sampling, with what is given in its place.
+
+        Raises:
+            UsageError: there is no such sampler, or the number of steps is not positive.
+        """
+        own = self.config.sampling
+        return SamplingConfig(
+            sampler=own.sampler if sampler is None else sampler,
+            steps=own.steps if steps is None else steps,
+        )
+
+    def renderer(self, sampling: SamplingConfig | None = None, seed: int = 0) -> Renderer:
+        """What generates faces, with the avatar's own sampling where none is given."""
+        chosen = sampling or self.config.sampling
+        return DiffusionRenderer(
+            self.networks.autoencoder,
+            self.networks.synthesis,
+            self.config,
+            chosen,
+            calibration=self.calibration,
+            seed=seed,
+            key=key_of(self.fingerprint, repr(chosen), seed),
+            device=self.device,
+        )
+
+    def speech(self, audio: str | Path) -> Speech:
+        """The sound of a file, decoded.
+
+        Raises:
+            MediaError: the sound cannot be read, or has no length.
+        """
+        return Speech(audio, self._speech_encoder, window=self.config.completion.window)
+
+    def windows(self, speech: Speech, times_s: Times) -> SpokenWindows | None:
+        """The speech around frames at these times; None where it does not condition the renderer.
+
+        Where the mouth is held, in silence, there are zeros, but where lips may open or close.
+        """
+        synthesis = self.config.synthesis
+        if not synthesis.uses_audio:
+            return None
+        silent = np.zeros(len(times_s), bool)
+        if synthesis.uses_landmarks and self.config.completion.rests:
+            silent = speech.silent(times_s, SILENT_MARGIN_S + OPENS_S)
+        return SpokenWindows(speech.windows(times_s), silent)
+
+    def _speech_encoder(self) -> SpeechEncoder:
+        if self._encoder is None:
+            config = self.config.completion
+            encoder = load_encoder(config.features, device=self.device)
+            if encoder.dim != config.feature_dim:
+                raise AvatarError(
+                    f"the avatar {self.name} uses features of {config.feature_dim} numbers",
+                    wanted=f"{encoder.dim}, as {config.features} has",
+                )
+            self._encoder = encoder
+        return self._encoder

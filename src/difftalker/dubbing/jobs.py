@@ -1,0 +1,222 @@
+"""Dubs, talks and landmarks as jobs: plain data that is filled in, kept, sent and run."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from difftalker.config import DEFAULT_CRF, DEFAULT_FPS
+from difftalker.core.device import pick_device
+from difftalker.core.jobs import Cancel, Job, OnEvent, never, no_event, reporting
+from difftalker.dubbing import previews
+from difftalker.dubbing.avatar import load
+from difftalker.dubbing.dub import DubResult
+from difftalker.dubbing.talk import TalkResult
+from difftalker.errors import UsageError
+from difftalker.face.detect.people import Choice
+from difftalker.landmarks.edits import Edit
+from difftalker.landmarks.track_file import LandmarkTrack
+from difftalker.media.limits import Limits, limited
+from difftalker.media.timeline import Fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class DubJob(Job):
+    """Give footage of the avatar's person new speech."""
+
+    kind: ClassVar[str] = "dub"
+    video: str
+    """Footage of the avatar's person."""
+    audio: str
+    """The new speech: any file with a sound track."""
+    avatar: str
+    """A packaged avatar's name, or a folder."""
+    output: str
+    """The video to write."""
+    sampler: str | None = None
+    """``ddpm``, ``ddim`` or ``dpm++``; None: the avatar's own."""
+    steps: int | None = None
+    """Steps of denoising; None: the avatar's own."""
+    seed: int = 0
+    face: str = "largest"
+    """Whom to drive, of several people; see ``face.detect.people.Choice``."""
+    landmarks: str | None = None
+    """A file of landmarks to render in place of completed ones."""
+    edits: tuple[str, ...] = ()
+    """Edits of the landmarks, such as ``mouth=1.3@1.0-2.5``."""
+    fit: Fit = "trim"
+    """What happens where sound and picture differ in length."""
+    keep_audio: bool = False
+    """Whether the footage keeps its own sound."""
+    landmarks_out: str | None = None
+    """Where the landmarks are written too."""
+    report: str | None = None
+    """Where it is written which frames got a new mouth."""
+    keep_journal: bool = False
+    """Whether finished work stays beside the output."""
+    crf: int = DEFAULT_CRF
+    lossless: bool = False
+    device: str = "auto"
+    limits: Limits = field(default_factory=Limits)
+    """What is refused as too large."""
+
+    def check(self) -> None:
+        """Refuse what can be told to fail without reading any footage.
+
+        Raises:
+            UsageError: options are unknown, or do not go together.
+            MediaError: an output cannot be written.
+        """
+        for text in self.edits:
+            Edit.parse(text)
+        Choice.parse(self.face)
+        previews.check_outputs(
+            Path(self.output),
+            lossless=self.lossless,
+            landmarks=_path(self.landmarks_out),
+            report=_path(self.report),
+            inputs=(Path(self.video), Path(self.audio), _path(self.landmarks)),
+        )
+        if self.fit != "trim" and self.landmarks_out:
+            raise UsageError(
+                f"--landmarks-out together with --fit {self.fit}",
+                wanted="--fit trim: a file of landmarks is of the footage as it is",
+            )
+        if self.landmarks and self.face != "largest":
+            raise UsageError(
+                f"--landmarks together with --face {self.face}",
+                wanted="--landmarks alone: they belong to one face",
+                fix="choose it when they are made, with `difftalker landmarks --face`",
+            )
+
+    def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> DubResult:
+        """Carry it out; see :func:`difftalker.run`."""
+        self.check()
+        with limited(self.limits):
+            track = LandmarkTrack.load(Path(self.landmarks)) if self.landmarks else None
+            avatar = load(self.avatar, device=pick_device(self.device))
+            result = avatar.dub(
+                self.video,
+                self.audio,
+                sampler=self.sampler,
+                steps=self.steps,
+                seed=self.seed,
+                face=self.face,
+                landmarks=track,
+                edits=[Edit.parse(text) for text in self.edits],
+            ).save(
+                self.output,
+                crf=self.crf,
+                lossless=self.lossless,
+                fit=self.fit,
+                keep_audio=self.keep_audio,
+                keep_journal=self.keep_journal,
+                progress=reporting(on_event, cancel),
+            )
+        if self.landmarks_out:
+            points, size_px = result.landmarks_crop, avatar.config.size_px
+            result.located.as_track(points, size_px, avatar.name).save(Path(self.landmarks_out))
+        if self.report:
+            previews.save_report(result, Path(self.report))
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class TalkJob(Job):
+    """Let an avatar speak without any footage."""
+
+    kind: ClassVar[str] = "talk"
+    audio: str
+    """The speech: any file with a sound track."""
+    avatar: str
+    """A packaged avatar's name, or a folder."""
+    output: str
+    """The video to write."""
+    fps: float = DEFAULT_FPS
+    """Frames a second."""
+    sampler: str | None = None
+    """``ddpm``, ``ddim`` or ``dpm++``; None: the avatar's own."""
+    steps: int | None = None
+    """Steps of denoising; None: the avatar's own."""
+    seed: int = 0
+    keep_journal: bool = False
+    """Whether finished work stays beside the output."""
+    crf: int = DEFAULT_CRF
+    lossless: bool = False
+    device: str = "auto"
+    limits: Limits = field(default_factory=Limits)
+    """What is refused as too large."""
+
+    def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> TalkResult:
+        """Carry it out; see :func:`difftalker.run`."""
+        previews.check_outputs(
+            Path(self.output), lossless=self.lossless, inputs=(Path(self.audio),)
+        )
+        with limited(self.limits):
+            avatar = load(self.avatar, device=pick_device(self.device))
+            talk = avatar.talk(
+                self.audio, fps=self.fps, sampler=self.sampler, steps=self.steps, seed=self.seed
+            )
+            return talk.save(
+                self.output,
+                crf=self.crf,
+                lossless=self.lossless,
+                keep_journal=self.keep_journal,
+                progress=reporting(on_event, cancel),
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandmarksResult:
+    """What was written by a job of landmarks."""
+
+    track: LandmarkTrack
+    device: str
+    seconds: float
+    """From footage to finished files, loading of the avatar apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandmarksJob(Job):
+    """Write the landmarks that would drive the face."""
+
+    kind: ClassVar[str] = "landmarks"
+    video: str
+    """Footage of the avatar's person."""
+    audio: str
+    """The new speech: any file with a sound track."""
+    avatar: str
+    """A packaged avatar's name, or a folder."""
+    output: str
+    """The landmarks to write, .npz or .json."""
+    preview: str | None = None
+    """A video to write too: the landmarks drawn over the footage."""
+    face: str = "largest"
+    """Whom, of several people; see ``face.detect.people.Choice``."""
+    edits: tuple[str, ...] = ()
+    """Edits of the landmarks, such as ``mouth=1.3@1.0-2.5``."""
+    device: str = "auto"
+    limits: Limits = field(default_factory=Limits)
+    """What is refused as too large."""
+
+    def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> LandmarksResult:
+        """Carry it out; see :func:`difftalker.run`."""
+        edits = [Edit.parse(text) for text in self.edits]
+        Choice.parse(self.face)
+        video, audio, preview = Path(self.video), Path(self.audio), _path(self.preview)
+        previews.check_track_outputs(Path(self.output), preview, inputs=(video, audio))
+        progress = reporting(on_event, cancel)
+        with limited(self.limits):
+            avatar = load(self.avatar, device=pick_device(self.device))
+            began = time.monotonic()
+            track = avatar.landmarks(video, audio, face=self.face, progress=progress).edited(edits)
+            track.save(Path(self.output))
+            if preview is not None:
+                previews.save_preview(track, video, audio, preview, progress=progress)
+        return LandmarksResult(track=track, device=avatar.device, seconds=time.monotonic() - began)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None

@@ -1,0 +1,166 @@
+"""Masked crops and points in, faces out: Section 2.4 in use.
+
+A renderer is a replaceable part of an avatar: whatever has what :class:`Renderer` has can take the
+place of the diffusion.
+"""
+
+from __future__ import annotations
+
+import abc
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from difftalker.config import ModelConfig, SamplingConfig
+from difftalker.core.device import autocast, has_fast_bfloat16
+from difftalker.errors import UsageError
+from difftalker.face.compose.blend import RING_PX
+from difftalker.face.crop import CELL, boxes_hull
+from difftalker.face.draw import landmark_maps
+from difftalker.face.lips import correct_openings
+from difftalker.store.calibration import UNMEASURED, Calibration
+from difftalker.synthesis.autoencoder import Autoencoder, finest, mask_out, to_images, to_pixels
+from difftalker.synthesis.decoding import decode_part
+from difftalker.synthesis.net import Guidance, SynthesisNet
+from difftalker.synthesis.region import box_mask
+from difftalker.synthesis.sampling import sample
+
+Image = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+class Renderer(abc.ABC):
+    """What generates faces under landmarks, speech, or both."""
+
+    size_px: int
+    """Side of its crops."""
+    uses_landmarks: bool
+    """Whether landmarks condition it."""
+    uses_audio: bool
+    """Whether speech conditions it."""
+    key: str
+    """A hash of everything that makes its pictures: weights, settings, seed."""
+
+    @abc.abstractmethod
+    def render(
+        self,
+        crops: Image,
+        boxes: NDArray[np.int32],
+        points_crop: Floats,
+        windows: Floats | None = None,
+    ) -> Image:
+        """Generate lower faces: crops (n, S, S, 3), boxes (n, 4), points (n, 68, 2) -> crops.
+
+        Points are in crop units, boxes in pixels (top, bottom, left, right). ``windows``
+        (n, W, features) are the speech around the frames, for a renderer that uses audio. What the
+        crops show within their boxes never reaches the networks. The frames are of one shot; far
+        from all boxes the result is the crops.
+
+        Raises:
+            UsageError: speech alone conditions it, and there are no windows.
+        """
+
+    def whole_face(self, points_crop: Floats) -> Image:
+        """A whole face in the light of the training footage; (68, 2) crop units -> (S, S, 3)."""
+        size = self.size_px
+        box = np.array([[0, size, 0, size]], np.int32)
+        nothing = np.zeros((1, size, size, 3), np.uint8)
+        return np.asarray(self.render(nothing, box, points_crop[None])[0])
+
+
+class DiffusionRenderer(Renderer):
+    """Encodes masked crops, denoises their lower latents, and decodes these (Eqs. 4 and 6).
+
+    All frames start from one noise, so that neighbours differ by their conditions alone.
+    """
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        net: SynthesisNet,
+        config: ModelConfig,
+        sampling: SamplingConfig,
+        *,
+        calibration: Calibration = UNMEASURED,
+        seed: int = 0,
+        key: str = "",
+        device: str = "cpu",
+    ) -> None:
+        self._autoencoder, self._net, self._config = autoencoder, net, config
+        self._sampling, self._seed, self._device = sampling, seed, device
+        self._calibration = calibration
+        self.size_px, self.key = config.size_px, key
+        self.uses_landmarks = config.synthesis.uses_landmarks
+        self.uses_audio = config.synthesis.uses_audio
+
+    def render(
+        self,
+        crops: Image,
+        boxes: NDArray[np.int32],
+        points_crop: Floats,
+        windows: Floats | None = None,
+    ) -> Image:
+        """Generate lower faces; see :meth:`Renderer.render`."""
+        if windows is None and not self.uses_landmarks:
+            raise UsageError(
+                "no speech for an avatar that renders from speech alone",
+                wanted="windows of speech features",
+            )
+        with torch.inference_mode(), autocast(self._device):
+            pixels = to_pixels(torch.from_numpy(crops).to(self._device))
+            places = torch.from_numpy(boxes).to(self._device)
+            masked = mask_out(pixels, box_mask(places, self.size_px))
+            known = self._autoencoder.encode(masked)
+            mask = box_mask(places, known.shape[-1], CELL)
+            latents = self._denoised(known, mask, self._guidance(known, points_crop, windows))
+            return self._decoded(latents, boxes, crops)
+
+    def _guidance(self, known: Tensor, points_crop: Floats, windows: Floats | None) -> Guidance:
+        maps = speech = None
+        if self.uses_landmarks:
+            if added := self._calibration.openings:
+                points_crop = correct_openings(points_crop, added)
+            drawn = torch.from_numpy(landmark_maps(points_crop, self.size_px)).to(self._device)
+            dtype = torch.bfloat16 if has_fast_bfloat16(self._device) else torch.float32
+            maps = drawn.to(dtype, memory_format=torch.channels_last) / 255
+        if self.uses_audio and windows is not None:
+            speech = torch.from_numpy(windows).to(self._device)
+        return self._net.guide(known, maps=maps, windows=speech)
+
+    def _denoised(self, known: Tensor, mask: Tensor, guidance: Guidance) -> Tensor:
+        """Latents (n, C, h, w): new where the mask is 1, ``known`` elsewhere."""
+        prior = self._config.prior
+        # Drawn on the CPU, so that a seed means the same on every device.
+        generator = torch.Generator().manual_seed(self._seed)
+        noise = torch.randn(known.shape[1:], generator=generator)
+        return sample(
+            lambda z, t: self._net(z, t, guidance),
+            known,
+            mask,
+            noise.to(known).expand_as(known),
+            sampler=self._sampling.sampler,
+            steps=self._sampling.steps,
+            prediction=prior.prediction,
+            timesteps=prior.timesteps,
+            seed=self._seed,
+        )
+
+    def _decoded(self, latents: Tensor, boxes: NDArray[np.int32], crops: Image) -> Image:
+        """Pictures (n, S, S, 3) that are new about the boxes, at least."""
+        around = boxes_hull(boxes, self.size_px, RING_PX + CELL)
+        cells = [slice(s.start // CELL, s.stop // CELL) for s in around]
+        part = decode_part(self._autoencoder, latents, *cells)
+        if part is None:
+            return self._shown(self._autoencoder.decode(latents))
+        out = crops.copy()
+        out[:, around[0], around[1]] = self._shown(part)
+        return out
+
+    def _shown(self, pixels: Tensor) -> Image:
+        """Decoded pictures (n, 3, H, W) as sharp as the footage, (n, H, W, 3)."""
+        if detail := self._calibration.detail:
+            pixels = pixels.float()
+            pixels = pixels + detail * finest(pixels)
+        return to_images(pixels).cpu().numpy()
