@@ -49,7 +49,7 @@ class DubResult:
     frames: int
     """Written; as many as the footage has, unless they were fitted to the sound."""
     frames_driven: int
-    """Of which show a new mouth."""
+    """Number of written frames that show a new mouth."""
     located: TrackedFootage
     landmarks_crop: NDArray[np.float32]
     """(frames, 68, 2): the completed points, crop units."""
