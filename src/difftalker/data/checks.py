@@ -28,7 +28,7 @@ OTHER_PERSON = 0.55
 ENOUGH_FOR_SYNC_S = 20.0
 LAG_FRAMES = 12
 TOLERATED_FRAMES = 2
-CLEARER = 0.05
+LEAST_GAIN = 0.05
 """Least gain in explained variance of the opening for an offset to be reported."""
 
 
@@ -105,15 +105,15 @@ def _sync(clips: Sequence[ClipData], features: str) -> Iterator[str]:
         return
     period = float(np.median(np.concatenate([np.diff(c.times_s) for c in clips])))
     offsets = np.arange(-LAG_FRAMES, LAG_FRAMES + 1)
-    explained = np.array([_explained(clips, features, k * period) for k in offsets])
+    explained = np.array([_cross_validated(clips, features, k * period) for k in offsets])
     best = int(explained.argmax())
     beside = explained[abs(offsets) <= TOLERATED_FRAMES].max()
-    if explained[best] < CLEARER:
+    if explained[best] < LEAST_GAIN:
         yield (
             "the sound does not predict when the mouth opens; wanted the voice of the person seen;"
             " look whether sound and picture belong together"
         )
-    elif abs(offsets[best]) > TOLERATED_FRAMES and explained[best] > beside + CLEARER:
+    elif abs(offsets[best]) > TOLERATED_FRAMES and explained[best] > beside + LEAST_GAIN:
         late = "after" if offsets[best] > 0 else "before"
         yield (
             f"the sound comes {abs(offsets[best]) * period:.2f} seconds {late} the lips; wanted"
@@ -121,19 +121,21 @@ def _sync(clips: Sequence[ClipData], features: str) -> Iterator[str]:
         )
 
 
-def _explained(clips: Sequence[ClipData], features: str, later_s: float) -> float:
+def _cross_validated(clips: Sequence[ClipData], features: str, later_s: float) -> float:
     """Share of the opening's variance that speech ``later_s`` later explains, cross-validated."""
     halves: list[list[tuple[Floats, Floats]]] = [[], []]
     for i, clip in enumerate(clips):
-        speech, opening = _heard_and_seen(clip, features, later_s)
+        speech, opening = _speech_and_opening(clip, features, later_s)
         middle = len(opening) // 2
         halves[i % 2].append((speech[:middle], opening[:middle]))
         halves[1 - i % 2].append((speech[middle:], opening[middle:]))
     first, second = ([np.concatenate(part) for part in zip(*h, strict=True)] for h in halves)
-    return float(np.mean([_told(*first, *second), _told(*second, *first)]))
+    return float(
+        np.mean([_explained_variance(*first, *second), _explained_variance(*second, *first)])
+    )
 
 
-def _told(x: Floats, y: Floats, unseen: Floats, wanted: Floats) -> float:
+def _explained_variance(x: Floats, y: Floats, unseen: Floats, wanted: Floats) -> float:
     """Share of the variance of ``wanted`` that ridge regression of y (N,) on x (N, C) explains."""
     middle, mean = x.mean(0), y.mean()
     inside = (x - middle).T @ (x - middle)
@@ -143,7 +145,7 @@ def _told(x: Floats, y: Floats, unseen: Floats, wanted: Floats) -> float:
     return 1 - float(left.var()) / max(float(wanted.var()), 1e-12)
 
 
-def _heard_and_seen(clip: ClipData, features: str, later_s: float) -> tuple[Floats, Floats]:
+def _speech_and_opening(clip: ClipData, features: str, later_s: float) -> tuple[Floats, Floats]:
     """Speech (n, C) and the mouth's opening (n,) less its mean, where there is a face."""
     speech = windows(clip.features(features), clip.times_s + later_s, size=1)[clip.found, 0]
     opening = mouth_opening(clip.points_crop[clip.found]).astype(np.float64)

@@ -176,20 +176,20 @@ class CompletionNet(nn.Module):
         upper, lower = points[:, list(UPPER)], points[:, list(LOWER)]
         given, lower = (upper - _anchor(upper)) * _SPREAD, lower - _anchor(upper)
         self.mean_lower.copy_(lower.mean(0))
-        mean, rest = given.mean(0), self.mean_lower * _SPREAD
+        mean, neutral = given.mean(0), self.mean_lower * _SPREAD
         self.lf_trans.mean.copy_(mean)
-        self.bm_trans.mean.copy_(torch.cat([mean, rest[: len(CONTOUR)]]))
+        self.bm_trans.mean.copy_(torch.cat([mean, neutral[: len(CONTOUR)]]))
         if self.config.audio_offsets:
-            self.am_trans.mean.copy_(rest[-len(self.am_trans.mean) :])
+            self.am_trans.mean.copy_(neutral[-len(self.am_trans.mean) :])
         if self.least_squares is not None:
             sizes = [len(one) for one, _ in clips]
-            seen, wanted = (given - mean).split(sizes), (lower * _SPREAD - rest).split(sizes)
-            windows, said = [heard for _, heard in clips], None
-            if self.opening is not None and not self.least_squares.stays(len(points)):
-                real = [openings(one + rest, rest) for one in wanted]
+            seen, wanted = (given - mean).split(sizes), (lower * _SPREAD - neutral).split(sizes)
+            windows, predicted = [heard for _, heard in clips], None
+            if self.opening is not None and not self.least_squares.keeps_maps(len(points)):
+                real = [openings(one + neutral, neutral) for one in wanted]
                 self.opening.fit(windows, real)
-                said = [self.opening(one[None])[0] for one in windows]
-            self.least_squares.fit(seen, wanted, windows, (mean, rest), said)
+                predicted = [self.opening(one[None])[0] for one in windows]
+            self.least_squares.fit(seen, wanted, windows, (mean, neutral), predicted)
 
     def neutral_face(self, upper: Tensor) -> Tensor:
         """The mean lower face (B, 31, 2), placed by the upper points (B, 37, 2); crop units."""
@@ -200,36 +200,36 @@ class CompletionNet(nn.Module):
         """Upper points (B, F, 37, 2) in crop units, windows (B, F, W, C) -> completed points."""
         anchor = _anchor(upper)
         given = (upper - anchor) * _SPREAD
-        rest = self._rest(given)
+        start = self._start(given)
         audio = self.audio_net(windows)
-        contour = rest[:, :, : len(CONTOUR)] + self.lf_trans(given)
+        contour = start[:, :, : len(CONTOUR)] + self.lf_trans(given)
         heard = None if self.config.audio_offsets else audio
-        mouth = rest[:, :, len(CONTOUR) :] + self.bm_trans(torch.cat([given, contour], 2), heard)
+        mouth = start[:, :, len(CONTOUR) :] + self.bm_trans(torch.cat([given, contour], 2), heard)
         lower = torch.cat([contour, mouth], 2)
         if self.config.audio_offsets:
-            lower = self._spoken(lower, audio, windows)
+            lower = self._with_offsets(lower, audio, windows)
         contour, mouth, lower = (p / _SPREAD + anchor for p in (contour, mouth, lower))
         points = upper.new_empty((*upper.shape[:2], POINTS, 2))
         points[:, :, list(UPPER)] = upper
         points[:, :, list(LOWER)] = lower.to(upper.dtype)
         return Completion(points=points, base_contour=contour, base_mouth=mouth)
 
-    def _rest(self, given: Tensor) -> Tensor:
+    def _start(self, given: Tensor) -> Tensor:
         """The start of LF-Trans and BM-Trans: mean face or least squares, (B, F, 31, 2)."""
-        rest = (self.mean_lower * _SPREAD).expand(*given.shape[:2], -1, -1)
+        start = (self.mean_lower * _SPREAD).expand(*given.shape[:2], -1, -1)
         if self.least_squares is None:
-            return rest
-        return rest + self.least_squares.before_speech(given - self.lf_trans.mean)
+            return start
+        return start + self.least_squares.before_speech(given - self.lf_trans.mean)
 
-    def _spoken(self, lower: Tensor, audio: Tensor, windows: Tensor) -> Tensor:
+    def _with_offsets(self, lower: Tensor, audio: Tensor, windows: Tensor) -> Tensor:
         """Add the offsets of AM-Trans to those lower points (B, F, 31, 2) that speech moves."""
         still = lower.shape[2] - len(self.am_trans.mean)
         offsets = self.am_trans(lower[:, :, still:], audio)
         if self.least_squares is not None:
             moves = self.least_squares.speech(windows)
-            said = None if self.opening is None else self.opening(windows)
-            lower = self.least_squares.opened(
-                lower + nnf.pad(moves, (0, 0, still, 0)), self.mean_lower * _SPREAD, said
+            predicted = None if self.opening is None else self.opening(windows)
+            lower = self.least_squares.calibrated(
+                lower + nnf.pad(moves, (0, 0, still, 0)), self.mean_lower * _SPREAD, predicted
             )
         return lower + nnf.pad(offsets, (0, 0, still, 0))
 

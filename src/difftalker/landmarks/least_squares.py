@@ -64,15 +64,15 @@ class LeastSquares(nn.Module):
         offsets: Tensor = nnf.linear(speech, self.from_speech).unflatten(2, (-1, 2))
         return offsets
 
-    def opened(self, lower: Tensor, mean: Tensor, said: Tensor | None = None) -> Tensor:
+    def calibrated(self, lower: Tensor, mean: Tensor, predicted: Tensor | None = None) -> Tensor:
         """Calibrate the lip openings of absolute lower points (B, F, 31, 2).
 
-        ``said`` (B, F) is the opening that ``OpeningNet`` predicts, ``mean`` (31, 2) the mean lower
-        face. A fit regresses to the mean: its lips neither open as wide as real ones nor shut. The
+        ``predicted`` (B, F) is the opening by ``OpeningNet``, ``mean`` (31, 2) the mean lower face.
+        A fit regresses to the mean: its lips neither open as wide as real ones nor shut. The
         curve maps the quantiles of its openings to those of real ones.
         """
         wide = openings(lower, mean)
-        meant = _meant(wide, said).contiguous()
+        meant = _meant(wide, predicted).contiguous()
         place = torch.searchsorted(self.fitted, meant.detach()).clamp(1, KNOTS - 1)
         low, high = self.fitted[place - 1], self.fitted[place]
         share = (meant - low) / (high - low)
@@ -87,16 +87,16 @@ class LeastSquares(nn.Module):
         lower: Sequence[Tensor],
         windows: Sequence[Tensor],
         mean: tuple[Tensor, Tensor],
-        said: Sequence[Tensor] | None = None,
+        predicted: Sequence[Tensor] | None = None,
     ) -> None:
         """Fit to clips of upper (F, 37, 2) and lower points (F, 31, 2) and windows (F, W, C).
 
         ``mean`` is the mean face, (37, 2) and (31, 2), around the middle of the upper points;
-        ``said`` are the predicted openings (F,) of each clip. With few frames (``stays``) only the
-        mean of the speech is fitted.
+        ``predicted`` are the openings (F,) by ``OpeningNet``. With few frames (``keeps_maps``) only
+        the mean of the speech is fitted.
         """
         frames = sum(map(len, windows))
-        keeps = self.stays(frames)
+        keeps = self.keeps_maps(frames)
         if self.moved:
             total = torch.stack([_flat(w).sum(0) for w in windows]).sum(0)
             self.mean_speech.copy_(total / frames)
@@ -130,9 +130,9 @@ class LeastSquares(nn.Module):
         maps = torch.linalg.solve(lips, found.T)
         self.from_upper[-2 * self.moved :].copy_(maps[:, seen_at])
         self.from_speech.copy_(maps[:, heard_at])
-        self._fit_openings(upper, lower, windows, mean[1], said)
+        self._fit_openings(upper, lower, windows, mean[1], predicted)
 
-    def stays(self, frames: int) -> bool:
+    def keeps_maps(self, frames: int) -> bool:
         """Whether fitted maps stay, as ``frames`` are too few to fit them anew."""
         return frames < ENOUGH_FRAMES and bool(self.from_upper.any())
 
@@ -142,7 +142,7 @@ class LeastSquares(nn.Module):
         lower: Sequence[Tensor],
         windows: Sequence[Tensor],
         mean_lower: Tensor,
-        said: Sequence[Tensor] | None,
+        predicted: Sequence[Tensor] | None,
     ) -> None:
         fitted: list[Tensor] = []
         real: list[Tensor] = []
@@ -150,7 +150,7 @@ class LeastSquares(nn.Module):
             made = self.before_speech(u[None])
             made[:, :, -self.moved :] += self.speech(w[None])
             wide = openings(made[0] + mean_lower, mean_lower)
-            fitted.append(_meant(wide, said[i] if said else None))
+            fitted.append(_meant(wide, predicted[i] if predicted else None))
             real.append(openings(true + mean_lower, mean_lower))
         at = torch.linspace(0, 1, KNOTS, device=mean_lower.device)
         # Knots that coincide would divide by zero.
@@ -210,9 +210,9 @@ def _down(mean: Tensor) -> Tensor:
     return nnf.normalize(_gaps(mean).mean(-2), dim=-1)
 
 
-def _meant(wide: Tensor, said: Tensor | None) -> Tensor:
+def _meant(wide: Tensor, predicted: Tensor | None) -> Tensor:
     """Mix the fitted openings with those predicted from speech, where there are any."""
-    return wide if said is None else torch.lerp(said.to(wide), wide, FITTED_SHARE)
+    return wide if predicted is None else torch.lerp(predicted.to(wide), wide, FITTED_SHARE)
 
 
 def _flat(windows: Tensor) -> Tensor:

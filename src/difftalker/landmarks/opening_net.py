@@ -79,8 +79,8 @@ class OpeningNet(nn.Module):
                 if len(order) < batch:
                     order = torch.randperm(len(wide))
                 chosen, order = order[:batch].to(wide.device), order[batch:]
-                said = self._deviations(speech[chosen].float(), DROPOUT)
-                loss = (said - wanted[chosen]).square().mean()
+                predicted = self._deviations(speech[chosen].float(), DROPOUT)
+                loss = (predicted - wanted[chosen]).square().mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

@@ -93,9 +93,9 @@ def _still(
     completed = np.where(seen, relative_opening(now), np.inf)
     wanted = _slowly(completed, now_s, OPENS_S * near)
     # The jaw and all else open with the lips.
-    resting = relative_opening(calm)
-    way = np.maximum(completed - resting, 1e-6)
-    share = np.clip((wanted - resting) / way, 0, near)
+    held = relative_opening(calm)
+    way = np.maximum(completed - held, 1e-6)
+    share = np.clip((wanted - held) / way, 0, near)
     calm += share[:, None, None].astype(np.float32) * (now - calm)
     return open_to(calm, wanted)
 

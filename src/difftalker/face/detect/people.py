@@ -23,11 +23,11 @@ from difftalker.face.detect.tracklets import Tracklet, look_distances
 
 Place = Literal["largest", "leftmost", "rightmost", "center"]
 
-ALIKE = 0.48
+SAME_PERSON = 0.48
 """Largest distance between looks (see ``face.detect.looks``) of one person,"""
-CLEARLY = 0.06
+CLEAR_MARGIN = 0.06
 """if the next person's look is farther by at least this."""
-ALIKE_ON_A_PHOTO = 0.6
+SAME_AS_PHOTO = 0.6
 """Largest distance from a photo of the person, taken in another light and place."""
 SEEN_SHARE, SEEN_S = 0.05, 0.4
 """Shortest time for which a person is seen: share of the longest seen, and seconds."""
@@ -135,9 +135,9 @@ def find_people(
         free = [n for n in range(len(people)) if not seen[n][tracklet.frames].any()]
         apart = [float(look_distances(people[n].exemplars, tracklet.exemplars).min()) for n in free]
         nearest, second = np.sort([*apart, np.inf, np.inf])[:2]
-        if nearest <= ALIKE and second - nearest < CLEARLY:
+        if nearest <= SAME_PERSON and second - nearest < CLEAR_MARGIN:
             continue
-        if nearest <= ALIKE:
+        if nearest <= SAME_PERSON:
             owner = free[apart.index(nearest)]
         else:
             owner = len(people)
@@ -160,7 +160,7 @@ def _mark_veils(tracklets: Sequence[Tracklet], cuts: NDArray[np.int64]) -> None:
         for one, two in itertools.product(before, after):
             cut = (cuts > one.frames[-1]) & (cuts <= two.frames[0])
             stays = one.ends_where(veil) and veil.ends_where(two)
-            same = look_distances(one.exemplars, two.exemplars).min(initial=np.inf) <= ALIKE
+            same = look_distances(one.exemplars, two.exemplars).min(initial=np.inf) <= SAME_PERSON
             if same and stays and one.veils is None and not cut.any():
                 veil.veils = one
 
@@ -217,13 +217,13 @@ def choose(
 def _most_alike(people: Sequence[Person], photo: NDArray[np.float32]) -> int:
     apart = np.array([float(look_distances(p.exemplars, photo[None]).min()) for p in people])
     order = apart.argsort()
-    if apart[order[0]] > ALIKE_ON_A_PHOTO:
+    if apart[order[0]] > SAME_AS_PHOTO:
         raise FaceError(
             f"none of {_count(len(people))} in the footage looks like the face in the picture",
             wanted="the face of one of them, turned to the camera",
             fix="take a picture out of the footage itself, or choose by number",
         )
-    if len(order) > 1 and apart[order[1]] - apart[order[0]] < CLEARLY / 2:
+    if len(order) > 1 and apart[order[1]] - apart[order[0]] < CLEAR_MARGIN / 2:
         raise FaceError(
             "two people in the footage look about as much like the face in the picture",
             fix="take a picture out of the footage itself, or choose by number",

@@ -17,11 +17,11 @@ from difftalker.face.detect.looks import LOOK_SIZE, lower_face
 from difftalker.face.detect.looks import look as look_of
 from difftalker.face.landmarks import BROWS, EYES, JAW, NOSE, NOSE_BASE
 
-FOLLOWED = 0.5
+LOOK_CHANGE = 0.5
 """Largest change of the look from one frame of a tracklet to the next,"""
-FOLLOWED_ALONE = 0.7
+LOOK_CHANGE_ALONE = 0.7
 """and the largest where the face is alone and hardly moves."""
-STEP = 0.8
+LARGEST_STEP = 0.8
 """Largest distance of a detection from the predicted place, face widths."""
 GAP_S = 0.4
 """Longest gap within a tracklet, seconds; beyond it looks alone decide whose face it is."""
@@ -107,7 +107,7 @@ class Tracklet:
         size = abs(float(np.log(seen.width / self.width)))
         return moved * 2 / (seen.width + self.width) + size
 
-    def unlike(self, look: NDArray[np.float32]) -> float:
+    def look_distance(self, look: NDArray[np.float32]) -> float:
         """Distance of a look from the nearest exemplar; 0 where there is none."""
         if not len(self.exemplars):
             return 0.0
@@ -122,7 +122,7 @@ class Tracklet:
         return bool(np.abs(here - there).max() < _VEIL_STEP * width)
 
     def _remember(self, look: NDArray[np.float32]) -> None:
-        if len(self.exemplars) and self.unlike(look) < _NEW_EXEMPLAR:
+        if len(self.exemplars) and self.look_distance(look) < _NEW_EXEMPLAR:
             return
         self.exemplars = np.concatenate([self.exemplars, look[None]])
         if len(self.exemplars) > _EXEMPLARS:
@@ -150,11 +150,11 @@ class Tracker:
         pairs = self._matched(frame, faces)
         kept = [j for j in range(len(faces)) if self._is_new(j, faces, [j for _, j in pairs])]
         look = frame % _LOOK_EVERY == 0 or len(kept) > 1
-        followed = {j: self._open[i] for i, j in pairs}
+        continued = {j: self._open[i] for i, j in pairs}
         for j in kept:
             others = [faces[k] for k in kept if k != j]
             crossed = any(faces[j].is_crossed_by(other) for other in others)
-            tracklet = followed.get(j)
+            tracklet = continued.get(j)
             if tracklet is None:
                 tracklet = Tracklet()
                 self._open.append(tracklet)
@@ -183,8 +183,8 @@ class Tracker:
         alone = place.shape == (1, 1) and place[0, 0] < 0.25
         if alone and frame % _LOOK_EVERY and self._open[0].frames[-1] == frame - 1:
             return place
-        unlike = np.array([[s.unlike(seen.look) for seen in faces] for s in self._open])
-        far = (place > STEP) | (unlike > (FOLLOWED_ALONE if alone else FOLLOWED))
+        unlike = np.array([[s.look_distance(seen.look) for seen in faces] for s in self._open])
+        far = (place > LARGEST_STEP) | (unlike > (LOOK_CHANGE_ALONE if alone else LOOK_CHANGE))
         return np.where(far, np.inf, place + _LOOK_WEIGHT * unlike)
 
     @staticmethod
