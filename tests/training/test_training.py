@@ -40,7 +40,7 @@ from difftalker.face.landmarks import LOWER, MOUTH, UPPER, mouth_opening
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.metrics import detail_energy
 from difftalker.store.avatars import read
-from difftalker.synthesis.autoencoder import Autoencoder, finest, to_images, to_pixels
+from difftalker.synthesis.autoencoder import Autoencoder, high_pass, to_images, to_pixels
 from difftalker.synthesis.sampling import timesteps_of
 from difftalker.training import decoder_task
 from difftalker.training import run as runs
@@ -889,7 +889,7 @@ def test_pictures_are_given_the_detail_that_they_lack(
     detail = task.detail()
     assert least <= detail <= most
     pixels = to_pixels(pair[1])
-    shown = to_images(pixels + detail * finest(pixels)).numpy()
+    shown = to_images(pixels + detail * high_pass(pixels)).numpy()
     lower = np.zeros((64, 64), bool)
     lower[24:60, 8:56] = True
     wanted, found = (

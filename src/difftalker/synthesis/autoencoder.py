@@ -99,7 +99,7 @@ class Autoencoder(nn.Module):
         self.std.copy_(means.std((0, 2, 3)))
 
 
-def finest(pixels: Tensor) -> Tensor:
+def high_pass(pixels: Tensor) -> Tensor:
     """High-pass pictures (B, C, H, W): less their blur by one pixel, mirrored at the edges."""
     channels = pixels.shape[1]
     across = _GAUSSIAN.to(pixels).expand(channels, 1, 1, -1)

@@ -21,7 +21,7 @@ from difftalker.face.crop import CELL, boxes_hull
 from difftalker.face.draw import landmark_maps
 from difftalker.face.lips import correct_openings
 from difftalker.store.calibration import UNMEASURED, Calibration
-from difftalker.synthesis.autoencoder import Autoencoder, finest, mask_out, to_images, to_pixels
+from difftalker.synthesis.autoencoder import Autoencoder, high_pass, mask_out, to_images, to_pixels
 from difftalker.synthesis.decoding import decode_part
 from difftalker.synthesis.net import Guidance, SynthesisNet
 from difftalker.synthesis.region import box_mask
@@ -162,5 +162,5 @@ class DiffusionRenderer(Renderer):
         """Decoded pictures (n, 3, H, W) as sharp as the footage, (n, H, W, 3)."""
         if detail := self._calibration.detail:
             pixels = pixels.float()
-            pixels = pixels + detail * finest(pixels)
+            pixels = pixels + detail * high_pass(pixels)
         return to_images(pixels).cpu().numpy()

@@ -29,7 +29,7 @@ from difftalker.face.detect.track import track
 from difftalker.face.draw import contact_sheet
 from difftalker.face.lips import opening_correction, relative_opening
 from difftalker.media.video import Frame
-from difftalker.synthesis.autoencoder import Autoencoder, finest, to_images, to_pixels
+from difftalker.synthesis.autoencoder import Autoencoder, high_pass, to_images, to_pixels
 from difftalker.synthesis.region import box_mask
 from difftalker.training.tasks import SynthesisTask, gradient_error, mouth_mask, psnr
 
@@ -167,7 +167,7 @@ class DecoderTask:
         low, high = 0.0, MOST_DETAIL
         for _ in range(HALVINGS):
             middle = (low + high) / 2
-            shown = to_images(pixels + middle * finest(pixels)).cpu().numpy()
+            shown = to_images(pixels + middle * high_pass(pixels)).cpu().numpy()
             found = _detail_energy(np.stack([_dubbed(one, side_px) for one in shown]), boxes)
             low, high = (middle, high) if found < wanted else (low, middle)
         return round(low, 2)
@@ -188,7 +188,7 @@ class DecoderTask:
             for start in range(0, len(rows), CHUNK):
                 latents = self._made(self._data.validation, rows[start : start + CHUNK])
                 pixels = self._autoencoder.decode(latents).float()
-                made += [*to_images(pixels + detail * finest(pixels)).cpu().numpy()]
+                made += [*to_images(pixels + detail * high_pass(pixels)).cpu().numpy()]
             for pictures, found in ((true, seen), (made, painted)):
                 found.append(openings_found(pictures, clip.times_s[rows[:, 1]]))
         return opening_correction(np.concatenate(seen), np.concatenate(painted))
