@@ -1,6 +1,7 @@
 # make demo    the packaged avatar speaks: out/demo.mp4, and out/demo.png with the landmarks drawn
 # make test    lint, types, import order and tests
 # make lint    the same without the tests
+# make wheel-demo   the wheel alone, installed into an empty environment, makes the demo there
 # make clean   remove what these made, but for .venv
 #
 # The first two install into .venv, once: later runs need no network.
@@ -19,7 +20,7 @@ QUIET  := $(if $(MAKE_TERMOUT),,-q)
 $(foreach stamp,$(VENV)/.demo-installed $(VENV)/.test-installed,$(shell \
 	test -x $(PY) && grep -qsxF "$(CURDIR)" $(stamp) || rm -f $(stamp)))
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint wheel-demo clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.demo-installed
@@ -36,6 +37,9 @@ lint: $(VENV)/.test-installed
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) $(VENV)/bin/lint-imports --no-logo
+
+wheel-demo: $(VENV)/.demo-installed
+	@scripts/wheel_demo.sh $(PY)
 
 clean:
 	rm -rf out/demo.mp4 out/demo.png build dist src/*.egg-info
