@@ -1,4 +1,4 @@
-"""Writes down the public surface: the names of the package and each command with its options.
+"""Writes down the public surface: names and signatures of the package, commands and options.
 
 A test compares it with ``tests/golden/public_surface.txt``, so that it changes on purpose. After a
 change that is meant::
@@ -9,9 +9,12 @@ change that is meant::
 from __future__ import annotations
 
 import inspect
+from collections import ChainMap
 from collections.abc import Iterator
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from cyclopts import App, Argument
 
@@ -46,9 +49,67 @@ def option_line(argument: Argument) -> str:
     return f"{text} = {default.value if isinstance(default, Enum) else default}"
 
 
+class Text:
+    """What `inspect` writes as this text."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def shown(value: object) -> Text | object:
+    """A default, by its type where its own text tells where it lies in memory or is long."""
+    plain = value is None or isinstance(value, str | int | float | tuple)
+    return value if plain else Text(f"<{type(value).__name__}>")
+
+
+def signature_line(name: str, function: Any) -> str:
+    """A name with its parameters: their names, kinds, annotations as text, and defaults."""
+    signature, empty = inspect.signature(function), inspect.Parameter.empty
+    parameters = [
+        one.replace(
+            annotation=empty if one.annotation is empty else Text(str(one.annotation)),
+            default=empty if one.default is empty else shown(one.default),
+        )
+        for one in signature.parameters.values()
+    ]
+    returned = Text(str(signature.return_annotation))
+    return f"{name}{signature.replace(parameters=parameters, return_annotation=returned)}"
+
+
+def member_lines(kind: type) -> Iterator[str]:
+    """The public methods and properties of a class and of its bases in the package, sorted."""
+    own = [vars(one) for one in kind.mro() if one.__module__.startswith("difftalker.")]
+    for name, member in sorted(ChainMap(*map(dict, own)).items()):
+        if name.startswith("_"):
+            continue
+        if isinstance(member, property | cached_property):
+            getter: Any = member.fget if isinstance(member, property) else member.func
+            yield f"{name}: {inspect.get_annotations(getter)['return']}"
+        elif isinstance(member, classmethod | staticmethod):
+            yield signature_line(f"{type(member).__name__} {name}", member.__func__)
+        elif inspect.isfunction(member):
+            yield signature_line(name, member)
+
+
+def api_lines(name: str) -> Iterator[str]:
+    """A public name of the package with its signature; a class with its public members."""
+    value = getattr(difftalker, name)
+    if not callable(value):
+        yield f"{name}: {type(value).__name__}"
+        return
+    bases = f" < {value.mro()[1].__name__}" if isinstance(value, type) else ""
+    yield signature_line(name, value) + bases
+    if isinstance(value, type):
+        yield from (f"    {line}" for line in member_lines(value))
+
+
 def public_surface() -> str:
-    """The whole surface as text, one name or option a line."""
-    lines = ["difftalker", *(f"    {name}" for name in sorted(difftalker.__all__))]
+    """The whole surface as text, one name, member or option a line."""
+    names = [line for name in sorted(difftalker.__all__) for line in api_lines(name)]
+    lines = ["difftalker", *(f"    {line}" for line in names)]
     for name, command in commands(app):
         arguments = command.assemble_argument_collection()
         # A group of options that share a dataclass is an argument too, but none to type.
