@@ -39,12 +39,10 @@ class Avatar(Engine):
             MediaError: footage or sound cannot be read.
             FaceError: the footage shows no face, or none of whom ``face`` means.
         """
-        config = self.config
-        footage = locate(
-            Path(video), config.size_px, progress, Choice.parse(face), mask=config.mask
-        )
+        size, mask = self.config.size_px, self.config.mask
+        footage = locate(Path(video), size, progress, Choice.parse(face), mask=mask)
         points = self.complete(footage, audio, progress)
-        return footage.as_track(points, config.size_px, self.name)
+        return footage.as_track(points, size, self.name)
 
     def complete(
         self, footage: TrackedFootage, audio: str | Path, progress: Progress = no_progress
@@ -71,13 +69,10 @@ class Avatar(Engine):
     ) -> Dub:
         """Prepare a dub of ``video`` with the sound of ``audio``; ``save`` carries it out.
 
-        ``face`` says whom, where there are several people: ``largest``, ``leftmost``,
-        ``rightmost``, ``center``, a number (``face.detect.people.Choice``), or a picture's file.
-        ``located`` and ``landmarks`` (frames, 68, 2; crop units) are used where given; a track of
-        landmarks says where the face is, too. They are of the footage's frames, and go with these
-        where the footage is fitted to the sound. Crop and mask of ``located`` become the avatar's.
-        ``edits`` change the landmarks, given or completed, one after the other, at times of the
-        output.
+        ``face`` says whom, of several people (``face.detect.people.Choice``). ``located`` and
+        ``landmarks`` (frames, 68, 2; crop units) belong to the footage's frames and replace what
+        is tracked and completed; a track of landmarks does both. ``edits`` change the landmarks
+        one after the other, at times of the output.
 
         Raises:
             UsageError: there is no such sampler or face, the number of steps is not positive, or
@@ -109,8 +104,7 @@ class Avatar(Engine):
         """Prepare a video without footage, of the whole face; ``save`` makes it.
 
         Raises:
-            UsageError: there is no such sampler, the number of steps or of frames a second is out
-                of range, or the avatar renders without landmarks.
+            UsageError: an option is out of range, or the avatar renders without landmarks.
         """
         chosen = self.sampling(sampler=sampler, steps=steps)
         return Talk(self, Path(audio), chosen, seed, fps)
@@ -123,7 +117,5 @@ def load(name_or_folder: str | Path, *, device: str = "cpu") -> Avatar:
         AvatarError: the folder or a file is missing, truncated or altered.
     """
     files = avatars.read(name_or_folder)
-    networks = restore(files)
-    return Avatar(
-        files.name, files.config, networks, device, files.facts, calibration=files.calibration
-    )
+    networks, calibration = restore(files), files.calibration
+    return Avatar(files.name, files.config, networks, device, files.facts, calibration)

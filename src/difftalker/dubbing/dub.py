@@ -38,7 +38,6 @@ from difftalker.media.timeline import Fit, Timeline, fit, play
 from difftalker.media.video import VideoWriter, probe_video
 from difftalker.speech.speech import Speech
 from difftalker.store.journal import Journal, file_hash, key_of, pack, unpack
-from difftalker.synthesis.renderer import Renderer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,18 +119,13 @@ class Dub:
         journal = Journal(output, keep=keep_journal)
         info = probe_video(self.video)
         info.warn()
-        writer = VideoWriter(
+        writer = VideoWriter.like(
+            info,
             output,
-            width=info.width,
-            height=info.height,
-            fps=info.fps,
-            time_base=info.time_base,
             audio=self.video if keep_audio else self.audio,
             crf=crf,
             lossless=lossless,
             comment=generated_by(self.engine.name),
-            sample_aspect_ratio=info.sample_aspect_ratio,
-            colour=info.colour,
             scratch_folder=journal.folder,
         )
         with journal:
@@ -140,7 +134,8 @@ class Dub:
             footage, timeline, points = self._completed(speech, journal, fit, progress)
             give_back()
             inputs = self._inputs(footage, points, speech)
-            loop = RenderLoop(self._renderer(), inputs, journal, seed=self.seed)
+            renderer = self.engine.renderer(self.sampling, self.seed)
+            loop = RenderLoop(renderer, inputs, journal, seed=self.seed)
             with writer, closing(loop.frames(play(self.video, timeline))) as rendered:
                 for done, (frame, image) in enumerate(rendered, 1):
                     writer.write(image, frame.pts)
@@ -156,9 +151,6 @@ class Dub:
             device=self.engine.device,
             sampling=self.sampling,
         )
-
-    def _renderer(self) -> Renderer:
-        return self.engine.renderer(self.sampling, self.seed)
 
     def _completed(
         self, speech: Speech, journal: Journal, mode: Fit, progress: Progress

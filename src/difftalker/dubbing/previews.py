@@ -92,17 +92,8 @@ def save_preview(
     """
     info = check_pair(track, video)
     points_px, driven = track.points_px, located_by(track, video, track.size_px).strength > 0
-    with VideoWriter(
-        path,
-        width=info.width,
-        height=info.height,
-        fps=info.fps,
-        time_base=info.time_base,
-        audio=audio,
-        comment=f"A preview of landmarks by DiffTalker, avatar {track.avatar}.",
-        sample_aspect_ratio=info.sample_aspect_ratio,
-        colour=info.colour,
-    ) as writer:
+    comment = f"A preview of landmarks by DiffTalker, avatar {track.avatar}."
+    with VideoWriter.like(info, path, audio=audio, comment=comment) as writer:
         for i, frame in enumerate(islice(read_frames(video), len(track))):
             image = overlay(frame.image, points_px[i]) if driven[i] else frame.image
             writer.write(image, frame.pts)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import av
 import numpy as np
@@ -218,6 +218,25 @@ class VideoWriter:
         self._options = {} if lossless else {"crf": str(crf), "preset": preset, **_SAME_BYTES}
         self._first: int | None = None
         self._last = 0
+
+    @classmethod
+    def like(cls, footage: VideoInfo, path: MediaPath, **options: Any) -> Self:
+        """A writer of frames with the size, clock, shape of pixels and colours of footage.
+
+        ``options`` are those of the class; errors as there.
+        """
+        return cls(
+            path,
+            width=footage.width,
+            height=footage.height,
+            fps=footage.fps,
+            time_base=footage.time_base,
+            **{
+                "sample_aspect_ratio": footage.sample_aspect_ratio,
+                "colour": footage.colour,
+                **options,
+            },
+        )
 
     def __enter__(self) -> Self:
         try:
