@@ -41,8 +41,7 @@ class Avatar(Engine):
         """
         size, mask = self.config.size_px, self.config.mask
         footage = locate(Path(video), size, progress, Choice.parse(face), mask=mask)
-        points = self.complete(footage, audio, progress)
-        return footage.as_track(points, size, self.name)
+        return footage.as_track(self.complete(footage, audio, progress), size, self.name)
 
     def complete(
         self, footage: TrackedFootage, audio: str | Path, progress: Progress = no_progress
