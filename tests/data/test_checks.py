@@ -12,11 +12,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from conftest import face_points, write_dataset
 from difftalker.data import checks
 from difftalker.data.checks import findings
 from difftalker.data.dataset import ClipData
 from difftalker.training import api as recipe
+from helpers import face_points, write_dataset
 
 LONG = 550
 """Frames of a clip that is long enough to tell sound and picture apart."""

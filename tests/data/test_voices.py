@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from conftest import write_dataset
 from difftalker import config as configs
 from difftalker.data.dataset import load_dataset
 from difftalker.data.prepare import PrepareConfig, features_file, prepare
@@ -20,6 +19,7 @@ from difftalker.media.audio import stream_audio
 from difftalker.media.video import VideoWriter, read_frames
 from difftalker.packaged import samples
 from difftalker.training.tasks import LandmarkTask
+from helpers import write_dataset
 
 Floats = NDArray[np.float32]
 

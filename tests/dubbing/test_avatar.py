@@ -12,7 +12,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from conftest import FPS, Floats, Image, draw_face, face_points
 from difftalker import config as configs
 from difftalker.config import SamplingConfig
 from difftalker.dubbing.avatar import Avatar, load
@@ -30,6 +29,7 @@ from difftalker.speech.encoder import LogMelEncoder
 from difftalker.speech.speech import Speech
 from difftalker.store import assets
 from difftalker.store.calibration import Calibration
+from helpers import FPS, Floats, Image, draw_face, face_points
 
 MODEL = configs.debug().model
 SIZE = MODEL.size_px

@@ -11,7 +11,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from conftest import face_points, write_dataset
 from difftalker.cli import main
 from difftalker.data.dataset import ClipData
 from difftalker.dubbing.avatar import Avatar
@@ -23,6 +22,7 @@ from difftalker.landmarks.head_motion import BLINKS_HZ, LIDS, SHAPE_S, HeadMotio
 from difftalker.media.audio import sound_duration_s
 from difftalker.media.video import probe_video, read_frames
 from difftalker.store import avatars
+from helpers import face_points, write_dataset
 from synthetic import count_rendered, debug_avatar, write_tone
 
 Floats = NDArray[np.float32]

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from scipy.fft import dct
 from torch import Tensor
 
-from conftest import write_dataset
 from difftalker.dubbing.footage import locate
 from difftalker.errors import AssetError
 from difftalker.evaluation.judges import JudgeOptions, open_judges
@@ -56,6 +55,7 @@ from difftalker.speech.mfcc import mel_triangles, mfcc
 from difftalker.store import experts as expert
 from difftalker.training.experts import train_expert
 from difftalker.training.sync_task import contrastive_losses, spoil_pictures, spoil_sound
+from helpers import write_dataset
 
 SAMPLE_RATE_HZ = 16_000
 

@@ -13,7 +13,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import draw_face, face_points, write_dataset
 from difftalker.config import StageConfig
 from difftalker.data.dataset import Dataset, load_dataset
 from difftalker.dubbing.footage import TrackedFootage
@@ -48,6 +47,7 @@ from difftalker.training.lips_task import (
     spliced,
 )
 from difftalker.training.trainer import Trainer
+from helpers import draw_face, face_points, write_dataset
 
 TINY = LipReaderConfig(channels=(8, 8, 8), width=16, blocks=1, context=8, heard_dim=160)
 SENTENCE = ("bin", "blue", "at", "f", "two", "now")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from conftest import FPS, Floats, Image, draw_face, face_points
 from difftalker.face.compose.blend import blend_mask, paste
 from difftalker.face.crop import CELL, CropTrack, cut, frame_face, mask_boxes, steady_crop
 from difftalker.face.detect.track import FaceTrack
 from difftalker.face.landmarks import CONTOUR, INNER_LIPS, JAW, LOWER, MOUTH, OUTER_LIPS, UPPER
+from helpers import FPS, Floats, Image, draw_face, face_points
 
 SIZE = 256
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from conftest import face_points
 from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, INNER_LIPS, MOUTH, OUTER_LIPS
 from difftalker.face.lips import (
     FEWEST_FRAMES,
@@ -17,6 +16,7 @@ from difftalker.face.lips import (
     relative_opening,
 )
 from difftalker.store.calibration import MOST_ADDED, OPENINGS
+from helpers import face_points
 
 
 def speaking(gaps: NDArray[np.floating]) -> NDArray[np.float32]:

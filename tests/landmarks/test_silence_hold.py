@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from conftest import face_points
 from difftalker.dubbing import avatar as pipeline
 from difftalker.face.landmarks import CHIN, INNER_LIPS, LOWER, POINTS, UPPER, mouth_opening
 from difftalker.face.lips import relative_opening
 from difftalker.landmarks.silence_hold import OPENED_S, OPENS_S, hold_silence
 from difftalker.packaged import samples
 from difftalker.speech.silence import SILENT_MARGIN_S, silent_frames, sound_level_db
+from helpers import face_points
 
 RATE_HZ = 16_000
 FRAMES = 50

@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import write_dataset
 from difftalker.config import StageConfig
 from difftalker.data.speech import encode_speech, grid_sentence, load_speech
 from difftalker.errors import AssetError, MediaError, UsageError
@@ -38,6 +37,7 @@ from difftalker.store import experts as expert
 from difftalker.training import characters_task, experts
 from difftalker.training.characters_task import CharactersTask, Heard
 from difftalker.training.trainer import Trainer
+from helpers import write_dataset
 from make_training_speech import altered
 from spoken_text import sentences, spelled
 

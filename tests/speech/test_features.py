@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import write_dataset
 from difftalker import config as configs
 from difftalker.errors import AssetError, UsageError
 from difftalker.speech.encoder import ENCODERS, features_called, load_encoder
 from difftalker.store import assets
 from difftalker.training import api as recipe
+from helpers import write_dataset
 
 SMALL = {"training.landmarks.steps": "2", "training.span_frames": "8"}
 

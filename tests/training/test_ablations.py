@@ -17,7 +17,6 @@ from torch import Tensor
 
 import ablations
 from ablations import VARIANTS, configuration, ingredients
-from conftest import FPS, face_points, write_dataset
 from difftalker import config as configs
 from difftalker.config import STAGES, ModelConfig, SynthesisConfig
 from difftalker.data.dataset import ClipData, load_dataset
@@ -33,6 +32,7 @@ from difftalker.synthesis.autoencoder import Autoencoder
 from difftalker.synthesis.net import SynthesisNet
 from difftalker.synthesis.prior import Prior
 from difftalker.training.checkpoint import load_checkpoint
+from helpers import FPS, face_points, write_dataset
 from synthetic import located, pictures, still_track, write_footage, write_tone
 
 DEBUG = configs.debug().model

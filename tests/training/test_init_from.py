@@ -13,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import write_dataset
 from difftalker import config as configs
 from difftalker.cli import main
 from difftalker.config import STAGES
@@ -32,6 +31,7 @@ from difftalker.store import assets
 from difftalker.store import avatars as avatar
 from difftalker.training import api as recipe
 from difftalker.training.init_from import NONE, choose_start, remember_start
+from helpers import write_dataset
 from synthetic import debug_avatar, swaying, write_footage, write_half_tone
 
 FRAMES, HELD = 36, 12

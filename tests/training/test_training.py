@@ -24,7 +24,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from conftest import face_points, write_dataset
 from difftalker import config as configs
 from difftalker.config import STAGES, StageConfig
 from difftalker.core.files import whole_file
@@ -62,6 +61,7 @@ from difftalker.training.tasks.synthesis import (
     OTHER_UPPER_SHARE,
 )
 from difftalker.training.trainer import BATCHES_AHEAD, Trainer
+from helpers import face_points, write_dataset
 
 STEPS = configs.debug().training.landmarks.steps
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from conftest import Image, draw_face, face_points
 from difftalker.face.compose.blend import Blender, Patch, blend_mask, edge_shift, paste
 from difftalker.face.compose.grain import Grain, noise, noise_levels
 from difftalker.face.compose.light import Light, LightMap, Skin, match
 from difftalker.face.crop import CropTrack, cut, mask_boxes
+from helpers import Image, draw_face, face_points
 
 SIZE = 128
 POINTS = face_points(0.05)
