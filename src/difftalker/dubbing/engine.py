@@ -52,19 +52,23 @@ class Engine:
         self.completer: Completer = TransformerCompleter(networks.completion, device)
         self._encoder: SpeechEncoder | None = None
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """A hash of everything that makes its pictures: weights, settings, and way to compute."""
+        # Another number of threads adds up in another order, and rounds to other bits.
+        ways = (torch.__version__, self.device, torch.get_num_threads(), CHUNK_FRAMES, PIECE_FRAMES)
+        settings = {k: v for k, v in asdict(self.config).items() if k != "sampling"}
+        settings["calibration"] = asdict(self.calibration)
+        return key_of(__version__, *ways, settings, self._weights_hash)
+
+    @cached_property
+    def _weights_hash(self) -> str:
         weights = (
             (part, name, tensor.detach().float().cpu().numpy())
             for part, tensors in sorted(self.networks.state().items())
             for name, tensor in sorted(tensors.items())
         )
-        # Another number of threads adds up in another order, and rounds to other bits.
-        ways = (torch.__version__, self.device, torch.get_num_threads(), CHUNK_FRAMES, PIECE_FRAMES)
-        settings = {k: v for k, v in asdict(self.config).items() if k != "sampling"}
-        settings["calibration"] = asdict(self.calibration)
-        return key_of(__version__, *ways, settings, *itertools.chain.from_iterable(weights))
+        return key_of(*itertools.chain.from_iterable(weights))
 
     def sampling(self, *, sampler: str | None = None, steps: int | None = None) -> SamplingConfig:
         """The avatar's way of sampling, with what is given in its place.
