@@ -6,7 +6,6 @@ import errno
 import multiprocessing
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -151,42 +150,43 @@ def test_a_second_run_is_refused_in_one_line(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("left", ["dead", "reborn", "empty", "damaged"])
-def test_the_lock_of_a_dead_run_is_taken_over(
-    tmp_path: Path, left: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(journal_module, "_UNWRITTEN_S", 0.1)
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    me = os.getpid()
-    lines = {
-        "dead": f"{gone.pid} 1 {socket.gethostname()}\n",
-        "reborn": f"{me} 1 {socket.gethostname()}\n",
-        "empty": "",
-        "damaged": "what",
-    }
-    journal = Journal(tmp_path / "out.mp4")
-    journal.folder.mkdir()
-    (journal.folder / "lock").write_text(lines[left])
-    with journal:
-        assert (journal.folder / "lock").read_text().startswith(f"{me} ")
+HOLD = """
+import sys, time
+from pathlib import Path
+from difftalker.store.journal import Journal
+with Journal(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_lock_of_a_killed_run_is_free(tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    run = subprocess.Popen([sys.executable, "-c", HOLD, str(output)], stdout=subprocess.PIPE)
+    assert run.stdout is not None
+    assert run.stdout.readline() == b"held\n"
+    with pytest.raises(MediaError, match=f"process {run.pid} "):
+        Journal(output).__enter__()
+    run.kill()
+    run.communicate()
+    with Journal(output) as journal:
+        assert str(os.getpid()) in (journal.folder / "holder").read_text()
     assert not any(tmp_path.iterdir())
 
 
-def test_a_run_on_another_machine_is_left_alone(tmp_path: Path) -> None:
+def test_files_of_a_lock_alone_hold_nothing(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "out.mp4")
     journal.folder.mkdir()
     (journal.folder / "lock").write_text("1 1 elsewhere.example\n")
-    with pytest.raises(MediaError, match=r"elsewhere\.example.*delete"):
-        journal.__enter__()
+    (journal.folder / "holder").write_bytes(b"\xff")
+    with journal:
+        pass
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no forkserver")
-def test_of_many_runs_at_once_one_gets_a_dead_lock(tmp_path: Path) -> None:
-    """Several processes find the same dead lock; at no time do two of them hold it."""
-    journal = Journal(tmp_path / "out.mp4")
-    journal.folder.mkdir()
-    (journal.folder / "lock").write_text(f"1 1 {socket.gethostname()}\n")
+def test_of_many_runs_at_once_one_gets_the_output(tmp_path: Path) -> None:
+    """Several processes come and go; at no time do two of them hold the same output."""
     context = forkserver()
     start, inside = context.Event(), context.Array("i", 2)
     runs = [

@@ -1,7 +1,8 @@
 """Finished work kept beside an output, so that a run that was killed goes on where it was.
 
     .NAME.dubbing/KIND-KEY    one finished piece, after its own hash
-                 /lock        who is at work: process, its birth, its machine
+                 /lock        held while a run is at work
+                 /holder      which process that is
 
 A key is the hash of everything that a piece depends on: what is found under it is what would be
 made again. A piece appears by one rename, and a damaged one counts as absent.
@@ -12,18 +13,15 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import secrets
-import shutil
 import socket
-import sys
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from difftalker.core.files import write_whole
@@ -31,7 +29,7 @@ from difftalker.core.hashing import sha256_of
 from difftalker.errors import MediaError
 
 _DIGEST_BYTES = 32
-_UNWRITTEN_S = 1.0  # how long a lock may be without its line: made and filled in two steps
+_LOCK, _HOLDER = "lock", "holder"
 
 
 class Journal:
@@ -44,7 +42,7 @@ class Journal:
     def __init__(self, output: Path, *, keep: bool = False) -> None:
         self.folder = output.with_name(f".{output.name}.dubbing")
         self._keep, self._used = keep, set[str]()
-        self._lock = _Lock(self.folder / "lock", output)
+        self._lock = _Lock(self.folder, output)
 
     def __enter__(self) -> Self:
         """Take the output for this run.
@@ -65,13 +63,10 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None and not self._keep:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            return
         if kind is None:
-            self._prune()
+            self._prune(self._used if self._keep else set())
         self._lock.release()
-        with suppress(OSError):  # gone where nothing was finished
+        with suppress(OSError):  # goes where no piece is kept
             self.folder.rmdir()
 
     def get(self, kind: str, key: str) -> bytes | None:
@@ -105,12 +100,12 @@ class Journal:
     def _sweep(self) -> None:
         """Remove what a killed run left half done."""
         for path in self.folder.iterdir():
-            if path.name.startswith((".", "lock.")):
+            if path.name.startswith("."):
                 path.unlink(missing_ok=True)
 
-    def _prune(self) -> None:
+    def _prune(self, kept: set[str]) -> None:
         for path in self.folder.iterdir():
-            if path.name not in self._used:
+            if path.name not in {_LOCK, _HOLDER, *kept}:
                 with suppress(OSError):
                     path.unlink()
 
@@ -121,92 +116,45 @@ class Journal:
         )
 
 
-class _Holder(NamedTuple):
-    """Who holds a lock."""
-
-    pid: int
-    birth: str
-    """When the process began, by the kernel's clock; empty where that cannot be read."""
-    host: str
-
-    @classmethod
-    def me(cls) -> _Holder:
-        return cls(os.getpid(), _birth(os.getpid()), socket.gethostname())
-
-    @classmethod
-    def read(cls, path: Path) -> _Holder | None:
-        """The holder that a lock names; None for one whose line is missing or damaged."""
-        try:
-            pid, birth, host = path.read_text().rstrip("\n").split(" ", 2)
-            return cls(int(pid), birth, host)
-        except ValueError:
-            return None
-
-    def line(self) -> str:
-        return f"{self.pid} {self.birth} {self.host}\n"
-
-    def is_alive(self) -> bool:
-        """Whether the process is still there; one on another machine is taken to be."""
-        if self.host != socket.gethostname():
-            return True
-        if self.birth:  # a number may have gone to another process since
-            return _birth(self.pid) == self.birth
-        return _is_running(self.pid)
-
-
 class _Lock:
-    """A file that exists while a run is at work; that of a dead process is taken over."""
+    """Held by one run at a time; the system lets go of it when the process dies."""
 
-    def __init__(self, path: Path, output: Path) -> None:
-        self._path, self._output = path, output
+    def __init__(self, folder: Path, output: Path) -> None:
+        self._folder, self._output = folder, output
+        self._holder = folder / _HOLDER
+        self._lock = FileLock(folder / _LOCK)
 
     def acquire(self) -> None:
-        """Take the lock; raises MediaError where a living process has it."""
-        deadline = time.monotonic() + _UNWRITTEN_S
+        """Take the lock; raises MediaError where another run has it."""
         while True:
-            self._path.parent.mkdir(exist_ok=True)
+            self._folder.mkdir(exist_ok=True)
             try:
-                handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            except FileExistsError:
-                self._clear_if_dead(time.monotonic() > deadline)
+                self._lock.acquire(blocking=False)
+            except Timeout:
+                raise self._held() from None
             except FileNotFoundError:  # the run before removed the folder meanwhile
                 continue
-            else:
-                with os.fdopen(handle, "w") as file:
-                    file.write(_Holder.me().line())
-                return
+            with suppress(OSError):  # no room: the lock holds without it
+                self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            return
 
     def release(self) -> None:
-        """Let it go."""
+        """Let it go, and remove its files."""
         with suppress(OSError):
-            self._path.unlink(missing_ok=True)
+            self._holder.unlink(missing_ok=True)
+        with suppress(OSError):  # Windows removes no open file, but does so when it is let go
+            (self._folder / _LOCK).unlink(missing_ok=True)
+        self._lock.release()
 
-    def _clear_if_dead(self, waited: bool) -> None:
-        """Remove the lock of a dead process; one without a line counts as dead after a while."""
+    def _held(self) -> MediaError:
         try:
-            holder = _Holder.read(self._path)
-            if holder is None and not waited:
-                time.sleep(0.02)
-                return
-            if holder is not None and holder.is_alive():
-                raise self._held(holder)
-            aside = self._path.with_name(f"lock.{secrets.token_hex(4)}")
-            self._path.rename(aside)  # of several runs that see a dead lock, one succeeds
-        except FileNotFoundError:
-            return
-        if _Holder.read(aside) != holder:  # it was another's, taken over a moment ago
-            with suppress(OSError):
-                os.link(aside, self._path)
-        aside.unlink(missing_ok=True)
-
-    def _held(self, holder: _Holder) -> MediaError:
-        elsewhere = holder.host != socket.gethostname()
+            holder = f" ({self._holder.read_text(errors='replace')})"
+        except OSError:  # it has only just begun, or is about to end
+            holder = ""
         return MediaError(
-            f"another run writes {self._output} (process {holder.pid} on {holder.host})",
+            f"another run writes {self._output}{holder}",
             wanted="one run at a time",
-            fix=f"wait for it, or delete {self._path} if that run is gone"
-            if elsewhere
-            else "wait for it, or choose another output",
+            fix="wait for it, or choose another output",
         )
 
 
@@ -246,39 +194,3 @@ def unpack(data: bytes) -> dict[str, NDArray[Any]]:
     """What ``pack`` was given."""
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         return dict(arrays)
-
-
-def _birth(pid: int) -> str:
-    """When a process began, in the kernel's ticks; empty where unknown, and for dead ones."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    # A zombie has a number and a birth, but will never write again.
-    return "" if fields[0] in "ZX" else fields[19]
-
-
-def _is_running(pid: int) -> bool:
-    if sys.platform == "win32":
-        return _is_running_on_windows(pid)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _is_running_on_windows(pid: int) -> bool:
-    """By a handle: ``os.kill`` with signal 0 would interrupt the process there."""
-    import ctypes
-
-    kernel = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined,unused-ignore]
-    synchronize, timed_out = 0x0010_0000, 0x102
-    handle = kernel.OpenProcess(synchronize, False, pid)
-    if not handle:
-        return False
-    running = kernel.WaitForSingleObject(handle, 0) == timed_out
-    kernel.CloseHandle(handle)
-    return bool(running)
