@@ -27,8 +27,8 @@ from difftalker.data.footage import find_footage
 from difftalker.data.voices import by_others
 from difftalker.dubbing.avatar import Avatar, load
 from difftalker.dubbing.footage import TrackedFootage, locate
-from difftalker.evaluation.lipreading import LipJudge, word_error
-from difftalker.evaluation.scoring import Footage, Output
+from difftalker.evaluation.footage import Footage, Output
+from difftalker.evaluation.judges.lipreading import LipJudge, word_error
 from difftalker.face.detect.track import track
 from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.video import read_frames

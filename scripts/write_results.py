@@ -18,10 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator
+
 from difftalker.errors import DiffTalkerError, UsageError
-from difftalker.evaluation.measures import described
-from difftalker.evaluation.schema import problems
-from difftalker.evaluation.table import failures, measured
+from difftalker.evaluation.report.measures import described
+from difftalker.evaluation.report.schema import SCHEMA
+from difftalker.evaluation.report.table import failures, measured
 from difftalker.metrics import interval
 from difftalker.store import avatars as avatar
 from difftalker.store import experts as expert
@@ -92,6 +94,12 @@ def read_report(path: Path) -> dict[str, Any]:
             f"{path} has another layout: {found[0]}", fix="run `difftalker evaluate` again"
         )
     return report
+
+
+def problems(report: Report) -> list[str]:
+    """What in a report, as JSON gives it, is not as its schema says; empty where all is."""
+    errors = Draft202012Validator(SCHEMA).iter_errors(report)
+    return [f"report{error.json_path[1:]}: {error.message[:200]}" for error in errors]
 
 
 def write_results(reports: Sequence[Report], earlier: Sequence[Report] = ()) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from difftalker.dubbing.dub import Dub, DubResult
     from difftalker.dubbing.talk import Talk, TalkResult
     from difftalker.errors import DiffTalkerError
-    from difftalker.evaluation.report import evaluate
+    from difftalker.evaluation.run import evaluate
     from difftalker.landmarks.edits import Edit
     from difftalker.landmarks.track_file import LandmarkTrack
     from difftalker.training.api import train
@@ -57,7 +57,7 @@ _HOMES = {
     "LandmarkTrack": "landmarks.track_file",
     "Talk": "dubbing.talk",
     "TalkResult": "dubbing.talk",
-    "evaluate": "evaluation.report",
+    "evaluate": "evaluation.run",
     "load": "dubbing.avatar",
     "prepare": "data.prepare",
     "train": "training.api",

@@ -12,7 +12,6 @@ import pytest
 
 import write_results
 from difftalker.errors import UsageError
-from difftalker.evaluation.schema import problems
 from difftalker.store import experts as expert
 
 CLIPS = ("a", "b", "c")
@@ -91,7 +90,7 @@ def cells(page: str, start: str) -> list[str]:
 
 
 def test_the_report_here_is_one(report: dict[str, Any]) -> None:
-    assert problems(report) == []
+    assert write_results.problems(report) == []
 
 
 def test_ours_stand_beside_the_papers(report: dict[str, Any]) -> None:
@@ -151,7 +150,7 @@ def test_reports_are_read_from_a_folder_and_checked(
     with pytest.raises(SystemExit) as stopped:
         write_results.main(["--reports", str(tmp_path), "--output", str(tmp_path / "r.md")])
     assert stopped.value.code == 2
-    assert "report.version is 1, not 2" in capsys.readouterr().err
+    assert "report.version: 2 was expected" in capsys.readouterr().err
     with pytest.raises(UsageError, match="no reports"):
         write_results.stored_reports(tmp_path / "none")
 
@@ -177,7 +176,7 @@ def test_quality_stands_beside_time_and_size(report: dict[str, Any]) -> None:
     before = copy.deepcopy(report)
     before["avatar"]["trained"]["prior"]["minutes"] = 0.5
     report["avatar"]["parameters"] = 12_340_000
-    assert not problems(report)
+    assert not write_results.problems(report)
     page = write_results.write_results([report], [before])
     table = page.split("## Quality against time and size")[1].split("## ")[0].splitlines()
     rows = [line for line in table if line.startswith("| `reference`")]

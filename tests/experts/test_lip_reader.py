@@ -17,9 +17,9 @@ from difftalker.config import StageConfig
 from difftalker.data.dataset import Dataset, load_dataset
 from difftalker.dubbing.footage import TrackedFootage
 from difftalker.errors import MediaError, UsageError
-from difftalker.evaluation.closure import ClosureJudge, closure, lip_sounds
-from difftalker.evaluation.lipreading import LipJudge, filled, word_error
-from difftalker.evaluation.scoring import Footage, Output
+from difftalker.evaluation.footage import Footage, Output
+from difftalker.evaluation.judges.closure import ClosureJudge, closure, lip_sounds
+from difftalker.evaluation.judges.lipreading import LipJudge, filled, word_error
 from difftalker.experts.lip_reader import LipReader, LipReaderConfig, mirrored, read
 from difftalker.face.crop import CropTrack, Framing
 from difftalker.face.detect.track import FaceTrack

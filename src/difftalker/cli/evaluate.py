@@ -57,9 +57,11 @@ def evaluate(
     from difftalker.core.device import pick_device, use_threads
     from difftalker.data.footage import find_footage
     from difftalker.dubbing.avatar import load
-    from difftalker.evaluation import report as reports
-    from difftalker.evaluation.judges import JudgeOptions, open_judges
-    from difftalker.evaluation.rows import named_paths
+    from difftalker.evaluation import run
+    from difftalker.evaluation.judges.base import JudgeOptions
+    from difftalker.evaluation.judges.table import open_judges
+    from difftalker.evaluation.report.table import table
+    from difftalker.evaluation.systems import named_paths
     from difftalker.face.detect.people import Choice
 
     whom = Choice.parse(face)
@@ -74,13 +76,12 @@ def evaluate(
     speaker = load(avatar, device=device)
     others = {name: load(one, device=device) for name, one in named_paths(ablation).items()}
     programs = {name: Path(one) for name, one in named_paths(predictions).items()}
-    chosen = reports.ROWS if rows is None else tuple(rows.split(","))
     with Bars("step") as bars:
-        figures = reports.evaluate(
+        figures = run.evaluate(
             speaker,
             videos,
             report,
-            rows=chosen,
+            rows=None if rows is None else rows.split(","),
             ablations=others,
             predictions=programs,
             judges=judges,
@@ -90,4 +91,4 @@ def evaluate(
             seed=options.seed,
             progress=bars,
         )
-    return Outcome({"report": report / "report.json", **figures}, reports.table(figures))
+    return Outcome({"report": report / "report.json", **figures}, table(figures))

@@ -23,9 +23,9 @@ from difftalker.core.jobs import Progress
 from difftalker.data.footage import Part
 from difftalker.dubbing.avatar import Avatar
 from difftalker.errors import DiffTalkerError
-from difftalker.evaluation.measures import described
-from difftalker.evaluation.report import evaluate
-from difftalker.evaluation.table import failures
+from difftalker.evaluation.report.measures import described
+from difftalker.evaluation.report.table import failures
+from difftalker.evaluation.run import evaluate
 from difftalker.face.detect.people import Choice
 from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.video import VideoWriter, probe_video, read_frames

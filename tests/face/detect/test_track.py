@@ -16,7 +16,7 @@ from difftalker.data.prepare import PrepareConfig, load_manifest, prepare
 from difftalker.dubbing.footage import locate
 from difftalker.dubbing.previews import save_report
 from difftalker.errors import AssetError, FaceError, UsageError
-from difftalker.evaluation.report import evaluate
+from difftalker.evaluation.run import evaluate
 from difftalker.face.detect.cover import find_covered
 from difftalker.face.detect.people import (
     Choice,

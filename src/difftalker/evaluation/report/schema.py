@@ -1,13 +1,12 @@
-"""The layout of report.json, version 2, as a JSON Schema, and a check against it.
+"""The layout of report.json, version 2, as a JSON Schema of draft 2020-12.
 
-``python -m difftalker.evaluation.schema`` prints it. It uses few keywords of draft 2020-12, those
-that ``problems`` knows.
+``python -m difftalker.evaluation.report.schema`` prints it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 _NUMBER = {"type": ["number", "null"]}
@@ -57,7 +56,7 @@ _CLIP = _object(
         "notes": _named(_TEXT),
         "error": _TEXT,
     },
-)  # fmt: skip
+)
 
 SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -95,52 +94,6 @@ SCHEMA: dict[str, Any] = {
     ),
 }
 """Schema of a whole report."""
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "object": (dict,),
-    "array": (list,),
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "null": (type(None),),
-}
-
-
-def problems(value: Any, schema: Mapping[str, Any] = SCHEMA, place: str = "report") -> list[str]:
-    """What in a value, as JSON gives it, is not as the schema says; empty where all is."""
-    types = schema.get("type", [])
-    allowed = [
-        one for name in ([types] if isinstance(types, str) else types) for one in _TYPES[name]
-    ]
-    if allowed and (not isinstance(value, tuple(allowed)) or isinstance(value, bool)):
-        return [f"{place} is {type(value).__name__}, not {types}"]
-    if "const" in schema and value != schema["const"]:
-        return [f"{place} is {value}, not {schema['const']}"]
-    if "minimum" in schema and value < schema["minimum"]:
-        return [f"{place} is {value}, below {schema['minimum']}"]
-    if isinstance(value, dict):
-        return list(_in_object(value, schema, place))
-    if isinstance(value, list) and "items" in schema:
-        return [
-            p
-            for i, one in enumerate(value)
-            for p in problems(one, schema["items"], f"{place}[{i}]")
-        ]
-    return []  # fmt: skip
-
-
-def _in_object(value: dict[str, Any], schema: Mapping[str, Any], place: str) -> Iterator[str]:
-    known, others = schema.get("properties", {}), schema.get("additionalProperties", {})
-    yield from (
-        f"{place}.{key} is missing" for key in schema.get("required", ()) if key not in value
-    )
-    for key, one in value.items():
-        if key in known:
-            yield from problems(one, known[key], f"{place}.{key}")
-        elif others is False:
-            yield f"{place}.{key} is not known"
-        else:
-            yield from problems(one, others, f"{place}.{key}")
 
 
 if __name__ == "__main__":

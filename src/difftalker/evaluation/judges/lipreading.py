@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker.evaluation.scoring import Crops, Figures, Footage, Output
+from difftalker.evaluation.footage import Crops, Figures, Footage, Output
+from difftalker.evaluation.judges.base import JudgeOptions
 from difftalker.experts.lip_reader import LipReader, LipReaderConfig, read
 from difftalker.face.detect.track import FaceTrack
 from difftalker.face.mouth import lip_points, mouth_views
@@ -45,6 +46,13 @@ class LipJudge:
         self._alignments = alignments
         unseen = files.facts.get("unseen")
         self.facts: Mapping[str, Any] = {"sha256": files.sha256, "unseen": unseen}
+
+    @classmethod
+    def opened(cls, options: JudgeOptions) -> Self | None:
+        """The judge of an evaluation's options; None where its expert is not packaged."""
+        if "lips" not in expert.packaged():
+            return None
+        return cls(alignments=options.alignments, device=options.device)
 
     def judge(self, clip: Footage, output: Output, made: FaceTrack) -> Figures:
         """The figures of one video; not a number where no sentence of GRID is heard."""

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.dubbing.dub import DubResult
+from difftalker.evaluation.footage import Footage, Output
 from difftalker.evaluation.predictions import nearest_frames
-from difftalker.evaluation.scoring import Footage, Output
 from difftalker.face.draw import contact_sheet, overlay
 from difftalker.face.landmarks import BROWS, NOSE_BASE
 from difftalker.face.lips import relative_opening

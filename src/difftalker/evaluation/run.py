@@ -32,17 +32,16 @@ from difftalker.dubbing.avatar import Avatar
 from difftalker.dubbing.dub import DubResult
 from difftalker.dubbing.footage import locate
 from difftalker.errors import MediaError, UsageError
-from difftalker.evaluation.figures import Material
-from difftalker.evaluation.judges import Judge
-from difftalker.evaluation.page import write_page
-from difftalker.evaluation.rows import ROWS, Maker, Studio, makers
-from difftalker.evaluation.scoring import Figures, Footage, Score, reason, score
-from difftalker.evaluation.table import failures, table
+from difftalker.evaluation.footage import Figures, Footage
+from difftalker.evaluation.judges.base import Judge
+from difftalker.evaluation.report.figures import Material
+from difftalker.evaluation.report.page import write_page
+from difftalker.evaluation.report.table import failures
+from difftalker.evaluation.scoring import Score, reason, score
+from difftalker.evaluation.systems import SYSTEMS, Dubber, System, chosen_systems
 from difftalker.face.detect.people import Choice
 from difftalker.face.lips import relative_opening
 from difftalker.media.container import complete_file
-
-__all__ = ["ROWS", "VERSION", "evaluate", "failures", "peak_memory_mb", "table"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ def evaluate(
     clips: Sequence[Path],
     report_dir: Path,
     *,
-    rows: Sequence[str] = ROWS,
+    rows: Sequence[str] | None = None,
     ablations: Mapping[str, Avatar] | None = None,
     predictions: Mapping[str, Path] | None = None,
     judges: Sequence[Judge] = (),
@@ -70,10 +69,11 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure an avatar on held-out clips, each with its own sound; write and return the report.
 
-    The other audio of a clip is that of the next one. ``ablations`` are other avatars that dub the
+    ``rows`` are names of ``systems.SYSTEMS``, all of them by default; the other audio of a clip is
+    that of the next one. ``ablations`` are other avatars that dub the
     same clips with their own sound, ``predictions`` folders of videos that other programs made of
     them (CLIP.mp4); each is a row of its name, measured in the avatar's crops. ``judges`` add their
-    measures to every row (``judges.open_judges``). ``face`` says whose face is dubbed and
+    measures to every row (``judges.table.open_judges``). ``face`` says whose face is dubbed and
     measured, where there are several people; by default the largest. ``sampler`` and ``steps``
     hold for all avatars; where they are not given each has its own.
 
@@ -88,8 +88,8 @@ def evaluate(
     """
     named = _named(clips)
     with tempfile.TemporaryDirectory(prefix="difftalker-") as scratch:
-        studios = {
-            name: Studio(
+        dubbers = {
+            name: Dubber(
                 avatar=one,
                 videos=report_dir / "videos",
                 scratch=Path(scratch),
@@ -98,12 +98,12 @@ def evaluate(
             )
             for name, one in {"": avatar, **(ablations or {})}.items()
         }
-        studio = studios.pop("")
-        chosen = makers(studio, rows, studios, predictions or {})
+        dubber = dubbers.pop("")
+        systems = chosen_systems(rows, dubbers, predictions or {})
         _make_folder(report_dir / "videos")
-        run = _Run(studio, chosen, judges, face or Choice(), progress)
+        run = _Run(dubber, systems, judges, face or Choice(), progress)
         run.measure(named)
-        report = run.report(studios, predictions or {})
+        report = run.report(dubbers, predictions or {})
         text = json.dumps(report, indent=1, allow_nan=False) + "\n"
         _write(report_dir / "report.json", text.encode())
         for name, content in write_page(report, run.materials, Path(scratch)).items():
@@ -134,16 +134,16 @@ class _Run:
 
     def __init__(
         self,
-        studio: Studio,
-        rows: Mapping[str, Maker],
+        dubber: Dubber,
+        systems: Mapping[str, System],
         judges: Sequence[Judge],
         face: Choice,
         progress: Progress,
     ) -> None:
-        self.studio, self.rows, self.judges, self.progress = studio, rows, judges, progress
-        self.face, self.whom = face, face.key
+        self.dubber, self.systems, self.judges = dubber, systems, judges
+        self.face, self.progress = face, progress
         self.records: dict[str, dict[str, Any]] = {}
-        self.figures: dict[str, dict[str, Figures]] = {row: {} for row in rows}
+        self.figures: dict[str, dict[str, Figures]] = {row: {} for row in systems}
         self.dubs: list[tuple[DubResult, float]] = []
         self.materials: list[Material] = []
         self.done = self.total = 0
@@ -151,7 +151,7 @@ class _Run:
 
     def measure(self, named: Mapping[str, Path]) -> None:
         """All rows of all clips."""
-        self.total = len(named) * (1 + len(self.rows))
+        self.total = len(named) * (1 + len(self.systems))
         footage = {n: clip for n, path in named.items() if (clip := self._find(n, path))}
         usable = list(footage.values())
         for i, (name, clip) in enumerate(footage.items()):
@@ -170,14 +170,14 @@ class _Run:
     def _find(self, name: str, path: Path) -> Footage | None:
         self._step(f"locate {name}")
         record = self.records[name] = {"name": name, "source": path.name}
-        size_px, began = self.studio.avatar.config.size_px, time.monotonic()
+        size_px, began = self.dubber.avatar.config.size_px, time.monotonic()
         try:
             located = locate(path, size_px, face=self.face)
             seconds = time.monotonic() - began
             record |= {"sha256": sha256_of(path), "frames": len(located), "rows": {}}
         except Exception as error:
             record["error"] = reason(error)
-            self.done += len(self.rows)
+            self.done += len(self.systems)
             return None
         record["frames_with_face"] = int(located.track.found.sum())
         return Footage(
@@ -186,10 +186,10 @@ class _Run:
 
     def _measure_clip(self, name: str, clip: Footage, other: Footage | None) -> None:
         outputs, openings = {}, {}
-        for row, make in self.rows.items():
+        for row, system in self.systems.items():
             self._step(f"{row} {name}")
             try:
-                output = make(clip, other)
+                output = system.make(self.dubber, clip, other)
                 scored = score(clip, output, self.judges)
             except UsageError:
                 raise
@@ -199,7 +199,7 @@ class _Run:
             self._note(row, name, scored, output.note)
             outputs[row] = output
             openings[row] = relative_opening(scored.made.points_px)
-            if output.dub and row in ROWS:
+            if output.dub and row in SYSTEMS:
                 self.dubs.append((output.dub, clip.locate_seconds))
         self._add_rise(name)
         clip.forget()
@@ -220,35 +220,35 @@ class _Run:
             other["mouth_rise"] = other[key] / own[key] - 1
 
     def report(
-        self, ablations: Mapping[str, Studio], predictions: Mapping[str, Path]
+        self, ablations: Mapping[str, Dubber], predictions: Mapping[str, Path]
     ) -> dict[str, Any]:
         """What report.json holds."""
-        studio = self.studio
+        dubber = self.dubber
         for row, clips in self.figures.items():
             for name, figures in clips.items():
                 self.records[name]["rows"][row] = {k: _number(v) for k, v in figures.items()}
         return {
             "version": VERSION,
-            "avatar": _avatar_facts(studio),
-            "settings": {**asdict(studio.sampling), "seed": studio.seed, "face": self.whom},
+            "avatar": _avatar_facts(dubber),
+            "settings": {**asdict(dubber.sampling), "seed": dubber.seed, "face": self.face.key},
             "ablations": {name: _avatar_facts(one) for name, one in ablations.items()},
             "programs": {name: {"folder": one.resolve().name} for name, one in predictions.items()},
             "judges": {
                 judge.name: {"measures": list(judge.measures), **_plain(judge.facts)}
                 for judge in self.judges
             },
-            "rows": {row: self._summary(row) for row in self.rows},
+            "rows": {row: self._summary(row) for row in self.systems},
             "clips": list(self.records.values()),
             "speed": {**_speed(self.dubs), "evaluate_seconds": time.monotonic() - self.began},
             "memory": {"peak_mb": peak_memory_mb()},
-            "machine": _machine(studio.avatar.device),
+            "machine": _machine(dubber.avatar.device),
         }
 
     def _summary(self, row: str) -> dict[str, dict[str, Any]]:
         clips = list(self.figures[row].values())
         values = {key: [c[key] for c in clips if key in c] for c in clips for key in c}
         summary = {
-            key: _described(metrics.interval(each, seed=self.studio.seed), each)
+            key: _described(metrics.interval(each, seed=self.dubber.seed), each)
             for key, each in values.items()
         }
         if "mouth_rise" in summary:
@@ -260,20 +260,20 @@ class _Run:
         own, other = self.figures["own_audio"], self.figures["other_audio"]
         key, both = "landmark_error_mouth_crop", [name for name in own if name in other]
         over, under = [other[n][key] for n in both], [own[n][key] for n in both]
-        return metrics.ratio_interval(over, under, seed=self.studio.seed, less=1)
+        return metrics.ratio_interval(over, under, seed=self.dubber.seed, less=1)
 
 
-def _avatar_facts(studio: Studio) -> dict[str, Any]:
+def _avatar_facts(dubber: Dubber) -> dict[str, Any]:
     """What an avatar is, how it draws, and how long it was trained, where its card says so."""
-    avatar, config = studio.avatar, studio.avatar.config
+    avatar, config = dubber.avatar, dubber.avatar.config
     stages = avatar.facts.get("stages", {})
     return {
         "name": avatar.name,
         "preset": config.preset,
         "size_px": config.size_px,
         "features": config.completion.features,
-        "sampler": studio.sampling.sampler,
-        "steps": studio.sampling.steps,
+        "sampler": dubber.sampling.sampler,
+        "steps": dubber.sampling.steps,
         "trained": {
             stage: {"steps": facts["steps"], "minutes": round(facts["minutes"], 1)}
             for stage, facts in stages.items()

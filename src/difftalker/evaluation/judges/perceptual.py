@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difftalker.core.hashing import sha256_of
-from difftalker.evaluation.scoring import Figures, Footage, Output
+from difftalker.evaluation.footage import Figures, Footage, Output
+from difftalker.evaluation.judges.base import JudgeOptions
 from difftalker.experts.lpips import LEAST_PX, PerceptualNet, load_lpips, load_st_lpips
 from difftalker.face.detect.track import FaceTrack
 from difftalker.store import assets
@@ -50,8 +51,13 @@ class PerceptualJudge:
             fetch = assets.command("st_lpips")
             self.facts = {"note": f"not measured: its weights are not there; run `{fetch}`"}
 
+    @classmethod
+    def opened(cls, options: JudgeOptions) -> Self:
+        """The judge of an evaluation's options."""
+        return cls(options.alexnet, device=options.device)
+
     def judge(self, clip: Footage, output: Output, made: FaceTrack) -> Figures:
-        """The mean over frames; see ``judges.Judge``. Not a number below 32 pixels a side."""
+        """The mean over frames; see ``judges.base.Judge``. Not a number below 32 pixels a side."""
         if self._net is None:
             return {}
         looked_at = zip(

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difftalker.core.hashing import sha256_of
-from difftalker.evaluation.scoring import Figures, Footage, Output
+from difftalker.evaluation.footage import Figures, Footage, Output
+from difftalker.evaluation.judges.base import JudgeOptions
 from difftalker.experts.sync_net import (
     REACH_FRAMES,
     SyncConfig,
@@ -80,8 +81,15 @@ class SyncJudge:
         unseen = files.facts.get("unseen")
         self.facts: Mapping[str, Any] = {"sha256": files.sha256, "unseen": unseen}
 
+    @classmethod
+    def opened(cls, options: JudgeOptions) -> Self | None:
+        """The judge of an evaluation's options; None where it has no expert."""
+        if options.sync is None and "sync" not in expert.packaged():
+            return None
+        return cls(options.sync or "", device=options.device)
+
     def judge(self, clip: Footage, output: Output, made: FaceTrack) -> Figures:
-        """The figures of one video; see ``judges.Judge``. Not numbers where all is silent."""
+        """The figures of one video; see ``judges.base.Judge``. Not numbers where all is silent."""
         distances = self.distances(clip, output)
         if distances is None:
             return {}
@@ -123,8 +131,13 @@ class OfficialSyncJudge:
         self._device = device
         self.facts: Mapping[str, Any] = {"sha256": sha256_of(weights)}
 
+    @classmethod
+    def opened(cls, options: JudgeOptions) -> Self | None:
+        """The judge of an evaluation's options; None where its weights are not given."""
+        return cls(options.syncnet, device=options.device) if options.syncnet else None
+
     def judge(self, clip: Footage, output: Output, made: FaceTrack) -> Figures:
-        """The figures of one video; see ``judges.Judge``. Not numbers without face or sound."""
+        """The figures of one video; not numbers without face or sound."""
         if not made.found.any() or _is_silent(output.audio):
             return {}
         faces = _faces(output.video, made)

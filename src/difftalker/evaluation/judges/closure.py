@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.errors import UsageError
-from difftalker.evaluation.scoring import Figures, Footage, Output
+from difftalker.evaluation.footage import Figures, Footage, Output
+from difftalker.evaluation.judges.base import JudgeOptions
 from difftalker.face.detect.track import FaceTrack
 from difftalker.face.lips import relative_opening
 from difftalker.speech.grid import PRONUNCIATIONS, Word, read_alignment
@@ -47,6 +48,11 @@ class ClosureJudge:
             )
         self._alignments = alignments
         self.facts: Mapping[str, Any] = {"closed_below": CLOSED_BELOW, "margin_s": MARGIN_S}
+
+    @classmethod
+    def opened(cls, options: JudgeOptions) -> Self | None:
+        """The judge of an evaluation's options; None where no word times are given."""
+        return None if options.alignments is None else cls(options.alignments)
 
     def judge(self, clip: Footage, output: Output, made: FaceTrack) -> Figures:
         """The share of one video; not a number where no words are heard or known."""

@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker.evaluation import charts, figures
-from difftalker.evaluation.figures import Material
-from difftalker.evaluation.measures import MEASURES, described
-from difftalker.evaluation.table import failures, measured
+from difftalker.evaluation.report import charts, figures
+from difftalker.evaluation.report.figures import Material
+from difftalker.evaluation.report.measures import MEASURES, described
+from difftalker.evaluation.report.table import failures, measured
+from difftalker.evaluation.systems import SYSTEMS
 
 Image = NDArray[np.uint8]
 
@@ -32,16 +33,6 @@ PLOTTED = (
 CURVES = ("real", "own_audio", "other_audio")
 """Rows whose mouths are drawn over time."""
 
-ROW_NOTES = {
-    "real": "the footage through the H.264 encoder of dubbed videos: the best that any figure can"
-    " be, and what the codec alone costs",
-    "copied": "the footage as it is, under another clip's sound: what doing nothing scores. Its"
-    " pictures are perfect and its mouth says something else",
-    "own_audio": "dubbed with the clip's own sound: the task, where the truth is known",
-    "other_audio": "dubbed with the next clip's sound: against the footage its mouth has to get"
-    " worse, or speech does not move it",
-    "silence": "dubbed with silence: whether the mouth rests",
-}
 NOTES = (
     "PSNR and SSIM of the whole crop reward the upper face, which is the footage's own and"
     " untouched; read them for the lower region, and beside <code>copied</code>, whose PSNR is"
@@ -169,7 +160,7 @@ def _cell(estimate: Mapping[str, Any] | None, digits: int) -> str:
 def _row_notes(report: Mapping[str, Any]) -> str:
     items = []
     for row in report["rows"]:
-        text = ROW_NOTES.get(row, "")
+        text = SYSTEMS[row].note if row in SYSTEMS else ""
         if row in report["ablations"]:
             text = "another avatar, with the clip's own sound: " + _avatar(report["ablations"][row])
         elif row in report["programs"]:

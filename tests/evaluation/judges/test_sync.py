@@ -21,9 +21,9 @@ from torch import Tensor
 
 from difftalker.dubbing.footage import locate
 from difftalker.errors import AssetError
-from difftalker.evaluation.judges import JudgeOptions, open_judges
-from difftalker.evaluation.scoring import Footage, Output
-from difftalker.evaluation.sync import (
+from difftalker.evaluation.footage import Footage, Output
+from difftalker.evaluation.judges.base import JudgeOptions
+from difftalker.evaluation.judges.sync import (
     FaceBox,
     OfficialSyncJudge,
     SyncJudge,
@@ -31,6 +31,7 @@ from difftalker.evaluation.sync import (
     face_crop,
     smooth_boxes,
 )
+from difftalker.evaluation.judges.table import open_judges
 from difftalker.experts.sync_net import (
     FRAME_RATE_HZ,
     MOUTH_PX,
@@ -396,7 +397,7 @@ def test_the_crop_reaches_where_the_pipeline_cuts() -> None:
 # The packaged expert, on real clips
 
 
-GRID = Path(os.environ.get("DIFFTALKER_GRID", Path(__file__).parents[3] / "shared/data/grid"))
+GRID = Path(os.environ.get("DIFFTALKER_GRID", Path(__file__).parents[4] / "shared/data/grid"))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from difftalker.evaluation.measures import MEASURES
+from difftalker.evaluation.report.measures import MEASURES
 
 
 def measured(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -20,15 +20,18 @@ from numpy.typing import NDArray
 from difftalker.dubbing.avatar import Avatar
 from difftalker.dubbing.footage import locate
 from difftalker.errors import AssetError, DiffTalkerError, MediaError, UsageError
-from difftalker.evaluation import scoring
-from difftalker.evaluation.report import ROWS, evaluate, failures, table
-from difftalker.evaluation.schema import problems
-from difftalker.evaluation.scoring import Crops, Figures, Footage, Output, score
+from difftalker.evaluation import footage, scoring
+from difftalker.evaluation.footage import Crops, Figures, Footage, Output
+from difftalker.evaluation.report.table import failures, table
+from difftalker.evaluation.run import evaluate
+from difftalker.evaluation.scoring import score
+from difftalker.evaluation.systems import SYSTEMS
 from difftalker.face.crop import cut
 from difftalker.face.detect.track import FaceTrack
 from difftalker.media.video import VideoWriter, read_frames
 from difftalker.store import assets
 from synthetic import debug_avatar, swaying, write_half_tone
+from write_results import problems
 
 FRAMES = 12
 FACELESS = 5
@@ -127,7 +130,7 @@ def test_every_row_has_every_measure(report: dict[str, Any]) -> None:
         for part in ("", "_contour", "_mouth")
         for unit in ("crop", "frame")
     }
-    assert tuple(report["rows"]) == ROWS
+    assert tuple(report["rows"]) == tuple(SYSTEMS)
     for row, measures in report["rows"].items():
         dubbed = completion if row not in ("real", "copied") else set()
         rise = {"mouth_rise"} if row == "other_audio" else set()
@@ -216,14 +219,14 @@ def test_progress_goes_from_nothing_to_all(
 ) -> None:
     done = [step[1] for step in steps]
     assert done == sorted(done)
-    assert (done[0], done[-1]) == (0, 3 * (1 + len(ROWS)))
-    assert {step[2] for step in steps} == {3 * (1 + len(ROWS))}
+    assert (done[0], done[-1]) == (0, 3 * (1 + len(SYSTEMS)))
+    assert {step[2] for step in steps} == {3 * (1 + len(SYSTEMS))}
     assert {step[0] for step in steps} == {"evaluate"}
 
 
 def test_the_table_has_all_measures_and_failures(report: dict[str, Any]) -> None:
     lines = table(report).splitlines()
-    assert lines[0].split() == list(ROWS)
+    assert lines[0].split() == list(SYSTEMS)
     copied = slice(46, 64)  # the second column
     named = {line.split()[0]: line[copied].split() for line in lines[1:]}
     assert set(report["rows"]["other_audio"]) <= set(named)
@@ -366,7 +369,7 @@ def test_crops_of_a_long_video_are_cut_anew(
     kept = clip.crops()
     assert clip.crops() is kept
     assert next(iter(kept)) is next(iter(kept))
-    monkeypatch.setattr(scoring, "KEPT_BYTES", FRAMES * 3 * 64 * 64 - 1)
+    monkeypatch.setattr(footage, "KEPT_BYTES", FRAMES * 3 * 64 * 64 - 1)
     fresh = Crops(clips[0], clip.located, 64)
     assert next(iter(fresh)) is not next(iter(fresh))
     assert np.array_equal(np.stack(list(fresh)), np.stack(list(kept)))

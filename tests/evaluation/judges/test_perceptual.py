@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from difftalker.errors import AssetError
-from difftalker.evaluation.perceptual import PerceptualJudge
+from difftalker.evaluation.judges.perceptual import PerceptualJudge
 from difftalker.experts.lpips import CHANNELS, PerceptualNet, _halved, load_lpips, load_st_lpips
 from difftalker.store import assets
 
