@@ -194,7 +194,7 @@ def _dataset(config: Config, options: Options) -> Path:
     """The dataset given, or one made of the footage, with the features that a variant hears."""
     from difftalker.data.footage import find_footage
     from difftalker.data.prepare import PrepareConfig, load_manifest, prepare
-    from difftalker.speech.encoder import ENCODERS
+    from difftalker.speech.registry import ENCODERS
 
     if len(options.footage) == 1 and (options.footage[0] / "manifest.json").is_file():
         return options.footage[0]

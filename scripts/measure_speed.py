@@ -29,7 +29,8 @@ from difftalker.face.compose.light import Light, Skin
 from difftalker.face.crop import cut
 from difftalker.face.detect.track import FaceDetector
 from difftalker.face.detect.tracklets import Tracker
-from difftalker.media import limits, pictures
+from difftalker.media import limits
+from difftalker.media.worker import pictures
 from difftalker.media.video import VideoWriter, read_frames
 from difftalker.packaged import samples
 from difftalker.synthesis.autoencoder import Autoencoder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def imported(path: Path, known: set[str]) -> Iterator[str]:
                 yield node.module
 
 
+@functools.cache
 def import_graph() -> dict[str, set[str]]:
     """Module -> the modules that it imports, wherever in its text."""
     paths = modules()

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from difftalker.media.audio import SoundTrack, probe_audio, read_audio
-from difftalker.media.quicktime import read_edit
 from difftalker.media.video import VideoWriter, probe_video, read_backwards, read_frames
+from difftalker.media.worker.quicktime import read_edit
 from synthetic import write_tone
 
 KINDS = {

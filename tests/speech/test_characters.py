@@ -31,7 +31,8 @@ from difftalker.speech.characters import (
     levels,
     load_characters,
 )
-from difftalker.speech.encoder import LogMelEncoder, encode_all, load_encoder
+from difftalker.speech.encoder import LogMelEncoder, encode_all
+from difftalker.speech.registry import load_encoder
 from difftalker.store import assets
 from difftalker.store import experts as expert
 from difftalker.training import characters_task, experts

@@ -10,7 +10,7 @@ import pytest
 
 from difftalker import config as configs
 from difftalker.errors import AssetError, UsageError
-from difftalker.speech.encoder import ENCODERS, features_called, load_encoder
+from difftalker.speech.registry import ENCODERS, features_called, load_encoder
 from difftalker.store import assets
 from difftalker.training import api as recipe
 from helpers import write_dataset

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 import compare_whisper
 from difftalker.errors import AssetError, MediaError, UsageError
 from difftalker.speech.encoder import (
-    ENCODERS,
     FEATURE_RATE_HZ,
     SHORT_WINDOWS,
     LogMelEncoder,
@@ -25,8 +24,8 @@ from difftalker.speech.encoder import (
     WhisperEncoder,
     WindowConfig,
     encode_all,
-    load_encoder,
 )
+from difftalker.speech.registry import ENCODERS, load_encoder
 from difftalker.speech.whisper import (
     SAMPLE_RATE_HZ,
     WINDOW_SAMPLES,

@@ -48,7 +48,7 @@ def prepare(
     from difftalker.data.prepare import PrepareConfig
     from difftalker.data.prepare import prepare as make_dataset
     from difftalker.face.detect.people import Choice
-    from difftalker.speech.encoder import features_called
+    from difftalker.speech.registry import features_called
 
     kinds = tuple(map(features_called, features.split(",")))
     config = PrepareConfig(size_px=size, features=kinds, voices=voices)

@@ -21,7 +21,7 @@ MASKS = ("jaw", "mouth")
 GUIDANCES = ("landmarks", "audio", "both")
 """What tells the synthesis of the mouth."""
 FEATURE_DIMS = {"whisper-short": 384, "whisper": 384, "characters": 29, "mel": 80}
-"""Width of each kind of speech features, by the names of ``speech.encoder.ENCODERS``."""
+"""Width of each kind of speech features, by the names of ``speech.registry.ENCODERS``."""
 FEATURE_OPTIONS = {
     "whisper": "whisper-short",
     "whisper-short": "whisper-short",
@@ -37,7 +37,7 @@ class CompletionConfig:
     """LF-Trans, BM-Trans, AM-Trans and the audio network (Sections 2.2 and 2.3)."""
 
     features: str = "whisper-short"
-    """Speech features, a name of :data:`difftalker.speech.encoder.ENCODERS`."""
+    """Speech features, a name of :data:`difftalker.speech.registry.ENCODERS`."""
     feature_dim: int = 384
     window: int = 16
     """Features around a video frame (Section 2.2: sixteen)."""

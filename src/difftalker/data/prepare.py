@@ -53,7 +53,7 @@ class PrepareConfig:
     size_px: int = 256
     """Side of the square crops."""
     features: tuple[str, ...] = ("whisper-short",)
-    """Speech features to compute, by the names of :func:`speech.encoder.load_encoder`."""
+    """Speech features to compute, by the names of :func:`speech.registry.load_encoder`."""
     voices: int = 0
     """Number of other voices for which speech features are computed (``data.voices``)."""
 
@@ -318,7 +318,7 @@ def _save_features(video: Path, kind: str, voice: int, folder: Path) -> str:
 @functools.cache
 def _encoder(kind: str) -> SpeechEncoder:
     """Loaded once by each worker."""
-    from difftalker.speech.encoder import load_encoder
+    from difftalker.speech.registry import load_encoder
 
     return load_encoder(kind)
 

@@ -23,8 +23,9 @@ from difftalker.core.files import whole_folder
 from difftalker.core.hashing import sha256_of
 from difftalker.errors import MediaError
 from difftalker.media.audio import stream_audio
-from difftalker.speech.encoder import SpeechEncoder, encode_all, load_encoder
+from difftalker.speech.encoder import SpeechEncoder, encode_all
 from difftalker.speech.grid import sentence_of_name
+from difftalker.speech.registry import load_encoder
 
 Halves = NDArray[np.float16]
 

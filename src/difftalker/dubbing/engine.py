@@ -20,7 +20,8 @@ from difftalker.dubbing.render_loop import CHUNK_FRAMES
 from difftalker.errors import AvatarError
 from difftalker.landmarks.completer import PIECE_FRAMES, Completer, TransformerCompleter
 from difftalker.landmarks.silence_hold import OPENS_S
-from difftalker.speech.encoder import SpeechEncoder, load_encoder
+from difftalker.speech.encoder import SpeechEncoder
+from difftalker.speech.registry import load_encoder
 from difftalker.speech.silence import SILENT_MARGIN_S
 from difftalker.speech.speech import Speech, Times
 from difftalker.speech.windows import SpokenWindows

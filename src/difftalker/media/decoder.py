@@ -1,10 +1,9 @@
 """Decoding in child processes: what crashes or hangs a decoder ends in an error of our own.
 
-A decoder is a process that answers one request after the other (``media.pictures`` and
-``media.sounds`` carry them out). Requests are JSON lines on its standard input; answers come back
-on its standard output, each a head (kind, two lengths), JSON, and raw bytes. It decodes ahead as
-far as the pipe holds, and ends with its parent: that closes the pipe. Idle decoders are kept for
-the next request, as starting one takes a fifth of a second.
+This is the parent's side; ``media.worker`` has the child's, and what they send each other. A
+decoder answers one request after the other. It decodes ahead as far as the pipe holds, and ends
+with its parent: that closes the pipe. Idle decoders are kept for the next request, as starting one
+takes a fifth of a second.
 """
 
 from __future__ import annotations
@@ -13,45 +12,28 @@ import atexit
 import json
 import logging
 import os
-import queue
-import signal
-import struct
 import subprocess
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.errors import MediaError
-from difftalker.media.container import not_media
-from difftalker.media.limits import Limits, current
+from difftalker.media.limits import current
+from difftalker.media.worker.protocol import ANSWER, FAILURE, HEAD, LOG, Bytes, Facts
 
 PATIENCE_S = 60
 """How long a decoder may think about one answer."""
 
-MAX_MEMORY_BYTES = 8 << 30
-"""What a decoder may allocate, where the system can hold it to that."""
-
-Bytes = NDArray[np.uint8]
-Facts = Mapping[str, Any]
-"""What JSON knows."""
-Task = Callable[..., Iterator[tuple[Facts, NDArray[Any] | None]]]
-"""Called with path, limits and the request's own arguments; yields the answers."""
-
-_HEAD = struct.Struct("<cIQ")
-_ANSWER, _END, _FAILURE, _LOG = b"a", b"e", b"f", b"l"
 _KEPT_IDLE = 3
 _PIPE_BYTES = 1 << 20
-_NOTHING: Bytes = np.zeros(0, np.uint8)
 
 
 class Answer(NamedTuple):
@@ -74,8 +56,6 @@ def ask(task: str, path: str | os.PathLike[str], **arguments: Any) -> Iterator[A
     finally:
         _put_back(decoder)
 
-
-# --- the parent's side -------------------------------------------------------------------------
 
 _idle: list[_Decoder] = []
 _idle_lock = threading.Lock()
@@ -111,9 +91,9 @@ class _Decoder:
     """A child process that decodes."""
 
     def __init__(self) -> None:
-        serve = "import sys; sys.path[:] = sys.argv[1:]; import difftalker.media.decoder as d"
+        serve = "import sys; sys.path[:] = sys.argv[1:]; import difftalker.media.worker.server as s"
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", f"{serve}; d.serve()", *sys.path],
+            [sys.executable, "-P", "-c", f"{serve}; s.serve()", *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -149,11 +129,11 @@ class _Decoder:
         )
         while True:
             kind, facts, data = self._received(path)
-            if kind == _ANSWER:
+            if kind == ANSWER:
                 yield Answer(facts["told"], data.view(facts["type"]).reshape(facts["shape"]))
                 continue
             self._is_busy = False
-            if kind == _FAILURE:
+            if kind == FAILURE:
                 raise _failure(facts)
             return
 
@@ -163,7 +143,7 @@ class _Decoder:
             return False
         try:
             self._send(stop=self._request)
-            while self._received(Path())[0] == _ANSWER:
+            while self._received(Path())[0] == ANSWER:
                 pass
         except MediaError:
             return False
@@ -193,12 +173,12 @@ class _Decoder:
             facts_bytes, data = (self._read(count, path) for count in lengths)
             self._is_torn = False
             facts = json.loads(facts_bytes.tobytes())
-            if kind != _LOG:
+            if kind != LOG:
                 return kind, facts, data
             logging.getLogger(facts["name"]).log(facts["level"], "%s", facts["text"])
 
     def _head(self, path: Path) -> tuple[Any, ...]:
-        return _HEAD.unpack(self._read(_HEAD.size, path).tobytes())
+        return HEAD.unpack(self._read(HEAD.size, path).tobytes())
 
     def _read(self, count: int, path: Path) -> Bytes:
         whole = np.empty(count, np.uint8)
@@ -246,103 +226,3 @@ def _widen(pipe: int) -> None:
         import fcntl
 
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-
-
-# --- the child's side --------------------------------------------------------------------------
-
-
-def serve() -> None:
-    """Answer requests until the parent is gone."""
-    _Server().run()
-
-
-class _Server:
-    """What runs in a decoder."""
-
-    def __init__(self) -> None:
-        self._out = os.dup(1)
-        os.dup2(2, 1)  # what a library prints must not get between the answers
-        self._lock = threading.Lock()
-        self._requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
-        self._stopped = 0
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to answer
-        _limit_resources()
-        logging.getLogger().addHandler(_Forward(self._send))
-
-    def run(self) -> None:
-        """See ``serve``."""
-        from difftalker.media import pictures, sounds
-
-        tasks: dict[str, Task] = {**pictures.TASKS, **sounds.TASKS}
-        threading.Thread(target=self._listen, daemon=True).start()
-        while True:
-            request = self._requests.get()
-            self._answer(tasks[request["task"]], request)
-
-    def _listen(self) -> None:
-        """Take requests; beside the decoding, so that the parent's end is noticed at once."""
-        for line in sys.stdin.buffer:
-            message = json.loads(line)
-            if "stop" in message:
-                self._stopped = message["stop"]
-            else:
-                self._requests.put(message)
-        os._exit(0)
-
-    def _answer(self, task: Task, request: dict[str, Any]) -> None:
-        path, limits = Path(request["path"]), Limits(**request["limits"])
-        try:
-            os.chdir(request["folder"])
-            for facts, data in task(path, limits, **request["arguments"]):
-                array = _NOTHING if data is None else np.ascontiguousarray(data)
-                kind = {"type": array.dtype.str, "shape": array.shape}
-                self._send(_ANSWER, {"told": facts, **kind}, array)
-                if self._stopped >= request["request"]:
-                    break
-            self._send(_END, {})
-        except MediaError as error:
-            self._refuse(error)
-        except MemoryError:
-            found = f"decoding {path} takes more than {MAX_MEMORY_BYTES >> 30} GiB of memory"
-            self._refuse(MediaError(found, fix="take a smaller file"))
-        except av.FFmpegError:
-            self._refuse(not_media(path))
-        except Exception:
-            self._send(_FAILURE, {"trace": traceback.format_exc()})
-
-    def _refuse(self, error: MediaError) -> None:
-        told = {"found": error.found, "wanted": error.wanted, "fix": error.fix}
-        self._send(_FAILURE, told)
-
-    def _send(self, kind: bytes, facts: Facts, data: NDArray[Any] = _NOTHING) -> None:
-        text, raw = json.dumps(facts).encode(), data.reshape(-1).view(np.uint8).data
-        with self._lock:
-            try:
-                for part in (_HEAD.pack(kind, len(text), len(raw)) + text, raw):
-                    rest = memoryview(part)
-                    while rest:
-                        rest = rest[os.write(self._out, rest) :]
-            except OSError:
-                os._exit(0)  # the parent is gone
-
-
-class _Forward(logging.Handler):
-    """Sends warnings to the parent's log."""
-
-    def __init__(self, send: Callable[[bytes, Facts], None]) -> None:
-        super().__init__(logging.WARNING)
-        self._sent = send
-
-    def emit(self, record: logging.LogRecord) -> None:
-        facts = {"name": record.name, "level": record.levelno, "text": record.getMessage()}
-        self._sent(_LOG, facts)
-
-
-def _limit_resources() -> None:
-    """No more memory than decoding takes, and no image of it on disk after a crash."""
-    with suppress(ImportError, ValueError, OSError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        if sys.platform == "linux":
-            resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))

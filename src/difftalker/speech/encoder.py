@@ -6,7 +6,7 @@ Feature ``t`` of every encoder stands at ``t / 50`` seconds, the start of its 32
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difftalker.config import FEATURE_OPTIONS
 from difftalker.errors import MediaError, UsageError
 from difftalker.speech.whisper import (
     FEATURE_SAMPLES,
@@ -228,53 +227,3 @@ class LogMelEncoder(WindowedEncoder):
     def _features(self, samples: Tensor) -> Tensor:
         mel = log_mel(samples)
         return mel.reshape(MELS, -1, 2).mean(2).T
-
-
-def _characters(device: str | torch.device) -> SpeechEncoder:
-    from difftalker.speech.characters import CharactersEncoder  # it builds upon this module
-
-    return CharactersEncoder(device)
-
-
-ENCODERS: dict[str, Callable[[str | torch.device], SpeechEncoder]] = {
-    "whisper": WhisperEncoder,
-    "whisper-short": ShortWhisperEncoder,
-    "characters": _characters,
-    "mel": LogMelEncoder,
-}
-
-
-def features_called(option: str) -> str:
-    """The encoder's name for what ``--features`` says: ``whisper`` means ``whisper-short``.
-
-    ``deepspeech`` means the model file that ``speech.deepspeech.model.VARIABLE`` names,
-    and becomes a name with its hash.
-
-    Raises:
-        UsageError: no features are called so.
-        AssetError: no DeepSpeech model is named, or its file cannot be read.
-    """
-    if option == "deepspeech":
-        from difftalker.speech.deepspeech import model as deepspeech
-
-        return deepspeech.features_of(deepspeech.model_file())
-    if option not in FEATURE_OPTIONS:
-        wanted = " or ".join([*FEATURE_OPTIONS, "deepspeech"])
-        raise UsageError(f"no features are called {option!r}", wanted=wanted)
-    return FEATURE_OPTIONS[option]
-
-
-def load_encoder(name: str, *, device: str | torch.device = "cpu") -> SpeechEncoder:
-    """The encoder called ``name``: one of the table's, or ``deepspeech-`` and its file's hash.
-
-    Raises:
-        UsageError: no encoder has that name.
-        AssetError: its weights cannot be had.
-    """
-    if name.startswith("deepspeech-"):
-        from difftalker.speech.deepspeech.model import load_named
-
-        return load_named(name, device)
-    if name not in ENCODERS:
-        raise UsageError(f"no speech encoder is called {name!r}", wanted=" or ".join(ENCODERS))
-    return ENCODERS[name](device)

@@ -19,7 +19,7 @@ from difftalker.data.footage import Part, find_footage
 from difftalker.data.prepare import Manifest, PrepareConfig, load_manifest, prepare
 from difftalker.errors import AvatarError, UsageError
 from difftalker.face.detect.people import Choice
-from difftalker.speech.encoder import features_called, load_encoder
+from difftalker.speech.registry import features_called, load_encoder
 from difftalker.store import avatars as avatar
 from difftalker.training.init_from import NONE, Start, choose_start
 from difftalker.training.run import Run, TrainOptions, save_avatar

@@ -27,7 +27,8 @@ from difftalker.speech.deepspeech.model import (
     cepstra_of_old,
     load_deepspeech,
 )
-from difftalker.speech.encoder import encode_all, features_called, load_encoder
+from difftalker.speech.encoder import encode_all
+from difftalker.speech.registry import features_called, load_encoder
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 NEW, OLD = GOLDEN / "deepspeech_09.pb", GOLDEN / "deepspeech_01.pb"

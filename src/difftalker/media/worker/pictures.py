@@ -30,9 +30,9 @@ from difftalker.media.container import (
     duration_s,
     video_track,
 )
-from difftalker.media.decoder import Facts, Task
 from difftalker.media.limits import Limits, check_duration, check_frames, check_pixels
-from difftalker.media.quicktime import Edit, open_pictures
+from difftalker.media.worker.protocol import Facts, Task
+from difftalker.media.worker.quicktime import Edit, open_pictures
 
 logger = logging.getLogger(__name__)
 

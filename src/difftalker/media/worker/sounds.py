@@ -23,9 +23,9 @@ from difftalker.media.container import (
     not_media,
     open_media,
 )
-from difftalker.media.decoder import Facts, Task
 from difftalker.media.limits import Limits, check_duration
-from difftalker.media.pictures import first_picture_s
+from difftalker.media.worker.pictures import first_picture_s
+from difftalker.media.worker.protocol import Facts, Task
 
 FloatArray = NDArray[np.float32]
 
