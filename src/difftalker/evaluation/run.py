@@ -106,7 +106,8 @@ def evaluate(
         report = run.report(dubbers, predictions or {})
         text = json.dumps(report, indent=1, allow_nan=False) + "\n"
         _write(report_dir / "report.json", text.encode())
-        for name, content in write_page(report, run.materials, Path(scratch)).items():
+        notes = {row: system.note for row, system in systems.items()}
+        for name, content in write_page(report, notes, run.materials, Path(scratch)).items():
             _write(report_dir / name, content)
     return report
 
