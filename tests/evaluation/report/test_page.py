@@ -369,7 +369,7 @@ def test_the_schema_is_one() -> None:
 
 
 def test_every_measure_is_defined_in_the_docs() -> None:
-    text = (ROOT / "docs" / "evaluation.md").read_text()
+    text = (ROOT / "docs" / "guide" / "evaluate.md").read_text()
     defined = {name for line in text.splitlines() if line.startswith("| `")
                for name in re.findall(r"`(\w+)`", line.split("|")[1])}  # fmt: skip
     grouped = {name for name in MEASURES if re.match(r"landmark_error_(contour|mouth)_", name)}
