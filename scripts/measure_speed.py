@@ -30,8 +30,8 @@ from difftalker.face.crop import cut
 from difftalker.face.detect.track import FaceDetector
 from difftalker.face.detect.tracklets import Tracker
 from difftalker.media import limits
-from difftalker.media.worker import pictures
 from difftalker.media.video import VideoWriter, read_frames
+from difftalker.media.worker import pictures
 from difftalker.packaged import samples
 from difftalker.synthesis.autoencoder import Autoencoder
 from difftalker.synthesis.net import SynthesisNet

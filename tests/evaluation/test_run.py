@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,26 +14,22 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from difftalker.dubbing.avatar import Avatar
 from difftalker.dubbing.footage import locate
 from difftalker.errors import AssetError, DiffTalkerError, MediaError, UsageError
-from difftalker.evaluation import footage, scoring
-from difftalker.evaluation.footage import Crops, Figures, Footage, Output
+from difftalker.evaluation.footage import Figures, Footage, Output
 from difftalker.evaluation.report.table import failures, table
 from difftalker.evaluation.run import evaluate
-from difftalker.evaluation.scoring import score
 from difftalker.evaluation.systems import SYSTEMS
 from difftalker.face.crop import cut
 from difftalker.face.detect.track import FaceTrack
-from difftalker.media.video import VideoWriter, read_frames
+from difftalker.media.video import read_frames
 from difftalker.store import assets
-from synthetic import debug_avatar, swaying, write_half_tone
+from evaluation.made import FRAMES, write_clips, write_video
+from synthetic import debug_avatar
 from write_results import problems
 
-FRAMES = 12
-FACELESS = 5
 GRID = Path(os.environ.get("DIFFTALKER_GRID", Path(__file__).parents[3] / "shared/data/grid"))
 VOLATILE = ("speed", "memory", "machine")
 
@@ -48,32 +43,13 @@ def landmarker() -> None:
 
 
 @pytest.fixture(scope="module")
-def avatar() -> Avatar:
-    return debug_avatar()
-
-
-def write_video(path: Path, images: Sequence[NDArray[np.uint8]], audio: Path) -> Path:
-    height, width = images[0].shape[:2]
-    with VideoWriter(
-        path, width=width, height=height, fps=25, time_base=Fraction(1, 25), audio=audio
-    ) as writer:
-        for i, image in enumerate(images):
-            writer.write(image, i)
-    return path
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_clips(tmp_path_factory.mktemp("footage"))
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two clips of a face, one with a frame without it, and a file that is no video."""
-    folder = tmp_path_factory.mktemp("footage")
-    low, high = (write_half_tone(folder / f"{hz}.wav", FRAMES / 25, hz) for hz in (200, 900))
-    broken = folder / "broken.mp4"
-    broken.write_bytes(b"no video at all")
-    return [
-        write_video(folder / "first.mp4", swaying(FRAMES, 1.5), low),
-        broken,
-        write_video(folder / "second.mp4", swaying(FRAMES, -1.0, FACELESS), high),
-    ]
+def avatar() -> Avatar:
+    return debug_avatar()
 
 
 @pytest.fixture(scope="module")
@@ -289,38 +265,6 @@ def test_a_report_needs_a_folder(avatar: Avatar, clips: list[Path], tmp_path: Pa
         evaluate(avatar, clips[:1], tmp_path / "taken" / "report", rows=("real",))
 
 
-def test_an_output_without_a_face_is_measured_as_such(clips: list[Path], tmp_path: Path) -> None:
-    clip = Footage(path=clips[0], size_px=64, located=locate(clips[0], 64), locate_seconds=0.0)
-    grey = [np.full((256, 256, 3), 90, np.uint8)] * FRAMES
-    video = write_video(tmp_path / "grey.mp4", grey, clips[0])
-    figures = score(clip, Output(video=video, audio=clips[0], voice=clip)).figures
-    assert figures["found"] == 0
-    assert all(math.isnan(figures[key]) for key in ("ld_frame", "open_corr", "silence_leak"))
-    assert figures["flicker"] < 0.1
-    assert figures["psnr_lower"] < 20
-
-
-def test_flicker_is_told_apart_by_place(clips: list[Path], tmp_path: Path) -> None:
-    """Texture that boils beside the mouth shows in the static part, on it in the moving one."""
-    clip = Footage(path=clips[0], size_px=64, located=locate(clips[0], 64), locate_seconds=0.0)
-    flickers = {}
-    for part in ("mouth", "cheek"):
-        images = [frame.image.copy() for frame in read_frames(clips[0])]
-        points = clip.located.track.points_px
-        for i, image in enumerate(images):
-            x, y = (int(v) for v in points[i, 62 if part == "mouth" else 3])
-            image[y - 5 : y + 6, x - 5 : x + 6] = 255 * (i % 2)
-        video = write_video(tmp_path / f"{part}.mp4", images, clips[0])
-        # The spots would lead the detector astray, so landmarks are those of the footage.
-        figures = scoring._picture_figures(clip, video, clip.located.track)
-        flickers[part] = {k: v for k, v in figures.items() if k.startswith("flicker")}
-    mouth, cheek = flickers["mouth"], flickers["cheek"]
-    assert mouth["flicker_moving"] > 2 * mouth["flicker_static"]
-    assert cheek["flicker_static"] > 1.2 * cheek["flicker_moving"]
-    for each in (mouth, cheek):
-        assert min(each.values()) < each["flicker"] < max(each.values())
-
-
 @dataclass(frozen=True)
 class Brightness:
     """A judge that tells how bright an output is, and refuses the footage of one clip."""
@@ -360,26 +304,6 @@ def test_a_judge_adds_its_measures_and_says_why_it_could_not(
     assert second["failed"]["real"] == {"brightness": "too dark to judge"}
     assert second["rows"]["real"]["bright"] is None
     assert ("second", "copied brightness", "too dark to judge") in failures(report["clips"])
-
-
-def test_crops_of_a_long_video_are_cut_anew(
-    clips: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clip = Footage(path=clips[0], size_px=64, located=locate(clips[0], 64), locate_seconds=0.0)
-    kept = clip.crops()
-    assert clip.crops() is kept
-    assert next(iter(kept)) is next(iter(kept))
-    monkeypatch.setattr(footage, "KEPT_BYTES", FRAMES * 3 * 64 * 64 - 1)
-    fresh = Crops(clips[0], clip.located, 64)
-    assert next(iter(fresh)) is not next(iter(fresh))
-    assert np.array_equal(np.stack(list(fresh)), np.stack(list(kept)))
-
-
-def test_an_output_that_lost_frames_is_no_output(clips: list[Path], tmp_path: Path) -> None:
-    clip = Footage(path=clips[0], size_px=64, located=locate(clips[0], 64), locate_seconds=0.0)
-    video = write_video(tmp_path / "short.mp4", swaying(FRAMES, 1.5)[:-2], clips[0])
-    with pytest.raises(MediaError, match=f"10 frames; wanted the footage's {FRAMES}"):
-        score(clip, Output(video=video, audio=clips[0], voice=clip))
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ from difftalker.media.timeline import Fit
 from difftalker.media.video import VideoWriter, probe_video, read_frames
 from difftalker.packaged import samples
 from difftalker.store import avatars as avatar_files
-from media.test_media import gradient, tone, write_sound
+from media.made import gradient, tone, write_sound
 
 FRAMES = 12
 FACELESS = 5

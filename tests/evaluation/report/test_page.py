@@ -8,11 +8,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -25,8 +23,6 @@ from difftalker.dubbing.footage import locate
 from difftalker.dubbing.networks import build
 from difftalker.errors import AssetError, MediaError, UsageError
 from difftalker.evaluation.footage import Figures, Footage, Output
-from difftalker.evaluation.predictions import conform, nearest_frames
-from difftalker.evaluation.report import charts
 from difftalker.evaluation.report.figures import nod, spread
 from difftalker.evaluation.report.measures import MEASURES, described
 from difftalker.evaluation.report.schema import SCHEMA
@@ -40,9 +36,6 @@ from difftalker.store import assets
 from synthetic import (
     debug_avatar,
     face_points,
-    located,
-    pictures,
-    still_track,
     swaying,
     write_footage,
     write_half_tone,
@@ -204,39 +197,6 @@ def test_names_of_rows_on_the_command_line() -> None:
         named_paths(["a=x", "y/a"])
 
 
-def test_nearest_frames_by_hand() -> None:
-    slow, fast = np.arange(3) / 25, np.arange(7) / 50
-    assert nearest_frames(fast, slow).tolist() == [0, 2, 4]
-    assert nearest_frames(slow, fast).tolist() == [0, 0, 1, 1, 2, 2, 2]
-    assert nearest_frames(np.arange(4) / 30, slow).tolist() == [0, 1, 2]
-
-
-def test_a_fitting_video_is_taken_as_it_is(tmp_path: Path) -> None:
-    footage = located(write_footage(tmp_path / "f.mp4", pictures(12)), still_track(12))
-    video = write_footage(tmp_path / "v.mp4", pictures(12, seed=1))
-    found = conform(video, footage, tmp_path / "s.mkv")
-    assert (found.video, found.note, found.has_audio) == (video, "", False)
-
-
-def test_a_video_that_ends_early_is_held_or_refused(tmp_path: Path) -> None:
-    footage = located(write_footage(tmp_path / "f.mp4", pictures(20)), still_track(20))
-    short = write_footage(tmp_path / "short.mp4", pictures(17), lossless=False)
-    found = conform(short, footage, tmp_path / "s.mkv")
-    assert found.note == (
-        "17 frames matched by time to 20; ended 0.10 s early, its last picture held for 3 frames"
-    )
-    images = [frame.image for frame in read_frames(found.video)]
-    assert len(images) == 20
-    assert all(np.array_equal(image, images[16]) for image in images[17:])
-    source = [frame.image for frame in read_frames(short)]
-    assert np.array_equal(images[3], source[3])
-    info = probe_video(found.video)
-    assert info.fps == Fraction(25)
-    shorter = write_footage(tmp_path / "shorter.mp4", pictures(6))
-    with pytest.raises(MediaError, match=r"ends 0\.54 s before the footage"):
-        conform(shorter, footage, tmp_path / "s.mkv")
-
-
 class Reader(HTMLParser):
     """What a page refers to and says."""
 
@@ -374,38 +334,3 @@ def test_every_measure_is_defined_in_the_docs() -> None:
                for name in re.findall(r"`(\w+)`", line.split("|")[1])}  # fmt: skip
     grouped = {name for name in MEASURES if re.match(r"landmark_error_(contour|mouth)_", name)}
     assert set(MEASURES) - grouped - defined == set()
-
-
-def test_a_chart_has_a_place_for_every_figure() -> None:
-    rows: dict[str, dict[str, Any]] = {
-        "real": {"mean": 2.0, "low": 1.5, "high": 2.5, "n": 3},
-        "copied": {"mean": None, "low": None, "high": None, "n": 0},
-        "own & other": {"mean": 1.0, "low": None, "high": None, "n": 1},
-    }
-    values = {"real": [1.5, 2.0, 2.5], "own & other": [1.0]}
-    root = ElementTree.fromstring(charts.dots("t <i>", rows, values, 2, {"paper": 4.0}))
-    named = {
-        kind: [one for one in root.iter() if one.get("class") == kind]
-        for kind in ("mean", "clip", "interval", "mark", "row")
-    }
-    assert {kind: len(found) for kind, found in named.items()} == {
-        "mean": 2,
-        "clip": 4,
-        "interval": 1,
-        "mark": 1,
-        "row": 2,
-    }
-    assert [one.text for one in named["row"]] == ["real", "own & other"]
-    mean, interval = named["mean"][0], named["interval"][0]
-    middle = (float(interval.get("x1", 0)) + float(interval.get("x2", 0))) / 2
-    assert float(mean.get("cx", 0)) == pytest.approx(middle, abs=0.1)
-    assert float(named["mark"][0].get("x1", 0)) > float(interval.get("x2", 0))
-
-
-def test_a_curve_breaks_where_it_is_unknown() -> None:
-    line = np.array([0.1, 0.2, np.nan, 0.3, 0.1])
-    root = ElementTree.fromstring(charts.series("m", np.arange(5) / 25, {"real": line}))
-    curves = [one for one in root.iter() if one.tag.endswith("polyline")]
-    assert [len(one.get("points", "").split()) for one in curves] == [2, 2]
-    heights = [float(p.split(",")[1]) for p in curves[0].get("points", "").split()]
-    assert heights[1] < heights[0]  # up is more
