@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from helpers import write_dataset
 from difftalker.experts.sync_net import (
     FRAME_RATE_HZ,
     MOUTH_PX,
@@ -32,6 +31,7 @@ from difftalker.experts.syncnet_v2 import (
 from difftalker.store import experts as expert
 from difftalker.training.experts import train_expert
 from difftalker.training.sync_task import contrastive_losses, spoil_pictures, spoil_sound
+from helpers import write_dataset
 
 SAMPLE_RATE_HZ = 16_000
 
