@@ -137,7 +137,12 @@ def ingredients(stage: str, config: Config) -> tuple[Any, ...]:
     common = (model.base_model, training.validation_clips, training.autocast)
     speech = (model.completion.features, model.completion.feature_dim, model.completion.window)
     own: dict[str, tuple[Any, ...]] = {
-        "landmarks": (model.completion, training.span_frames, training.lips_weight),
+        "landmarks": (
+            model.completion,
+            training.span_frames,
+            training.lips_weight,
+            training.landmark_recipe,
+        ),
         "autoencoder": (model.autoencoder, model.size_px, model.mask),
         "prior": (model.prior, training.latent_stride),
         "synthesis": (

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from difftalker import config as configs
-from difftalker.config import STAGES, StageConfig
+from difftalker.config import STAGES, StageConfig, SynthesisRecipe
 from difftalker.core.files import whole_file
 from difftalker.core.hashing import sha256_of
 from difftalker.data.dataset import ClipData, frame_index, load_dataset, span_index
@@ -55,11 +55,6 @@ from difftalker.training.cross_fit import (
 from difftalker.training.decoder_task import MOST_DETAIL, DecoderTask
 from difftalker.training.run import Run, TrainOptions, save_avatar
 from difftalker.training.tasks import LandmarkTask, SynthesisTask, mouth_mask
-from difftalker.training.tasks.synthesis import (
-    ALIKE_CROP,
-    OTHER_SPEECH_SHARE,
-    OTHER_UPPER_SHARE,
-)
 from difftalker.training.trainer import BATCHES_AHEAD, Trainer
 from helpers import face_points, write_dataset
 
@@ -541,13 +536,13 @@ def test_some_mouths_are_learned_under_an_upper_face_of_another_moment(finished:
         [rows[0] if e not in rows else e for e, rows in zip(examples, seen, strict=True)]
     )
     other = above != examples
-    assert 0.1 < other.mean() < OTHER_UPPER_SHARE + 0.1
+    assert 0.1 < other.mean() < SynthesisRecipe().other_upper_share + 0.1
     np.testing.assert_array_equal(batch["own"].numpy(), ~other)
     own, known = latents.index[examples], latents.index[above]
     assert (own[:, 0] == known[:, 0]).all()
     upper = [clips[c].points_crop[f][list(UPPER)] for c, f in np.concatenate([own, known])]
     gaps = np.linalg.norm(np.stack(upper[:400]) - np.stack(upper[400:]), axis=-1).mean(-1)
-    assert gaps.max() < ALIKE_CROP
+    assert gaps.max() < SynthesisRecipe().alike_crop
 
 
 def test_speech_beside_landmarks_is_blurred_and_sometimes_missing(
@@ -574,18 +569,17 @@ def test_speech_beside_landmarks_is_blurred_and_sometimes_missing(
     assert 0 < float(gaps.abs().mean()) < float(true.std())
 
 
-def test_lips_are_as_they_are_drawn_whatever_is_said(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("difftalker.training.tasks.synthesis.SPEECH_JITTER", 0.0)
-    monkeypatch.setattr("difftalker.training.tasks.synthesis.DEAF_SHARE", 0.0)
+def test_lips_are_as_they_are_drawn_whatever_is_said(dataset: Path, tmp_path: Path) -> None:
+    recipe = SynthesisRecipe(speech_jitter=0.0, deaf_share=0.0)
     data, model = load_dataset(dataset, validation_clips=1), configs.debug().model
     for guidance in ("both", "audio"):
         synthesis = dataclasses.replace(model.synthesis, guidance=guidance)
         net = build(dataclasses.replace(model, synthesis=synthesis))
         latents = encode_clips(net.autoencoder, data.train, tmp_path / "latents", stride=1)
         speech = model.completion
-        task = SynthesisTask(net.synthesis, net.autoencoder, data, latents, speech=speech)
+        task = SynthesisTask(
+            net.synthesis, net.autoencoder, data, latents, speech=speech, recipe=recipe
+        )
         examples = np.arange(600) % task.examples
         batch = task.batch(examples, torch.Generator().manual_seed(0))
         said = [task._windows[data.train[c].name][0][f] for c, f in latents.index[examples]]
@@ -593,7 +587,7 @@ def test_lips_are_as_they_are_drawn_whatever_is_said(
         assert same[batch["own"].numpy()].all()
         others = 1 - same[~batch["own"].numpy()].mean()
         # Where speech alone tells of the mouth, it is that mouth's.
-        assert abs(others - OTHER_SPEECH_SHARE) < 0.1 if guidance == "both" else others == 0
+        assert abs(others - recipe.other_speech_share) < 0.1 if guidance == "both" else others == 0
 
 
 def test_landmarks_are_completed_by_a_fit_to_other_clips(tmp_path: Path) -> None:
@@ -704,7 +698,6 @@ def test_some_landmarks_of_the_synthesis_are_completed(dataset: Path, tmp_path: 
 def test_completed_faces_are_of_the_upper_ones_moment_with_lips_as_open_as_the_picture(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("difftalker.training.tasks.synthesis.POINT_JITTER", 0.0)
     run = run_at(dataset, tmp_path)
     net, clips = build(run.config.model), run.data.train
     frames = np.arange(len(clips[0]), dtype=np.float32)
@@ -718,6 +711,7 @@ def test_completed_faces_are_of_the_upper_ones_moment_with_lips_as_open_as_the_p
         latents,
         speech=run.config.model.completion,
         completed_share=1.0,
+        recipe=SynthesisRecipe(point_jitter=0.0),
     )
     smiles = np.stack([face_points(0.03)] * len(frames))
     smiles[:, 48, 0] = frames / 1e3

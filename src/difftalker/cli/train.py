@@ -40,7 +40,7 @@ def train(
         footage: Video files, folders of them, or one dataset made by `difftalker prepare`.
         output: The avatar's folder.
         consent: Who agreed to this avatar, and how; it stands on the avatar's card.
-        preset: Sizes of the networks: debug, half, tiny, base or sd15.
+        preset: Sizes of the networks: debug, half, tiny, base, sd15 or paper.
         completion: How speech moves the landmarks: default, or paper.
         features: Speech features that it moves them by: whisper, characters (29 posteriors, as in
             the paper), mel, or deepspeech (a model file that DIFFTALKER_DEEPSPEECH names); by

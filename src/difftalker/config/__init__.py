@@ -10,6 +10,7 @@ from difftalker.config.presets import (
     debug,
     fine_tuned,
     half,
+    paper,
     paper_completion,
     preset,
     sd15,
@@ -33,7 +34,16 @@ from difftalker.config.schema import (
     SamplingConfig,
     SynthesisConfig,
 )
-from difftalker.config.training import STAGES, StageConfig, TrainingConfig
+from difftalker.config.training import (
+    STAGES,
+    AutoencoderRecipe,
+    DecoderRecipe,
+    LandmarkRecipe,
+    PriorRecipe,
+    StageConfig,
+    SynthesisRecipe,
+    TrainingConfig,
+)
 
 __all__ = [
     "COMPLETIONS",
@@ -49,13 +59,18 @@ __all__ = [
     "PRESETS",
     "STAGES",
     "AutoencoderConfig",
+    "AutoencoderRecipe",
     "CompletionConfig",
     "Config",
+    "DecoderRecipe",
+    "LandmarkRecipe",
     "ModelConfig",
     "PriorConfig",
+    "PriorRecipe",
     "SamplingConfig",
     "StageConfig",
     "SynthesisConfig",
+    "SynthesisRecipe",
     "TrainingConfig",
     "base",
     "check_features",
@@ -64,6 +79,7 @@ __all__ = [
     "from_dict",
     "half",
     "override",
+    "paper",
     "paper_completion",
     "preset",
     "sd15",

@@ -21,6 +21,19 @@ def positive(config: object, *names: str) -> None:
         check(getattr(config, name) > 0, name, getattr(config, name), "a positive number")
 
 
+def not_negative(config: object, *names: str) -> None:
+    """Refuse what is below 0."""
+    for name in names:
+        check(getattr(config, name) >= 0, name, getattr(config, name), "0 or more")
+
+
+def shares(config: object, *names: str) -> None:
+    """Refuse what is no share, 0 to 1."""
+    for name in names:
+        value = getattr(config, name)
+        check(0 <= value <= 1, name, value, f"0 <= {name} <= 1")
+
+
 def up_to(highest: int, config: object, *names: str) -> None:
     """Refuse what is not from 1 to ``highest``: a file's numbers decide what is allocated."""
     for name in names:

@@ -16,7 +16,14 @@ from difftalker.config.schema import (
     SamplingConfig,
     SynthesisConfig,
 )
-from difftalker.config.training import STAGES, StageConfig, TrainingConfig
+from difftalker.config.training import (
+    STAGES,
+    LandmarkRecipe,
+    PriorRecipe,
+    StageConfig,
+    SynthesisRecipe,
+    TrainingConfig,
+)
 from difftalker.errors import UsageError
 
 FINE_TUNING = 3
@@ -163,19 +170,93 @@ def sd15() -> Config:
     )
 
 
+def paper() -> Config:
+    """Sections 2 and 3.2 of the paper, with networks as large as those of ``tiny``.
+
+    ``docs/paper.md`` lists each value that differs from ``tiny``. The stages ``autoencoder`` and
+    ``prior`` stand for the training of Stable Diffusion 1.5, whose networks the paper takes as they
+    are: here they are trained on the footage and then frozen.
+    """
+    return Config(
+        model=ModelConfig(
+            preset="paper",
+            completion=paper_completion(
+                CompletionConfig(features="characters", feature_dim=FEATURE_DIMS["characters"])
+            ),
+            prior=PriorConfig(prediction="epsilon"),
+            synthesis=SynthesisConfig(guidance="landmarks"),
+            sampling=SamplingConfig(sampler="ddim", steps=50),
+        ),
+        training=TrainingConfig(
+            landmarks=_plain_adam(steps=3000, batch=6, learning_rate=5e-4, autocast=False),
+            autoencoder=StageConfig(steps=1300, batch=16, learning_rate=6e-4, ema=0.99),
+            prior=StageConfig(steps=1000, batch=32, learning_rate=5e-4, ema=0.995),
+            synthesis=_plain_adam(steps=4500, batch=32, learning_rate=1e-4),
+            decoder=StageConfig(steps=0, batch=6, learning_rate=2e-4, ema=0.99),
+            landmark_recipe=PAPER_LANDMARKS,
+            prior_recipe=PriorRecipe(whole_share=1.0),
+            synthesis_recipe=SynthesisRecipe(
+                sampler_share=0.0,
+                whole_share=0.0,
+                other_upper_share=0.0,
+                other_speech_share=0.0,
+                deaf_share=0.0,
+                speech_jitter=0.0,
+                point_jitter=0.0,
+            ),
+            lips_weight=0.0,
+            mouth_weight=1.0,
+            completed_share=0.0,
+            voices=0,
+            in_step=False,
+            latent_stride=1,
+        ),
+    )
+
+
+PAPER_LANDMARKS = LandmarkRecipe(base_weight=0.0, rotation_rad=0.0, scaling=0.0, shift_crop=0.0)
+"""Eq. 1 alone, on points as they were found."""
+
+
+def _plain_adam(
+    *, steps: int, batch: int, learning_rate: float, autocast: bool = True
+) -> StageConfig:
+    """Adam as in Section 3.2, which tells of nothing besides the learning rate."""
+    return StageConfig(
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+        optimizer="adam",
+        betas=(0.9, 0.999),
+        weight_decay=0.0,
+        schedule="constant",
+        warmup_steps=0,
+        clip_norm=0.0,
+        ema=0.0,
+        autocast=autocast,
+    )
+
+
 PRESETS: dict[str, Callable[[], Config]] = {
     "debug": debug,
     "half": half,
     "tiny": tiny,
     "base": base,
     "sd15": sd15,
+    "paper": paper,
 }
 
 
 def paper_completion(config: CompletionConfig) -> CompletionConfig:
-    """The completion exactly as in Section 2.3: frame by frame, a contour that hears nothing."""
+    """The completion as in Section 2.3: frame by frame, a contour that hears nothing."""
     return dataclasses.replace(
-        config, neighbours=0, audio_moves_contour=False, least_squares=False, hears_opening=False
+        config,
+        neighbours=0,
+        audio_moves_contour=False,
+        dropout=0.0,
+        least_squares=False,
+        hears_opening=False,
+        rests=False,
     )
 
 
@@ -199,7 +280,9 @@ def preset(name: str, *, completion: str = "default") -> Config:
     model = dataclasses.replace(config.model, completion=chosen)
     if completion != "paper":
         return dataclasses.replace(config, model=model)
-    training = dataclasses.replace(config.training, lips_weight=0.0)
+    training = dataclasses.replace(
+        config.training, lips_weight=0.0, landmark_recipe=PAPER_LANDMARKS
+    )
     return dataclasses.replace(config, model=model, training=training)
 
 

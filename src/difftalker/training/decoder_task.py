@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from difftalker.config import SamplingConfig
+from difftalker.config import DecoderRecipe, SamplingConfig
 from difftalker.core.device import autocast
 from difftalker.data.dataset import ClipData, Dataset, frame_index
 from difftalker.data.latents import Progress, encode_frames, identity, keep
@@ -33,12 +33,6 @@ from difftalker.synthesis.autoencoder import Autoencoder, high_pass, to_images, 
 from difftalker.synthesis.region import box_mask
 from difftalker.training.tasks import SynthesisTask, gradient_error, mouth_mask, psnr
 
-MARGIN_PX = 16
-"""How far around the hidden region pictures are compared: the join is learned with it."""
-DETAIL_WEIGHT = 16.0
-"""Weight of the amount of fine detail in each place: a mean picture has too little."""
-FEATURE_WEIGHT = 4.0
-"""Weight of the distance of the critic's features."""
 HALVINGS = 8
 CHUNK = 32
 """Frames that are painted at once, to find their mouths."""
@@ -46,9 +40,6 @@ EDGE_PX = 4
 """At a crop's lower edge, where there is no footage in this measurement."""
 MOST_DETAIL = 1.0
 """More of the finest would show as an edge's double."""
-CRITIC_SHARE = 2.0
-"""Critic's gradient on the last layer, over that of the pictures' distance (Esser et al.,
-"Taming Transformers for High-Resolution Image Synthesis", 2021, Eq. 7)."""
 
 
 class DecoderTask:
@@ -66,6 +57,7 @@ class DecoderTask:
         *,
         stride: int,
         autocast: bool = True,
+        recipe: DecoderRecipe | None = None,
         progress: Progress = lambda done, total: None,
         device: str = "cpu",
     ) -> None:
@@ -80,6 +72,7 @@ class DecoderTask:
             # Backwards through frozen channels-last convolutions torch 2.13 crashes.
             self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self._index, self._autocast = frame_index(data.train, stride), autocast
+        self._recipe = recipe or DecoderRecipe()
         self.examples = len(self._index)
         made_of = identity([autoencoder, synthesis.model], data.train, stride)
         made_of["sampling"] = [sampling.sampler, sampling.steps]
@@ -110,17 +103,18 @@ class DecoderTask:
         """The losses of this stage; see ``trainer.Task``."""
         true = to_pixels(batch["images"])
         made = self._autoencoder.decode(batch["latents"]).float()
-        distance = _distance(made, true)
+        distance = self._distance(made, true)
         # In dubbing nothing else is shown, and of that the mouth is looked at.
-        near = _near(box_mask(batch["boxes"], true.shape[-1]))
+        near = _near(box_mask(batch["boxes"], true.shape[-1]), self._recipe.margin_px)
         mouth = nnf.interpolate(batch["mouth"], scale_factor=8.0)
         for place in (near, mouth):
             shown = torch.where(place > 0, made, true)
-            distance = distance + _distance(shown, true) / place.mean().clamp(min=1e-3)
+            distance = distance + self._distance(shown, true) / place.mean().clamp(min=1e-3)
         patches, real = (_cut(x, batch["corners"]) for x in (made, true))
         judged_real = self._critic(real)
         judged = self._critic.frozen(patches)
-        pull = generator_loss(judged) + FEATURE_WEIGHT * feature_loss(judged_real, judged)
+        pull = generator_loss(judged)
+        pull = pull + self._recipe.feature_weight * feature_loss(judged_real, judged)
         weight = self._weight(distance, pull)
         critic = critic_loss(judged_real, self._critic(patches.detach()))
         return {
@@ -131,11 +125,15 @@ class DecoderTask:
             "critic": critic,
         }
 
+    def _distance(self, made: Tensor, true: Tensor) -> Tensor:
+        error = (made - true).abs().mean() + gradient_error(made, true)
+        return error + self._recipe.detail_weight * _detail_error(made, true)
+
     def _weight(self, distance: Tensor, pull: Tensor) -> Tensor:
         """What makes the critic's pull on the last layer as strong as it should be."""
         last = self._autoencoder.kl.decoder.conv_out.weight
         a, b = (torch.autograd.grad(x, last, retain_graph=True)[0].norm() for x in (distance, pull))
-        weight: Tensor = CRITIC_SHARE * a / b.clamp(min=1e-6)
+        weight: Tensor = self._recipe.critic_share * a / b.clamp(min=1e-6)
         return weight.clamp(max=100).detach()
 
     def describe(self, indices: NDArray[np.int64]) -> list[str]:
@@ -248,9 +246,9 @@ def _detail_energy(pictures: NDArray[np.uint8], boxes: Tensor) -> float:
     return float(np.mean(found))
 
 
-def _near(mask: Tensor) -> Tensor:
+def _near(mask: Tensor, margin_px: int) -> Tensor:
     """A mask (B, 1, S, S), grown by the margin."""
-    return nnf.max_pool2d(mask, 2 * MARGIN_PX + 1, stride=1, padding=MARGIN_PX)
+    return nnf.max_pool2d(mask, 2 * margin_px + 1, stride=1, padding=margin_px)
 
 
 def _corners(boxes: Tensor, size: int, generator: torch.Generator) -> Tensor:
@@ -269,11 +267,6 @@ def _cut(pixels: Tensor, corners: Tensor) -> Tensor:
             for one, (top, left) in zip(pixels, corners.tolist(), strict=True)
         ]
     )
-
-
-def _distance(made: Tensor, true: Tensor) -> Tensor:
-    error = (made - true).abs().mean() + gradient_error(made, true)
-    return error + DETAIL_WEIGHT * _detail_error(made, true)
 
 
 def _detail_error(made: Tensor, true: Tensor) -> Tensor:

@@ -38,8 +38,6 @@ from difftalker.training.trainer import Log, Task, Trainer
 N = TypeVar("N", bound=nn.Module)
 TOLD_S = 0.04
 """An offset of sound and picture that a card counts: a frame of most footage."""
-DECODER_STRIDES = 4
-"""How many times fewer frames the decoder learns from: each has to be sampled first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +263,7 @@ class Run:
             self._in_step(),
             span=training.span_frames,
             lips_weight=training.lips_weight,
+            recipe=training.landmark_recipe,
             device=self.options.device,
         )
 
@@ -272,6 +271,7 @@ class Run:
         return AutoencoderTask(
             self._begun("autoencoder", self._placed(build_autoencoder(self.config.model))),
             self.data,
+            recipe=self.config.training.autoencoder_recipe,
             device=self.options.device,
         )
 
@@ -279,7 +279,12 @@ class Run:
         autoencoder = self._scaled_autoencoder()
         prior = self._begun("prior", self._placed(build_prior(self.config.model)))
         return PriorTask(
-            prior, autoencoder, self.data, self._latents(autoencoder), device=self.options.device
+            prior,
+            autoencoder,
+            self.data,
+            self._latents(autoencoder),
+            recipe=self.config.training.prior_recipe,
+            device=self.options.device,
         )
 
     def _synthesis(self) -> SynthesisTask:
@@ -303,6 +308,7 @@ class Run:
             sampling=model.sampling,
             mouth_weight=self.config.training.mouth_weight,
             completed_share=self.config.training.completed_share,
+            recipe=self.config.training.synthesis_recipe,
             device=self.options.device,
         )
 
@@ -316,6 +322,8 @@ class Run:
             speech=model.completion,
             device=self.options.device,
         )
+        recipe = self.config.training.decoder_recipe
+        recipe = self.config.training.decoder_recipe
         with _bar("latents") as progress:
             return DecoderTask(
                 autoencoder,
@@ -323,7 +331,8 @@ class Run:
                 self.data,
                 model.sampling,
                 self.options.run / "made-latents",
-                stride=DECODER_STRIDES * self.config.training.latent_stride,
+                recipe=recipe,
+                stride=recipe.stride * self.config.training.latent_stride,
                 autocast=self.config.training.autocast,
                 progress=progress,
                 device=self.options.device,

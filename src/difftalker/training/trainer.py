@@ -92,12 +92,7 @@ class Trainer:
         self.device = torch.device(device)
         self.autocast = autocast
         self.parameters = {k: p for k, p in task.model.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(),
-            lr=config.learning_rate,
-            betas=(0.9, 0.99),
-            weight_decay=config.weight_decay,
-        )
+        self.optimizer = _new_optimizer(config, list(self.parameters.values()))
         self.ema = {k: p.detach().clone() for k, p in self.parameters.items()}
         self.step = 0
         self.seconds = 0.0
@@ -179,7 +174,8 @@ class Trainer:
         self._check_finite("loss", loss, indices)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip_norm)
+        limit = self.config.clip_norm or math.inf
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), limit)
         # A finite loss may have a gradient that is not: one step on, all weights would be lost.
         self._check_finite("gradient", norm, indices)
         for group in self.optimizer.param_groups:
@@ -212,8 +208,10 @@ class Trainer:
         )
 
     def _rate(self) -> float:
-        """Warm-up, then half a cosine down to ``final_rate``."""
+        """Warm-up, then as it is, or half a cosine down to ``final_rate``."""
         warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
+        if self.config.schedule == "constant":
+            return warm
         share = self.step / max(1, self.config.steps)
         fall = 0.5 * (1 + math.cos(math.pi * share))
         return warm * (self.config.final_rate + (1 - self.config.final_rate) * fall)
@@ -316,6 +314,18 @@ class _Batch:
     examples: dict[str, Tensor]
     generator: torch.Generator
     """The step's generator, in its state after the examples were drawn."""
+
+
+def _new_optimizer(config: StageConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    kinds: dict[str, Any] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+    first, second = config.betas
+    optimizer: torch.optim.Optimizer = kinds[config.optimizer](
+        parameters,
+        lr=config.learning_rate,
+        betas=(first, second),
+        weight_decay=config.weight_decay,
+    )
+    return optimizer
 
 
 def _step_of(line: str) -> float:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from difftalker.config import AutoencoderRecipe
 from difftalker.data.dataset import Dataset, frame_index
 from difftalker.face.draw import contact_sheet
 from difftalker.face.landmarks import MOUTH
@@ -17,21 +18,26 @@ from difftalker.synthesis.region import (
     keep_upper,
 )
 
-KL_WEIGHT = 1e-3
-"""Weight of the KL divergence: it keeps the latents smooth and does not blur."""
-
 
 class AutoencoderTask:
-    """The KL autoencoder: Section 2.4, reference 18, on whole and on painted crops.
+    """The KL autoencoder: Section 2.4, reference 18, on whole and on masked crops.
 
-    Half of the examples are put together as in use: latents of the hidden region from the whole
-    picture, the others from the painted one, so that the decoder learns to join them seamlessly.
+    A share of the examples is put together as in use: latents of the hidden region from the whole
+    picture, the rest from the masked one, so that the decoder learns to join them seamlessly.
     """
 
     name = "autoencoder"
 
-    def __init__(self, model: Autoencoder, data: Dataset, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: Autoencoder,
+        data: Dataset,
+        *,
+        recipe: AutoencoderRecipe | None = None,
+        device: str = "cpu",
+    ) -> None:
         self.model, self.device, self._data = model, device, data
+        self._recipe = recipe or AutoencoderRecipe()
         self._frames = frame_index(data.train)
         self.examples = len(self._frames)
 
@@ -40,9 +46,9 @@ class AutoencoderTask:
         rows = [(self._data.train[c], f) for c, f in self._frames[indices]]
         images = torch.from_numpy(np.stack([clip.frames[f] for clip, f in rows]))
         boxes = torch.from_numpy(np.stack([clip.boxes[f] for clip, f in rows]))
-        hidden = torch.rand(len(rows), generator=generator) < 0.5
+        hidden = torch.rand(len(rows), generator=generator) < self._recipe.masked_share
         boxes = torch.where(hidden[:, None], _jittered(boxes, self._data.size_px, generator), 0)
-        flip = torch.rand(len(rows), generator=generator) < 0.5
+        flip = torch.rand(len(rows), generator=generator) < self._recipe.mirrored_share
         images = torch.where(flip[:, None, None, None], images.flip(2), images)
         mirrored = boxes[:, [0, 1, 3, 2]] * torch.tensor([1, 1, -1, -1])
         mirrored[:, 2:] += self._data.size_px
@@ -59,7 +65,8 @@ class AutoencoderTask:
         l1 = (made - pixels).abs().mean()
         edges = gradient_error(made, pixels)
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        return {"loss": l1 + edges + KL_WEIGHT * kl, "l1": l1, "edges": edges, "kl": kl}
+        loss = l1 + edges + self._recipe.kl_weight * kl
+        return {"loss": loss, "l1": l1, "edges": edges, "kl": kl}
 
     def _joined(self, pixels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Means put together by region, and the whole pictures' means and log variances."""
@@ -68,8 +75,8 @@ class AutoencoderTask:
         hidden = boxes[:, 1] > boxes[:, 0]
         joined = mean.clone()
         if hidden.any():
-            painted = mask_out(pixels[hidden], box_mask(boxes[hidden], size))
-            clean, _ = self.model.posterior(painted)
+            masked = mask_out(pixels[hidden], box_mask(boxes[hidden], size))
+            clean, _ = self.model.posterior(masked)
             mask = box_mask(boxes[hidden], size // 8, 8)
             joined[hidden] = keep_upper(mean[hidden], clean.float(), mask)
         return joined, mean, logvar.clamp(-20, 10)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difftalker.config import PriorConfig, SamplingConfig
+from difftalker.config import PriorConfig, PriorRecipe, SamplingConfig
 from difftalker.data.dataset import Dataset
 from difftalker.data.latents import LatentSet, encode_frames
 from difftalker.face.draw import contact_sheet
@@ -127,7 +127,7 @@ class DiffusionTask:
 
 
 class PriorTask(DiffusionTask):
-    """The prior: Eqs. 2 and 3 on whole faces for a third of the examples, else Eqs. 4 and 5.
+    """The prior: Eqs. 2 and 3 on whole faces for a share of the examples, else Eqs. 4 and 5.
 
     So it knows both how this face looks and how its lower half follows from the upper one.
     """
@@ -141,15 +141,16 @@ class PriorTask(DiffusionTask):
         data: Dataset,
         latents: LatentSet,
         *,
+        recipe: PriorRecipe | None = None,
         device: str = "cpu",
     ) -> None:
         super().__init__(autoencoder, data, latents, model.config, device=device)
-        self.model = model
+        self.model, self._recipe = model, recipe or PriorRecipe()
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of this stage; see ``trainer.Task``."""
-        everywhere = torch.rand(len(batch["mask"]), generator=generator) < 1 / 3
-        mask = torch.where(everywhere.to(self.device)[:, None, None, None], 1.0, batch["mask"])
+        whole = torch.rand(len(batch["mask"]), generator=generator) < self._recipe.whole_share
+        mask = torch.where(whole.to(self.device)[:, None, None, None], 1.0, batch["mask"])
         noised = self._noised({**batch, "mask": mask}, generator)
         predicted = self.model(noised.noisy, noised.steps)
         return {"loss": region_loss(predicted, noised.wanted, noised.mask)}

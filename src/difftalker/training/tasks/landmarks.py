@@ -9,16 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difftalker.config import CompletionConfig
+from difftalker.config import CompletionConfig, LandmarkRecipe
 from difftalker.data.dataset import ClipData, Dataset, span_index
 from difftalker.errors import TrainingError
 from difftalker.face.draw import contact_sheet, overlay
 from difftalker.face.landmarks import CONTOUR, LOWER, MOUTH, UPPER, lip_gaps
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.training.cross_fit import complete, fit_to
-
-BASE_WEIGHT = 0.3
-"""Weight of the points before audio: trained on the sum alone, they would drift."""
 
 
 class LandmarkTask:
@@ -33,10 +30,12 @@ class LandmarkTask:
         *,
         span: int,
         lips_weight: float = 0.0,
+        recipe: LandmarkRecipe | None = None,
         device: str = "cpu",
     ) -> None:
         """``lips_weight`` is that of the lips' opening beside Eq. 1."""
         self.model, self.device, self.span, self.lips_weight = model, device, span, lips_weight
+        self._recipe = recipe or LandmarkRecipe()
         config: CompletionConfig = model.config
         self._clips, self._watched = data.train, data.validation
         self._windows = [c.windows_of_all(config.features, config.window) for c in self._clips]
@@ -58,7 +57,7 @@ class LandmarkTask:
         windows = torch.from_numpy(
             np.stack([any_voice(self._windows[c], generator)[s] for c, s in rows])
         )
-        moved = _moved(points, generator)
+        moved = _moved(points, self._recipe, generator)
         return {"points": moved.to(self.device), "windows": windows.to(self.device)}
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -75,7 +74,7 @@ class LandmarkTask:
         base += _squared_error(out.base_contour[own], points[:, :, list(CONTOUR)])
         lips = _lips_error(out.points, torch.cat([points, said]))
         # Squared errors are of the order 1e-5; the scale keeps them above Adam's epsilon.
-        loss = 1e3 * (lower + BASE_WEIGHT * base + self.lips_weight * lips)
+        loss = 1e3 * (lower + self._recipe.base_weight * base + self.lips_weight * lips)
         return {"loss": loss, "mse": lower, "lips": lips}
 
     def describe(self, indices: NDArray[np.int64]) -> list[str]:
@@ -144,12 +143,12 @@ def _lips_error(found: Tensor, true: Tensor) -> Tensor:
     return _squared_error(lip_gaps(found), lip_gaps(true))
 
 
-def _moved(points: Tensor, generator: torch.Generator) -> Tensor:
+def _moved(points: Tensor, recipe: LandmarkRecipe, generator: torch.Generator) -> Tensor:
     """Points (B, F, 68, 2) turned, scaled and shifted a little, one way a span."""
     count = len(points)
-    angle = torch.randn(count, generator=generator) * 0.03
-    scale = 1 + torch.randn(count, generator=generator) * 0.03
-    shift = torch.randn(count, 1, 1, 2, generator=generator) * 0.02
+    angle = torch.randn(count, generator=generator) * recipe.rotation_rad
+    scale = 1 + torch.randn(count, generator=generator) * recipe.scaling
+    shift = torch.randn(count, 1, 1, 2, generator=generator) * recipe.shift_crop
     cos, sin = angle.cos() * scale, angle.sin() * scale
     turn = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)
     middle = points.mean((1, 2), keepdim=True)

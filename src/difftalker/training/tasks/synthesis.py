@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from difftalker.config import CompletionConfig, SamplingConfig
+from difftalker.config import CompletionConfig, SamplingConfig, SynthesisRecipe
 from difftalker.data.dataset import ClipData, Dataset
 from difftalker.data.latents import LatentSet
 from difftalker.face.draw import contact_sheet, landmark_maps
@@ -23,24 +23,6 @@ from difftalker.training.cross_fit import completed_by_others
 from difftalker.training.tasks.autoencoder import mouth_mask
 from difftalker.training.tasks.diffusion import DiffusionTask, Watched
 from difftalker.training.tasks.landmarks import any_voice
-
-WHOLE_SHARE = 0.12
-"""Share of the examples with their own upper face in which the network learns to generate the whole
-face, as synthetic footage needs."""
-DEAF_SHARE = 0.15
-"""Share of examples without speech, where both conditions are used."""
-OTHER_UPPER_SHARE = 0.5
-"""Share of examples with the upper face of another moment, as in dubbing: the mouth has to follow
-its conditions, not the cheeks."""
-OTHER_SPEECH_SHARE = 0.3
-"""Share of those that also have the other moment's speech: lips then follow the landmarks."""
-ALIKE_CROP = 0.008
-"""Mean distance of its points from the frame's own up to which it may stand above its mouth."""
-SPEECH_JITTER = 0.3
-"""Noise on the speech beside landmarks, in standard deviations of each feature: the network cannot
-memorise frames by their speech."""
-POINT_JITTER = 0.0015
-"""Noise on drawn landmarks, crop units: in use they are predicted, not detected."""
 
 
 class SynthesisTask(DiffusionTask):
@@ -63,11 +45,12 @@ class SynthesisTask(DiffusionTask):
         sampling: SamplingConfig | None = None,
         mouth_weight: float = 1.0,
         completed_share: float = 0.0,
+        recipe: SynthesisRecipe | None = None,
         device: str = "cpu",
     ) -> None:
         """``speech`` says what is heard where audio is among the guidance.
 
-        Half of the examples have one of the timesteps at which ``sampling`` asks the network; the
+        A share of the examples has one of the timesteps at which ``sampling`` asks the network; the
         few steps that are made in use are learned best so. ``mouth_weight`` is that of the mouth
         in Eq. 5. So many examples as ``completed_share`` says have landmarks as they are in use,
         smoother than those of footage, but for lips as open as they are.
@@ -78,6 +61,7 @@ class SynthesisTask(DiffusionTask):
             chosen.sampler, chosen.steps, self._config.prediction, self._config.timesteps
         )
         self._mouth_weight, self._completed_share = mouth_weight, completed_share
+        self._recipe = recipe or SynthesisRecipe()
         clips = latents.index[:, 0]
         self._of_clip = {int(c): np.flatnonzero(clips == c) for c in np.unique(clips)}
         self.model, guidance = model, model.config
@@ -88,7 +72,7 @@ class SynthesisTask(DiffusionTask):
         }
         middles = [voices[0][:, heard.window // 2] for voices in self._windows.values()]
         spread = np.concatenate(middles).std(0) if middles else np.zeros(0, np.float32)
-        self._speech_jitter = SPEECH_JITTER * torch.from_numpy(spread)
+        self._speech_jitter = self._recipe.speech_jitter * torch.from_numpy(spread)
         learns = guidance.uses_landmarks and completed_share and self.examples
         self._completed = completed_by_others(heard, data.train) if learns else []
         nothing = torch.zeros(1, 3, data.size_px, data.size_px, device=device)
@@ -98,18 +82,18 @@ class SynthesisTask(DiffusionTask):
     def _steps(self, count: int, generator: torch.Generator) -> Tensor:
         anywhere = super()._steps(count, generator)
         chosen = torch.randint(len(self._asked), (count,), generator=generator)
-        half = torch.rand(count, generator=generator) < 0.5
-        return torch.where(half, self._asked[chosen], anywhere)
+        in_use = torch.rand(count, generator=generator) < self._recipe.sampler_share
+        return torch.where(in_use, self._asked[chosen], anywhere)
 
     def _known(self, indices: NDArray[np.int64], generator: torch.Generator) -> NDArray[np.int64]:
         index, known = self._latents.index, indices.copy()
-        chosen = torch.rand(len(indices), generator=generator) < OTHER_UPPER_SHARE
+        chosen = torch.rand(len(indices), generator=generator) < self._recipe.other_upper_share
         drawn = torch.randint(len(index), (len(indices),), generator=generator).numpy()
         for i in np.flatnonzero(chosen.numpy()):
             same_clip = self._of_clip[int(index[indices[i], 0])]
             other = same_clip[drawn[i] % len(same_clip)]
             own, above = self._upper(index[[indices[i], other]])
-            if np.linalg.norm(above - own, axis=-1).mean() < ALIKE_CROP:
+            if np.linalg.norm(above - own, axis=-1).mean() < self._recipe.alike_crop:
                 known[i] = other
         return known
 
@@ -123,14 +107,14 @@ class SynthesisTask(DiffusionTask):
         points = np.stack([self._data.train[c].points_crop[f] for c, f in rows])
         mouth = mouth_mask(torch.from_numpy(points), self._latents.whole.shape[-1])
         points, own = self._in_use(points, known, generator), (rows == known).all(1)
-        share = OTHER_SPEECH_SHARE if self.model.config.uses_landmarks else 0.0
+        share = self._recipe.other_speech_share if self.model.config.uses_landmarks else 0.0
         other = torch.rand(len(rows), generator=generator) < share
         spoken = np.where(other.numpy()[:, None], known, rows)
         guides = self._guides(self._data.train, spoken, points, generator)
         if "maps" in guides and "windows" in guides:
             heard = guides["windows"]
             heard = heard + torch.randn(heard.shape, generator=generator) * self._speech_jitter
-            deaf = torch.rand(len(rows), generator=generator) < DEAF_SHARE
+            deaf = torch.rand(len(rows), generator=generator) < self._recipe.deaf_share
             guides["windows"] = torch.where(deaf[:, None, None], 0.0, heard)
         return {**guides, "mouth": mouth, "own": torch.from_numpy(own)}
 
@@ -144,7 +128,8 @@ class SynthesisTask(DiffusionTask):
         """
         jitter = np.zeros_like(points)
         if self.model.config.uses_landmarks:
-            jitter = (torch.randn(points.shape, generator=generator) * POINT_JITTER).numpy()
+            noise = torch.randn(points.shape, generator=generator)
+            jitter = (noise * self._recipe.point_jitter).numpy()
         drawn = points + jitter
         if self._completed:
             faces = np.stack([self._completed[c][f] for c, f in known])
@@ -201,7 +186,7 @@ class SynthesisTask(DiffusionTask):
 
         They are among those whose upper faces, and so the landmarks of these, are their own.
         """
-        whole = torch.rand(len(batch["mask"]), generator=generator) < WHOLE_SHARE
+        whole = torch.rand(len(batch["mask"]), generator=generator) < self._recipe.whole_share
         chosen = (whole.to(self.device) & batch["own"])[:, None, None, None]
         return {
             **batch,
