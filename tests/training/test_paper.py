@@ -69,20 +69,25 @@ def test_without_averaging_limit_or_schedule_steps_are_adams(tmp_path: Path) -> 
     assert float(task.model.weight) == float(weight) != 0
 
 
+class Weight(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+
 class Line:
     """One weight, drawn to 0.001 by a steep loss."""
 
     name, examples = "line", 1
 
     def __init__(self) -> None:
-        self.model = torch.nn.Module()
-        self.model.weight = torch.nn.Parameter(torch.zeros(()))
+        self.model = Weight()
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
         return {}
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        return {"loss": (1000 * self.model.weight - 1).square()}  # type: ignore[operator]
+        return {"loss": (1000 * self.model.weight - 1).square()}
 
     def describe(self, indices: NDArray[np.int64]) -> list[str]:
         return ["line"]
