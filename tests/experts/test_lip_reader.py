@@ -37,7 +37,7 @@ from difftalker.speech.grid import (
     sentence_of_name,
 )
 from difftalker.store import experts as expert
-from difftalker.training.experts import ExpertOptions
+from difftalker.training.expert_job import ExpertOptions
 from difftalker.training.lips_task import (
     LipsTask,
     SpokenClip,

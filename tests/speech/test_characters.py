@@ -37,6 +37,7 @@ from difftalker.store import assets
 from difftalker.store import experts as expert
 from difftalker.training import characters_task, experts
 from difftalker.training.characters_task import CharactersTask, Heard
+from difftalker.training.expert_job import ExpertOptions
 from difftalker.training.trainer import Trainer
 from helpers import write_dataset
 from make_training_speech import altered
@@ -270,7 +271,7 @@ def test_held_out_clips_are_heard_in_no_copy(tmp_path: Path) -> None:
     names = ["bbaf2n", "prii9a"]
     clips = [clip_of(f"{name}-0", clip=name) for name in names]
     spoken = load_speech(write_speech(tmp_path / "s", clips))
-    options = experts.ExpertOptions(run=tmp_path / "run")
+    options = ExpertOptions(run=tmp_path / "run")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(characters_task, "FEATURES", "mel")
         train, watched = characters_task._further(spoken, {"bbaf2n"}, options)

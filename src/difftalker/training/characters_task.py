@@ -25,7 +25,7 @@ from difftalker.speech.characters import (
     decode,
     encode_text,
 )
-from difftalker.training.experts import ExpertJob, ExpertOptions
+from difftalker.training.expert_job import ExpertJob, ExpertOptions
 from difftalker.training.trainer import Log
 
 FEATURES = "whisper-short"

@@ -1,57 +1,32 @@
 """Training the experts: small networks that judge dubbings or describe speech.
 
-Every kind has a module ``training.KIND_task`` whose ``job`` builds its task from a dataset.
+A kind is added by adding its function to ``BUILDERS``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import date
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from difftalker.config import StageConfig
 from difftalker.core.device import pick_device
 from difftalker.data.dataset import Dataset, load_dataset
 from difftalker.errors import UsageError
 from difftalker.store import experts as expert
-from difftalker.training.trainer import Log, Task, Trainer
+from difftalker.training import characters_task, lips_task, sync_task
+from difftalker.training.expert_job import ExpertJob, ExpertOptions
+from difftalker.training.trainer import Log, Trainer
 
-
-@dataclass(frozen=True, kw_only=True)
-class ExpertOptions:
-    """What the training of an expert is told besides its dataset."""
-
-    run: Path
-    """Checkpoints, logs and whatever is computed once."""
-    alignments: Path | None = None
-    """A folder of GRID's word times (`.align`)."""
-    speech: Path | None = None
-    """A folder of further speech with its text (:mod:`difftalker.data.speech`)."""
-    seed: int = 0
-    device: str = "cpu"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExpertJob:
-    """One expert to train."""
-
-    task: Task
-    stage: StageConfig
-    config: Mapping[str, Any]
-    """Configuration of the network, for config.json."""
-    unseen: Callable[[], Log]
-    """The trained network's figures on clips held out."""
-    about: str
-    """What it does, for its card."""
-    corpora: str
-    """What it was trained on, with licences, for its card."""
-    autocast: bool = True
-    """Allow bfloat16 where the processor has fast instructions for it."""
+BUILDERS: dict[str, Callable[[Dataset, ExpertOptions], ExpertJob]] = {
+    "sync": sync_task.job,
+    "lips": lips_task.job,
+    "characters": characters_task.job,
+}
+"""What builds the task of each kind (:data:`difftalker.store.experts.KINDS`) from a dataset."""
 
 
 def train_expert(
@@ -81,8 +56,8 @@ def train_expert(
         MediaError: there is no dataset.
         TrainingError: a loss is not finite.
     """
-    if kind not in expert.KINDS:
-        raise UsageError(f"no expert is called {kind!r}", wanted=" or ".join(expert.KINDS))
+    if kind not in BUILDERS:
+        raise UsageError(f"no expert is called {kind!r}", wanted=" or ".join(BUILDERS))
     expert.check_replaceable(output)
     if threads:
         torch.set_num_threads(threads)
@@ -95,10 +70,7 @@ def train_expert(
     )
     data = load_dataset(dataset, validation_clips=validation_clips, whole_clips=True)
     torch.manual_seed(seed)
-    build: Callable[[Dataset, ExpertOptions], ExpertJob] = import_module(
-        f"difftalker.training.{kind}_task"
-    ).job
-    job = build(data, options)
+    job = BUILDERS[kind](data, options)
     stage = replace(job.stage, steps=steps) if steps else job.stage
     trainer = Trainer(
         job.task,

@@ -30,7 +30,7 @@ from difftalker.speech.grid import (
     choices,
     read_alignment,
 )
-from difftalker.training.experts import ExpertJob, ExpertOptions
+from difftalker.training.expert_job import ExpertJob, ExpertOptions
 
 ABOUT = """Reads the words of a GRID sentence from pictures of the mouth and its landmarks; it hears
 nothing. Reading is choosing one word for each of the six places of GRID's grammar."""

@@ -28,7 +28,7 @@ from difftalker.experts.sync_net import (
     shift_discrimination,
     sound_of_frames,
 )
-from difftalker.training.experts import ExpertJob, ExpertOptions
+from difftalker.training.expert_job import ExpertJob, ExpertOptions
 
 SPAN_FRAMES = 50
 """Neighbouring frames of a clip in one example: each pair of windows in it is compared."""

@@ -1,0 +1,43 @@
+"""What an expert's task is built from, and what is then trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from difftalker.config import StageConfig
+from difftalker.training.trainer import Log, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertOptions:
+    """What the training of an expert is told besides its dataset."""
+
+    run: Path
+    """Checkpoints, logs and whatever is computed once."""
+    alignments: Path | None = None
+    """A folder of GRID's word times (`.align`)."""
+    speech: Path | None = None
+    """A folder of further speech with its text (:mod:`difftalker.data.speech`)."""
+    seed: int = 0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertJob:
+    """One expert to train."""
+
+    task: Task
+    stage: StageConfig
+    config: Mapping[str, Any]
+    """Configuration of the network, for config.json."""
+    unseen: Callable[[], Log]
+    """The trained network's figures on clips held out."""
+    about: str
+    """What it does, for its card."""
+    corpora: str
+    """What it was trained on, with licences, for its card."""
+    autocast: bool = True
+    """Allow bfloat16 where the processor has fast instructions for it."""
