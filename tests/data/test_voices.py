@@ -167,6 +167,7 @@ def test_landmarks_are_learned_from_all_voices(tmp_path: Path) -> None:
     def fitted() -> NDArray[np.float32]:
         data = load_dataset(dataset, validation_clips=0)
         task = LandmarkTask(CompletionNet(config), data, span=12)
+        task.fit()
         assert task.model.least_squares is not None
         return task.model.least_squares.from_speech.numpy().copy()
 

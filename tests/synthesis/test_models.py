@@ -53,7 +53,9 @@ from difftalker.synthesis.net import SynthesisNet
 from difftalker.synthesis.prior import Prior, UNetEncoder
 from difftalker.synthesis.region import box_mask
 from difftalker.synthesis.sampling import sample
-from difftalker.training.run import Run, TrainOptions, save_avatar
+from difftalker.training.export import save_avatar
+from difftalker.training.run import Run
+from difftalker.training.sources import TrainOptions
 
 DEBUG = configs.debug().model
 
@@ -724,7 +726,7 @@ def test_sd15_trains_samples_and_becomes_an_avatar_of_its_own(
     save_avatar(
         run, tmp_path / "avatar", name="x", consent="drawn", source="none", command="pytest"
     )
-    networks = run.networks()
+    networks = run.sources.networks()
     ours = Avatar("x", networks.resolved(run.config.model), networks.load(halved(networks)))
     clip = load_dataset(dataset, validation_clips=1).validation[0]
     wanted = painted(ours, clip)

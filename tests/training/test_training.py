@@ -53,7 +53,10 @@ from difftalker.training.cross_fit import (
     completed_by_others,
 )
 from difftalker.training.decoder_task import MOST_DETAIL, DecoderTask
-from difftalker.training.run import Run, TrainOptions, save_avatar
+from difftalker.training.export import save_avatar
+from difftalker.training.run import Run
+from difftalker.training.sources import TrainOptions
+from difftalker.training.stages import TABLE
 from difftalker.training.tasks import LandmarkTask, SynthesisTask, mouth_mask
 from difftalker.training.trainer import BATCHES_AHEAD, Trainer
 from helpers import face_points, write_dataset
@@ -484,6 +487,7 @@ def test_the_landmark_loss_is_eq_1(dataset: Path) -> None:
     torch.manual_seed(0)
     model = CompletionNet(configs.debug().model.completion).eval()
     task = LandmarkTask(model, data, span=12)
+    task.fit()
     batch = task.batch(np.array([0, 4]), torch.Generator().manual_seed(0))
     with torch.no_grad():
         mse = float(task.loss(batch, torch.Generator())["mse"])
@@ -659,7 +663,7 @@ def test_a_run_hears_its_clips_in_step(tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "run" / "delays.json").read_text())
     assert sorted(kept) == names
     heard = {c.name: c.delay_s for c in [*run.data.train, *run.data.validation]}
-    assert heard == kept == run.delays_s()
+    assert heard == kept == run.sources.delays_s()
     changed = dict.fromkeys(names, 0.1)
     (tmp_path / "run" / "delays.json").write_text(json.dumps(changed))
     again = run_at(dataset, tmp_path / "run")
@@ -862,7 +866,9 @@ def test_the_last_stage_tunes_the_decoder_alone(finished: Finished) -> None:
     changed = {k for k, v in before.items() if not torch.equal(v, tuned[k])} - {"mean", "std"}
     assert changed
     assert all(k.startswith(("kl.decoder.", "kl.post_quant_conv.")) for k in changed)
-    assert all(torch.equal(v, tuned[k]) for k, v in run.networks().autoencoder.state_dict().items())
+    assert all(
+        torch.equal(v, tuned[k]) for k, v in run.sources.networks().autoencoder.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize(
@@ -899,7 +905,7 @@ def test_the_detail_that_is_measured_goes_into_the_avatar(finished: Finished) ->
     run = run_at(finished.dataset, finished.folder)
     task = run.trainer("decoder").task
     assert isinstance(task, DecoderTask)
-    assert run.calibration().detail == pytest.approx(task.detail(), abs=1e-6)
+    assert run.sources.calibration().detail == pytest.approx(task.detail(), abs=1e-6)
 
 
 def test_openings_that_are_measured_go_into_the_avatar(
@@ -907,7 +913,7 @@ def test_openings_that_are_measured_go_into_the_avatar(
 ) -> None:
     run = run_at(finished.dataset, finished.folder)
     # No face is found on drawings, and so nothing is said.
-    assert run.calibration().openings == ()
+    assert run.sources.calibration().openings == ()
     true = itertools.cycle([True, False])
 
     def found(pictures: Sequence[NDArray[np.uint8]], times_s: NDArray[np.float64]) -> Any:
@@ -916,7 +922,8 @@ def test_openings_that_are_measured_go_into_the_avatar(
         return np.linspace(0, 0.3, 200) - (0 if next(true) else 0.01)
 
     monkeypatch.setattr(decoder_task, "openings_found", found)
-    openings = run.calibration().openings
+    task = run.trainer("decoder").task
+    openings = TABLE["decoder"].artefact(task, run.sources).calibration.openings
     assert openings == pytest.approx([0.01] * 8, abs=2e-3)
 
 
@@ -1015,7 +1022,7 @@ def test_the_movement_of_heads_is_that_of_the_footage_the_landmarks_come_from(
     for stages, is_kept in ((("decoder",), True), (("landmarks",), False)):
         run = started(finished, tmp_path / f"run-{stages[0]}", first, stages)
         run.train()
-        assert (float(run.networks().motion.blinks_hz) == 0.125) is is_kept
+        assert (float(run.sources.networks().motion.blinks_hz) == 0.125) is is_kept
 
 
 def test_a_run_begins_from_no_avatar_of_other_networks(finished: Finished, tmp_path: Path) -> None:

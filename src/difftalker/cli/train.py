@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from difftalker.cli.common import COMPUTE, GUARDS, Bars, Compute, Guards, List, Outcome
+from difftalker.config import STAGES
+from difftalker.core.jobs import Event
 from difftalker.errors import UsageError
 
-if TYPE_CHECKING:
-    from difftalker.training.api import Trained
+NO_REPORT = "no held-out report: no video was held out; `difftalker evaluate` makes one"
 
 
 def train(
@@ -62,61 +64,52 @@ def train(
         guards: Limits of what is read.
         options: Those that commands share.
     """
-    from difftalker.training import api as recipe
+    from difftalker.evaluation import held_out
+    from difftalker.training.jobs import TrainJob
+    from difftalker.training.jobs import run as run_job
 
-    with Bars("clip") as bars:
-        trained = recipe.train(
-            footage,
-            output,
-            consent=consent,
-            preset=preset,
-            completion=completion,
-            features=features,
-            start=start,
-            settings=dict(map(_setting, settings)),
-            stages=stage,
-            face=face,
-            clips=clips,
-            run=run,
-            name=name,
-            source=source,
-            command=shlex.join(["difftalker", *sys.argv[1:]]),
-            seed=options.seed,
-            device=options.device,
-            threads=options.threads,
-            progress=bars.clip,
-        )
+    job = TrainJob(
+        footage=tuple(map(str, footage)),
+        output=str(output),
+        consent=consent,
+        preset=preset,
+        completion=completion,
+        features=features,
+        start=start,
+        settings=dict(map(_setting, settings)),
+        stages=stage,
+        face=face,
+        clips=clips,
+        run_folder=str(run or ""),
+        name=name,
+        source=source,
+        command=shlex.join(["difftalker", *sys.argv[1:]]),
+        seed=options.seed,
+        device=options.device,
+        threads=options.threads,
+    )
+    with Bars("clip") as clip_bars, Bars("step") as bars:
+        trained = run_job(job, _shown(clip_bars, bars))
+    figures = trained.report
+    record = {k: v for k, v in vars(trained).items() if k != "report"}
+    record |= {"held_out": figures, "seed": options.seed}
     if not trained.avatar:
         text = f"{trained.run}: still to be trained: {', '.join(trained.unfinished) or 'nothing'}"
-        return Outcome({**vars(trained), "held_out": None, "seed": options.seed}, text)
-    figures, lines = _held_out(trained, face, options)
-    text = f"{trained.avatar}: trained on {trained.clips} clips\n{lines}"
-    return Outcome({**vars(trained), "held_out": figures, "seed": options.seed}, text)
+        return Outcome(record, text)
+    lines = held_out.text(figures) if figures else NO_REPORT
+    return Outcome(record, f"{trained.avatar}: trained on {trained.clips} clips\n{lines}")
 
 
-def _held_out(trained: Trained, face: str, options: Compute) -> tuple[dict[str, Any] | None, str]:
-    """The new avatar's report on footage held out of its training, which goes on its card."""
-    from difftalker.core.device import pick_device
-    from difftalker.dubbing.avatar import load
-    from difftalker.evaluation import held_out
-    from difftalker.face.detect.people import Choice
-    from difftalker.store.avatars import extend_card
+def _shown(clip_bars: Bars, bars: Bars) -> Callable[[Event], None]:
+    """Bars of clips and of the report; a stage of training draws its own."""
 
-    assert trained.avatar is not None
-    if not trained.held_out:
-        return None, "no held-out report: no video was held out; `difftalker evaluate` makes one"
-    with Bars("step") as bars:
-        figures = held_out.report_held_out(
-            load(trained.avatar, device=pick_device(options.device)),
-            trained.held_out,
-            trained.run,
-            face=Choice.parse(face),
-            seed=options.seed,
-            progress=bars,
-        )
-    if "error" not in figures:
-        extend_card(trained.avatar, held_out.card_section(figures))
-    return figures, held_out.text(figures)
+    def show(event: Event) -> None:
+        if event.stage == "prepare":
+            clip_bars.clip(event.done, event.total, event.text)
+        elif event.stage not in STAGES:
+            bars(event.stage, event.done, event.total)
+
+    return show
 
 
 def _setting(text: str) -> tuple[str, str]:

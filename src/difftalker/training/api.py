@@ -6,29 +6,32 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from difftalker import config as configs
 from difftalker.config import STAGES, Config
 from difftalker.core.device import pick_device
+from difftalker.core.jobs import Cancel, Event, OnEvent, Progress, never, no_event, reporting
 from difftalker.data.checks import findings
 from difftalker.data.dataset import ClipData
 from difftalker.data.footage import Part, find_footage
 from difftalker.data.prepare import Manifest, PrepareConfig, load_manifest, prepare
-from difftalker.errors import AvatarError, UsageError
+from difftalker.dubbing.avatar import load
+from difftalker.errors import AvatarError, Cancelled, UsageError
+from difftalker.evaluation import held_out
 from difftalker.face.detect.people import Choice
 from difftalker.speech.registry import features_called, load_encoder
 from difftalker.store import avatars as avatar
+from difftalker.training.export import save_avatar
 from difftalker.training.init_from import NONE, Start, choose_start
-from difftalker.training.run import Run, TrainOptions, save_avatar
+from difftalker.training.run import Run
+from difftalker.training.sources import TrainOptions
 from difftalker.training.trainer import Log
 
 logger = logging.getLogger(__name__)
-
-PrepareProgress = Callable[[int, int, str], None]
-"""Called with (clips done, clips in all, what happened)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,9 @@ class Trained:
     """Stages that have yet to be trained."""
     held_out: list[Part]
     """The footage that nothing was learned from; none of a prepared dataset, which has no video."""
+    report: dict[str, Any] | None
+    """The avatar's figures on it, which are on its card too
+    (:func:`difftalker.evaluation.held_out.report_held_out`); None without either."""
 
 
 def train(
@@ -71,7 +77,8 @@ def train(
     seed: int = 0,
     device: str = "auto",
     threads: int = 0,
-    progress: PrepareProgress = lambda done, total, text: None,
+    on_event: OnEvent = no_event,
+    cancel: Cancel = never,
 ) -> Trained:
     """Train an avatar on video files, folders of them, or one dataset made by ``prepare``.
 
@@ -89,7 +96,10 @@ def train(
     (:func:`difftalker.data.footage.find_footage`). All intermediate work goes to the folder
     ``run``, by default ``OUTPUT-run``; a call that was stopped goes on from there. The avatar is
     written to ``output`` once every stage is finished; its card repeats ``name``, ``source``
-    (corpus and licence) and ``command``.
+    (corpus and licence) and ``command``, and says how it does on footage that was held out.
+
+    ``on_event`` hears of each clip prepared, each step and each stage of the report; ``cancel`` is
+    asked there.
 
     Raises:
         UsageError: a setting or face is unknown or wrong, consent is missing, or the avatar
@@ -97,6 +107,7 @@ def train(
         AvatarError: ``output`` holds something that is no avatar.
         MediaError: no footage can be used.
         TrainingError: a loss is not finite, or the run was begun with other settings.
+        Cancelled: ``cancel`` returned True; the same call goes on from there.
     """
     output = Path(output)
     folder = Path(run) if run else output.with_name(f"{output.name}-run")
@@ -117,7 +128,7 @@ def train(
     _check_avatar_folder(output)
     device = pick_device(device)
     paths, whom = [Path(path) for path in footage], Choice.parse(face)
-    dataset = _dataset(paths, clips, whom, folder, chosen, progress)
+    dataset = _dataset(paths, clips, whom, folder, chosen, on_event, cancel)
     manifest = load_manifest(dataset)
     options = TrainOptions(
         dataset=dataset,
@@ -133,7 +144,7 @@ def train(
     for line in findings(work.data.train, chosen.model.completion.features):
         logger.warning("%s", line)
     logger.warning("%s", _told(begun))
-    validation = work.train()
+    validation = work.train(on_event, cancel)
     unfinished = work.unfinished()
     complete = bool(consent) and not unfinished
     if complete:
@@ -145,6 +156,9 @@ def train(
             source=source or _source(manifest),
             command=command,
         )
+    parts, report = _held_out(work, paths, clips), None
+    if complete and parts:
+        report = _reported(output, parts, options, whom, reporting(on_event, cancel))
     return Trained(
         avatar=output if complete else None,
         run=folder,
@@ -153,8 +167,26 @@ def train(
         rejected=manifest.rejected,
         validation=validation,
         unfinished=unfinished,
-        held_out=_held_out(work, paths, clips),
+        held_out=parts,
+        report=report,
     )
+
+
+def _reported(
+    folder: Path, parts: Sequence[Part], options: TrainOptions, face: Choice, progress: Progress
+) -> dict[str, Any]:
+    """The new avatar's figures on footage held out of its training, which go on its card."""
+    figures = held_out.report_held_out(
+        load(folder, device=options.device),
+        parts,
+        options.run,
+        face=face,
+        seed=options.seed,
+        progress=progress,
+    )
+    if "error" not in figures:
+        avatar.extend_card(folder, held_out.card_section(figures))
+    return figures
 
 
 def _modelled_on(start: str, chosen: Config, completion: str) -> Config:
@@ -230,7 +262,8 @@ def _dataset(
     face: Choice,
     run: Path,
     config: Config,
-    progress: PrepareProgress,
+    on_event: OnEvent,
+    cancel: Cancel,
 ) -> Path:
     """The prepared dataset that is meant, or one made of the footage within the run's folder."""
     if _is_dataset(footage):
@@ -248,6 +281,12 @@ def _dataset(
         features=(model.completion.features,),
         voices=config.training.voices,
     )
+
+    def progress(done: int, total: int, text: str) -> None:
+        on_event(Event(stage="prepare", done=done, total=total, text=text))
+        if cancel():
+            raise Cancelled("cancelled", fix="the same call goes on from here")
+
     prepare(find_footage(footage, clips), run / "data", wanted, face=face, progress=progress)
     return run / "data"
 

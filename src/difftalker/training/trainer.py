@@ -16,7 +16,7 @@ from contextlib import closing
 from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ from tqdm import tqdm
 from difftalker.config import StageConfig
 from difftalker.core.device import autocast, threads_as_here
 from difftalker.core.files import write_whole
-from difftalker.errors import TrainingError
+from difftalker.core.jobs import Cancel, Event, OnEvent, never, no_event
+from difftalker.errors import Cancelled, TrainingError
 from difftalker.training.checkpoint import (
     flatten_optimizer,
     load_checkpoint,
@@ -75,6 +76,18 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class Fits(Protocol):
+    """A task some of whose model is fitted before the first step."""
+
+    fitted: tuple[str, ...]
+    """Beginnings of the names of frozen tensors that are fitted; checkpoints have them."""
+
+    def fit(self) -> None:
+        """Fit them; called once, at step 0."""
+        ...
+
+
 class Trainer:
     """Runs one task for the steps of its config, from wherever it was left."""
 
@@ -99,12 +112,17 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
 
-    def run(self) -> Log:
+    def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> Log:
         """Train to the end; returns the last validation's numbers.
+
+        ``cancel`` is asked after each step; a checkpoint is saved before the run ends.
 
         Raises:
             TrainingError: a loss is not finite; names step and clips.
+            Cancelled: ``cancel`` returned True.
         """
+        if self.step == 0 and isinstance(self.task, Fits):
+            self.task.fit()
         if self.step >= self.config.steps:
             return self._last_validation()
         bar = tqdm(
@@ -130,9 +148,22 @@ class Trainer:
                     numbers = self._validate()
                 if self._due(self.config.checkpoint_every):
                     self._save(numbers)
+                text = f"loss {losses['loss']:.4f}"
+                on_event(
+                    Event(stage=self.task.name, done=self.step, total=self.config.steps, text=text)
+                )
+                if cancel():
+                    self._stop(numbers)
         bar.close()
         self.use_ema()
         return numbers
+
+    def _stop(self, numbers: Log) -> None:
+        self._save(numbers)
+        raise Cancelled(
+            f"stage {self.task.name} was cancelled at step {self.step} of {self.config.steps}",
+            fix="the same run goes on from there",
+        )
 
     def use_ema(self) -> None:
         """Leave the averaged weights in the model."""
@@ -245,10 +276,12 @@ class Trainer:
             file.write(json.dumps(dict(record)) + "\n")
 
     def _save(self, numbers: Log) -> None:
+        buffers = dict(self.task.model.named_buffers())
+        fitted = self.task.fitted if isinstance(self.task, Fits) else ()
         tensors = {
             f"model.{k}": v
             for k, v in self.task.model.state_dict().items()
-            if k in self.parameters or k in dict(self.task.model.named_buffers())
+            if k in self.parameters or k in buffers or k.startswith(fitted)
         }
         tensors |= {f"ema.{k}": v for k, v in self.ema.items()}
         tensors |= {f"optimizer.{k}": v for k, v in flatten_optimizer(self.optimizer).items()}

@@ -48,7 +48,13 @@ class LandmarkTask:
                 wanted="one at least",
                 fix="lower training.span_frames",
             )
-        fit_to(model, self._clips, self._windows)
+
+    fitted = ("opening.",)
+    """Frozen parts of the model that ``fit`` sets; see ``trainer.Fits``."""
+
+    def fit(self) -> None:
+        """Fit mean faces, least squares and opening network to the clips."""
+        fit_to(self.model, self._clips, self._windows)
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
         """Examples on the device; see ``trainer.Task``."""

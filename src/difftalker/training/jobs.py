@@ -1,0 +1,75 @@
+"""Training as a job: plain data that a command line, a server or a batch fills in alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from difftalker.config import STAGES
+from difftalker.core.jobs import Cancel, Job, OnEvent, never, no_event
+
+if TYPE_CHECKING:
+    from difftalker.training.api import Trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob(Job):
+    """What :func:`difftalker.training.api.train` is told; the fields are its arguments."""
+
+    kind: ClassVar[str] = "train"
+
+    footage: tuple[str, ...]
+    """Video files, folders of them, or one dataset made by ``prepare``."""
+    output: str
+    """The avatar's folder."""
+    consent: str = ""
+    """Who agreed to this avatar, and how."""
+    preset: str = "tiny"
+    completion: str = "default"
+    features: str = ""
+    """Speech features in place of the preset's."""
+    start: str = ""
+    """An avatar to begin from; by default the packaged one, ``none``: at random."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Single values of the preset, such as ``{"training.prior.steps": "200"}``."""
+    stages: tuple[str, ...] = STAGES
+    face: str = "largest"
+    clips: tuple[str, ...] = ()
+    """Which of the footage; empty: all."""
+    run_folder: str = ""
+    """Where checkpoints, logs and sheets go; by default ``OUTPUT-run``."""
+    name: str = ""
+    """What the avatar is called; by default as its folder."""
+    source: str = ""
+    """Corpus and licence of the footage, for the card."""
+    command: str = "difftalker.train"
+    """What was called, for the card."""
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 0
+    """Number of CPU threads; 0: all."""
+
+
+def run(job: TrainJob, on_event: OnEvent = no_event, cancel: Cancel = never) -> Trained:
+    """Train as the job says.
+
+    ``on_event`` hears of each clip prepared, each step of a stage and each stage of the report;
+    ``cancel`` is asked there.
+
+    Raises:
+        Cancelled: ``cancel`` returned True; the same job goes on from there.
+        DiffTalkerError: as :func:`difftalker.training.api.train`.
+    """
+    from difftalker.training.api import train
+
+    values = {name: getattr(job, name) for name in job.__dataclass_fields__}
+    run_folder = values.pop("run_folder") or None
+    return train(
+        values.pop("footage"),
+        values.pop("output"),
+        run=run_folder,
+        on_event=on_event,
+        cancel=cancel,
+        **values,
+    )

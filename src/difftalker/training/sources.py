@@ -1,0 +1,290 @@
+"""What the stages of a run read: footage and networks.
+
+Every network comes from one of three places: the artefact of the stage that trained it, the avatar
+that the run began from, or a base model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from difftalker.config import STAGES, Config
+from difftalker.core.files import write_whole
+from difftalker.data.dataset import Dataset
+from difftalker.data.latents import LatentSet, Progress, encode_clips
+from difftalker.dubbing.load_checked import restore
+from difftalker.dubbing.networks import Networks, build_autoencoder, build_prior
+from difftalker.errors import TrainingError
+from difftalker.landmarks.completion import CompletionNet
+from difftalker.landmarks.head_motion import HeadMotion
+from difftalker.store.avatars import AvatarFiles
+from difftalker.store.calibration import UNMEASURED, Calibration
+from difftalker.synthesis.autoencoder import Autoencoder
+from difftalker.synthesis.net import SynthesisNet
+from difftalker.synthesis.prior import Prior
+from difftalker.training import artefacts
+from difftalker.training.artefacts import Artefact
+from difftalker.training.cross_fit import bring_in_step
+
+N = TypeVar("N", bound=nn.Module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What one run of training is told."""
+
+    dataset: Path
+    """A folder made by `difftalker prepare`."""
+    run: Path
+    """Where checkpoints, logs and sheets go; a run that was stopped goes on from here."""
+    stages: tuple[str, ...] = STAGES
+    start: str = ""
+    """An avatar, by name or folder, whose networks the stages begin from."""
+    keep: bool = True
+    """Whether stages that are not chosen stay as they are in that avatar; else they are yet to be
+    trained."""
+    seed: int = 0
+    device: str = "cpu"
+    threads: int = 0
+    """Number of CPU threads; 0: all."""
+
+
+class Sources:
+    """Footage and networks for the stages of one run."""
+
+    def __init__(
+        self, config: Config, options: TrainOptions, data: Dataset, start: AvatarFiles | None
+    ) -> None:
+        self.config, self.options, self.data, self.start = config, options, data, start
+        self.device = options.device
+
+    # Where a stage is
+
+    def folder(self, stage: str) -> Path:
+        """Where a stage keeps its checkpoint, log, sheets and artefact."""
+        return self.options.run / stage
+
+    def steps(self, stage: str) -> int:
+        """How many steps a stage is to take."""
+        steps: int = getattr(self.config.training, stage).steps
+        return steps
+
+    def ready_made(self, stage: str) -> bool:
+        """Whether a stage has nothing to train: its network is taken as it is."""
+        if self.start and self.options.keep and stage not in self.options.stages:
+            kept = ("checkpoint", "artefact")
+            return not any((self.folder(stage) / one).exists() for one in kept)
+        return bool(self.config.model.base_model) and stage in ("autoencoder", "prior")
+
+    def finished(self, stage: str) -> bool:
+        """Whether the networks of a stage can be read."""
+        if stage == "decoder" and not self.steps(stage):
+            return self.finished("autoencoder")
+        if self.ready_made(stage):
+            return True
+        facts = artefacts.load_facts(self.folder(stage) / "artefact")
+        return facts is not None and facts.steps >= self.steps(stage)
+
+    def artefact(self, stage: str) -> Artefact:
+        """What a finished stage left.
+
+        Raises:
+            TrainingError: it is not finished, or its artefact is damaged.
+        """
+        if not self.finished(stage):
+            raise TrainingError(
+                f"stage {stage} is at step {self._step(stage)} of {self.steps(stage)}, and left no"
+                " artefact",
+                wanted="a finished stage",
+                fix=f"run `difftalker train --stage {stage}` first",
+            )
+        return artefacts.load(self.folder(stage) / "artefact")
+
+    def _step(self, stage: str) -> int:
+        facts = self.folder(stage) / "checkpoint" / "facts.json"
+        return int(json.loads(facts.read_text())["step"]) if facts.is_file() else 0
+
+    # Networks
+
+    def networks(self) -> Networks:
+        """All networks as trained so far.
+
+        Raises:
+            TrainingError: a stage has not been trained to its end.
+        """
+        return Networks(
+            synthesis=self.synthesis(),
+            completion=self.completion(),
+            autoencoder=self.tuned_autoencoder(),
+            motion=self.motion(),
+        )
+
+    def completion(self) -> CompletionNet:
+        """The completion of the stage landmarks."""
+        if self._is_brought("landmarks"):
+            return self.brought("landmarks", CompletionNet)
+        net = CompletionNet(self.config.model.completion).to(self.device)
+        return _filled(net, self.artefact("landmarks").weights["completion"])
+
+    def motion(self) -> HeadMotion:
+        """How the head moves in the footage that the landmarks were learned from."""
+        if self.start and self._is_brought("landmarks"):
+            return restore(self.start).motion
+        return _filled(HeadMotion(), self.artefact("landmarks").weights["motion"])
+
+    def autoencoder(self) -> Autoencoder:
+        """The trained autoencoder, its latents scaled to unit variance over the footage."""
+        if self._is_brought("autoencoder"):
+            return self.brought("autoencoder", Autoencoder)
+        net = self.placed(build_autoencoder(self.config.model))
+        if self.ready_made("autoencoder"):
+            return net.eval()
+        return _filled(net, self.artefact("autoencoder").weights["autoencoder"])
+
+    def prior(self) -> Prior:
+        """The trained prior."""
+        if self._is_brought("prior"):
+            return self.brought("prior", Prior)
+        net = self.placed(build_prior(self.config.model))
+        if self.ready_made("prior"):
+            return net
+        return _filled(net, self.artefact("prior").weights["prior"])
+
+    def synthesis(self) -> SynthesisNet:
+        """The trained synthesis, its prior in it."""
+        if self._is_brought("synthesis"):
+            return self.brought("synthesis", SynthesisNet)
+        left = self.artefact("synthesis").weights["synthesis"]
+        net = self.new_synthesis(self.prior())
+        frozen = {} if net.config.tune_prior else _under("prior.", net.state_dict())
+        return _filled(net, {**frozen, **left})
+
+    def new_synthesis(self, prior: Prior) -> SynthesisNet:
+        """A synthesis over a prior, untrained, as the run's seed has it."""
+        torch.manual_seed(self.options.seed)
+        model = self.config.model
+        return SynthesisNet(model.synthesis, prior, model.completion).to(self.device)
+
+    def tuned_autoencoder(self) -> Autoencoder:
+        """The autoencoder with the decoder of the last stage."""
+        if self._is_brought("decoder"):
+            return self.brought("decoder", Autoencoder)
+        if not self.steps("decoder"):
+            return self.autoencoder()
+        left = self.artefact("decoder").weights["autoencoder"]
+        return _filled(self.placed(build_autoencoder(self.config.model)), left)
+
+    def calibration(self) -> Calibration:
+        """What was measured with the trained decoder, or is known of the avatar begun from."""
+        if self.ready_made("decoder") or not self.steps("decoder"):
+            return self.known_calibration() if self.options.keep else UNMEASURED
+        return self.artefact("decoder").calibration
+
+    def known_calibration(self) -> Calibration:
+        """That of the avatar that the run began from."""
+        return self.start.calibration if self.start else UNMEASURED
+
+    def brought(self, stage: str, kind: type[N]) -> N:
+        """The network of a stage as it is in the avatar that the run began from."""
+        assert self.start is not None
+        networks = restore(self.start)
+        parts = {
+            "landmarks": networks.completion,
+            "autoencoder": networks.autoencoder,
+            "prior": networks.synthesis.prior,
+            "synthesis": networks.synthesis,
+            "decoder": networks.autoencoder,
+        }
+        net = self.placed(parts[stage]).eval()
+        assert isinstance(net, kind)
+        return net
+
+    def begun(self, stage: str, net: N) -> N:
+        """A new network, with the weights of the avatar that the run began from."""
+        if self.start:
+            net.load_state_dict(self.brought(stage, type(net)).state_dict())
+        return net
+
+    def placed(self, net: N) -> N:
+        """A network on the device, in the layout that its convolutions are fast in."""
+        return net.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def _is_brought(self, stage: str) -> bool:
+        return self.start is not None and self.ready_made(stage)
+
+    # Footage
+
+    def in_step(self) -> Dataset:
+        """The data, the sound of its clips in step with their lips; found once a run."""
+        clips = [*self.data.train, *self.data.validation]
+        path = self.options.run / "delays.json"
+        if self.config.training.in_step and not path.is_file():
+            bring_in_step(self.config.model.completion, clips)
+            write_whole(path, json.dumps({c.name: c.delay_s for c in clips}, indent=1) + "\n")
+        delays_s = self.delays_s()
+        for clip in clips:
+            clip.delay_s = delays_s.get(clip.name, 0.0)
+        return self.data
+
+    def guiding(self) -> Dataset:
+        """The data, in step where the synthesis uses audio."""
+        return self.in_step() if self.config.model.synthesis.uses_audio else self.data
+
+    def delays_s(self) -> dict[str, float]:
+        """How much later than its picture each clip's sound was found to be, by names."""
+        path = self.options.run / "delays.json"
+        if not self.config.training.in_step or not path.is_file():
+            return {}
+        found: dict[str, float] = json.loads(path.read_text())
+        return found
+
+    def latents(self, autoencoder: Autoencoder) -> LatentSet:
+        """Latents of the clips to learn from, kept in the run's folder."""
+        with bar("latents") as progress:
+            return encode_clips(
+                autoencoder,
+                self.data.train,
+                self.options.run / "latents",
+                stride=self.config.training.latent_stride,
+                device=self.device,
+                autocast=self.config.training.autocast,
+                progress=progress,
+            )
+
+
+@contextmanager
+def bar(name: str) -> Iterator[Progress]:
+    """A bar for so many frames out of so many."""
+    with tqdm(desc=name, unit="frame") as shown:
+
+        def progress(done: int, total: int) -> None:
+            shown.total = total
+            shown.update(done - shown.n)
+
+        yield progress
+
+
+def _filled(net: N, tensors: Mapping[str, Tensor]) -> N:
+    try:
+        net.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise TrainingError(
+            f"an artefact is of another model ({reason})",
+            wanted="the same preset",
+            fix="use another --run folder",
+        ) from error
+    return net.eval()
+
+
+def _under(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
