@@ -66,7 +66,6 @@ def train(
     """
     from difftalker.evaluation import held_out
     from difftalker.training.jobs import TrainJob
-    from difftalker.training.jobs import run as run_job
 
     job = TrainJob(
         footage=tuple(map(str, footage)),
@@ -89,7 +88,7 @@ def train(
         threads=options.threads,
     )
     with Bars("clip") as clip_bars, Bars("step") as bars:
-        trained = run_job(job, _shown(clip_bars, bars))
+        trained = job.run(_shown(clip_bars, bars))
     figures = trained.report
     record = {k: v for k, v in vars(trained).items() if k != "report"}
     record |= {"held_out": figures, "seed": options.seed}

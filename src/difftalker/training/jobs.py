@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, ClassVar
 
 from difftalker.config import STAGES
@@ -50,26 +50,25 @@ class TrainJob(Job):
     threads: int = 0
     """Number of CPU threads; 0: all."""
 
+    def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> Trained:
+        """Train as the job says.
 
-def run(job: TrainJob, on_event: OnEvent = no_event, cancel: Cancel = never) -> Trained:
-    """Train as the job says.
+        ``on_event`` hears of each clip prepared, each step of a stage and each stage of the report;
+        ``cancel`` is asked there.
 
-    ``on_event`` hears of each clip prepared, each step of a stage and each stage of the report;
-    ``cancel`` is asked there.
+        Raises:
+            Cancelled: ``cancel`` returned True; the same job goes on from there.
+            DiffTalkerError: as :func:`difftalker.training.api.train`.
+        """
+        from difftalker.training.api import train
 
-    Raises:
-        Cancelled: ``cancel`` returned True; the same job goes on from there.
-        DiffTalkerError: as :func:`difftalker.training.api.train`.
-    """
-    from difftalker.training.api import train
-
-    values = {name: getattr(job, name) for name in job.__dataclass_fields__}
-    run_folder = values.pop("run_folder") or None
-    return train(
-        values.pop("footage"),
-        values.pop("output"),
-        run=run_folder,
-        on_event=on_event,
-        cancel=cancel,
-        **values,
-    )
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        run_folder = values.pop("run_folder") or None
+        return train(
+            values.pop("footage"),
+            values.pop("output"),
+            run=run_folder,
+            on_event=on_event,
+            cancel=cancel,
+            **values,
+        )
