@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from difftalker import config as configs
 from difftalker.config import STAGES
-from difftalker.training.run import Run, TrainOptions
-from difftalker.training.trainer import Task, Trainer
+from difftalker.training.run import Run
+from difftalker.training.sources import TrainOptions
+from difftalker.training.trainer import Fits, Task, Trainer
 
 STEPS = 40
 
@@ -24,6 +25,8 @@ class OneBatch:
 
     def __init__(self, task: Task) -> None:
         self._task, self.name, self.examples = task, task.name, task.examples
+        if isinstance(task, Fits):
+            task.fit()
         some = np.linspace(0, task.examples - 1, 4).astype(np.int64)
         self._batch = task.batch(some, torch.Generator().manual_seed(0))
         self.describe, self.validate, self.sheet = task.describe, dict, lambda: None
