@@ -1,4 +1,4 @@
-"""The fields of a landmark track: names, types, shapes and bounds (``docs/track.md``)."""
+"""The fields of a landmark track: names, types, shapes and bounds (``docs/format/track.md``)."""
 
 from __future__ import annotations
 
