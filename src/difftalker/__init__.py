@@ -20,35 +20,55 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from difftalker.core.jobs import Event
     from difftalker.data.prepare import prepare
     from difftalker.dubbing.avatar import Avatar, load
     from difftalker.dubbing.dub import Dub, DubResult
+    from difftalker.dubbing.jobs import DubJob, LandmarksJob, TalkJob
     from difftalker.dubbing.talk import Talk, TalkResult
-    from difftalker.errors import DiffTalkerError
+    from difftalker.errors import Cancelled, DiffTalkerError
     from difftalker.evaluation.run import evaluate
+    from difftalker.jobs import read_job, run
     from difftalker.landmarks.edits import Edit
     from difftalker.landmarks.track_file import LandmarkTrack
     from difftalker.training.api import train
+    from difftalker.training.jobs import TrainJob
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Avatar",
+    "Cancelled",
     "DiffTalkerError",
     "Dub",
+    "DubJob",
     "DubResult",
     "Edit",
+    "Event",
     "LandmarkTrack",
+    "LandmarksJob",
     "Talk",
+    "TalkJob",
     "TalkResult",
+    "TrainJob",
     "__version__",
     "evaluate",
     "load",
     "prepare",
+    "read_job",
+    "run",
     "train",
 ]
 
 _HOMES = {
+    "Cancelled": "errors",
+    "DubJob": "dubbing.jobs",
+    "Event": "core.jobs",
+    "LandmarksJob": "dubbing.jobs",
+    "TalkJob": "dubbing.jobs",
+    "TrainJob": "training.jobs",
+    "read_job": "jobs",
+    "run": "jobs",
     "Avatar": "dubbing.avatar",
     "DiffTalkerError": "errors",
     "Dub": "dubbing.dub",

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from difftalker.core.jobs import Event, Job, reporting
+from difftalker.core.jobs import Cancel, Event, Job, OnEvent, never, no_event, reporting
 from difftalker.errors import Cancelled, UsageError
 
 
@@ -29,6 +29,10 @@ class PaintJob(Job):
     settings: Mapping[str, str] = field(default_factory=dict)
     size: Size = field(default_factory=Size)
     wet: bool = False
+
+    def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> str:
+        reporting(on_event, cancel)("paint", 1, 1)
+        return self.wall
 
 
 FULL = PaintJob(

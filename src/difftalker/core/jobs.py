@@ -6,6 +6,7 @@ server and a batch fill in the very same thing.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -64,10 +65,14 @@ def reporting(on_event: OnEvent, cancel: Cancel = never) -> Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Job(abc.ABC):
     """What all jobs share; each is a subclass with a ``kind`` of its own."""
 
     kind: ClassVar[str]
+
+    @abc.abstractmethod
+    def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> Any:
+        """Carry it out; see :func:`difftalker.jobs.run`."""
 
     def to_json(self) -> dict[str, Any]:
         """The job as JSON values; ``job`` holds its kind."""

@@ -92,7 +92,7 @@ class DubJob(Job):
             )
 
     def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> DubResult:
-        """Carry it out; see :func:`difftalker.run`."""
+        """Carry it out; see :func:`difftalker.jobs.run`."""
         self.check()
         with limited(self.limits):
             track = LandmarkTrack.load(Path(self.landmarks)) if self.landmarks else None
@@ -150,7 +150,7 @@ class TalkJob(Job):
     """What is refused as too large."""
 
     def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> TalkResult:
-        """Carry it out; see :func:`difftalker.run`."""
+        """Carry it out; see :func:`difftalker.jobs.run`."""
         previews.check_outputs(
             Path(self.output), lossless=self.lossless, inputs=(Path(self.audio),)
         )
@@ -202,7 +202,7 @@ class LandmarksJob(Job):
     """What is refused as too large."""
 
     def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> LandmarksResult:
-        """Carry it out; see :func:`difftalker.run`."""
+        """Carry it out; see :func:`difftalker.jobs.run`."""
         edits = [Edit.parse(text) for text in self.edits]
         Choice.parse(self.face)
         video, audio, preview = Path(self.video), Path(self.audio), _path(self.preview)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from difftalker.config import STAGES
 from difftalker.core.jobs import Cancel, Job, OnEvent, never, no_event
-
-if TYPE_CHECKING:
-    from difftalker.training.api import Trained
+from difftalker.training.api import Trained, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +58,6 @@ class TrainJob(Job):
             Cancelled: ``cancel`` returned True; the same job goes on from there.
             DiffTalkerError: as :func:`difftalker.training.api.train`.
         """
-        from difftalker.training.api import train
-
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         run_folder = values.pop("run_folder") or None
         return train(
