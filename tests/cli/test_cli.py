@@ -271,10 +271,10 @@ def test_an_output_folder_closed_to_writing(
 
 @pytest.fixture
 def tiny_files() -> Iterator[None]:
-    """Every file ends at 4 kB, as on a disk that fills up on the way."""
+    """Every file ends at 192 kB, as on a disk that fills up on the way."""
     resource = pytest.importorskip("resource")
     usual = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, usual[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (192 << 10, usual[1]))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, usual)
 
@@ -283,10 +283,11 @@ def tiny_files() -> Iterator[None]:
 def test_a_full_disk_leaves_no_video(
     run: Command, face: Path, speech: Path, debug_avatar: Path, tmp_path: Path
 ) -> None:
-    ran = run("dub", face, speech, "--avatar", debug_avatar, "--output", tmp_path / "o.mp4")
-    ran.failed(1, "could not write", "o.mp4", "free space")
+    output = tmp_path / "o.mkv"  # lossless, and so larger than that
+    ran = run("dub", face, speech, "--avatar", debug_avatar, "--output", output, "--lossless")
+    ran.failed(1, "could not write", "o.mkv", "free space")
     # The hidden folder holds finished work, from which the same command goes on.
-    assert {path.name for path in tmp_path.iterdir()} <= {".o.mp4.dubbing"}
+    assert {path.name for path in tmp_path.iterdir()} <= {".o.mkv.dubbing"}
 
 
 def test_a_full_disk_leaves_no_landmarks(

@@ -27,11 +27,11 @@ def demo(
     from difftalker.dubbing.previews import save_sheet
     from difftalker.packaged import samples
 
-    sheet = output.with_suffix(".png")
+    footage, speech, sheet = samples.footage(), samples.speech(), output.with_suffix(".png")
     output.parent.mkdir(parents=True, exist_ok=True)
     job = DubJob(
-        video=str(samples.footage()),
-        audio=str(samples.speech()),
+        video=str(footage),
+        audio=str(speech),
         avatar=samples.AVATAR,
         output=str(output),
         seed=options.seed,
