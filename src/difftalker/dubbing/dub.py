@@ -115,10 +115,9 @@ class Dub:
             FaceError: the footage shows no face, or none of whom ``face`` meant.
             TrackError: an edit drives points out of all bounds.
         """
-        began, output = time.monotonic(), Path(output)
-        journal = Journal(output, keep=keep_journal)
-        info = probe_video(self.video)
+        began, output, info = time.monotonic(), Path(output), probe_video(self.video)
         info.warn()
+        journal = Journal(output, keep=keep_journal)
         writer = VideoWriter.like(
             info,
             output,

@@ -111,25 +111,13 @@ def train(
     """
     output = Path(output)
     folder = Path(run) if run else output.with_name(f"{output.name}-run")
-    chosen = configs.preset(preset, completion=completion)
-    if start not in ("", NONE):
-        chosen = _modelled_on(start, chosen, completion)
-    if features:
-        kind = features_called(features)
-        dim = configs.FEATURE_DIMS.get(kind) or load_encoder(kind).dim
-        chosen = configs.with_features(chosen, kind, dim)
-    chosen, whole_budget = configs.override(chosen, settings or {}), chosen
-    configs.check_features(chosen.model.completion)
-    begun = choose_start(start, chosen.model, folder)
-    if begun.avatar:
-        chosen = configs.override(configs.fine_tuned(whole_budget), settings or {})
+    chosen, begun = _configured(preset, completion, features, start, settings or {}, folder)
     wanted = _checked_stages(stages)
     _check_consent(consent, wanted)
     _check_avatar_folder(output)
     device = pick_device(device)
     paths, whom = [Path(path) for path in footage], Choice.parse(face)
     dataset = _dataset(paths, clips, whom, folder, chosen, on_event, cancel)
-    manifest = load_manifest(dataset)
     options = TrainOptions(
         dataset=dataset,
         run=folder,
@@ -141,24 +129,16 @@ def train(
         threads=threads,
     )
     work = Run(chosen, options)
-    for line in findings(work.data.train, chosen.model.completion.features):
+    for line in (*findings(work.data.train, chosen.model.completion.features), _told(begun)):
         logger.warning("%s", line)
-    logger.warning("%s", _told(begun))
-    validation = work.train(on_event, cancel)
-    unfinished = work.unfinished()
-    complete = bool(consent) and not unfinished
-    if complete:
-        save_avatar(
-            work,
-            output,
-            name=name or output.name,
-            consent=consent,
-            source=source or _source(manifest),
-            command=command,
-        )
-    parts, report = _held_out(work, paths, clips), None
-    if complete and parts:
-        report = _reported(output, parts, options, whom, reporting(on_event, cancel))
+    validation, manifest = work.train(on_event, cancel), load_manifest(dataset)
+    parts, report, complete = _held_out(work, paths, clips), None, False
+    if consent and not work.unfinished():
+        about = {"name": name or output.name, "source": source or _source(manifest)}
+        save_avatar(work, output, consent=consent, command=command, **about)
+        complete = True
+        if parts:
+            report = _reported(output, parts, options, whom, reporting(on_event, cancel))
     return Trained(
         avatar=output if complete else None,
         run=folder,
@@ -166,10 +146,34 @@ def train(
         clips=len(manifest.clips),
         rejected=manifest.rejected,
         validation=validation,
-        unfinished=unfinished,
+        unfinished=work.unfinished(),
         held_out=parts,
         report=report,
     )
+
+
+def _configured(
+    preset: str,
+    completion: str,
+    features: str,
+    start: str,
+    settings: Mapping[str, str],
+    run: Path,
+) -> tuple[Config, Start]:
+    """What is trained, and the avatar whose networks it begins from."""
+    chosen = configs.preset(preset, completion=completion)
+    if start not in ("", NONE):
+        chosen = _modelled_on(start, chosen, completion)
+    if features:
+        kind = features_called(features)
+        dim = configs.FEATURE_DIMS.get(kind) or load_encoder(kind).dim
+        chosen = configs.with_features(chosen, kind, dim)
+    overridden = configs.override(chosen, settings)
+    configs.check_features(overridden.model.completion)
+    begun = choose_start(start, overridden.model, run)
+    if begun.avatar:
+        overridden = configs.override(configs.fine_tuned(chosen), settings)
+    return overridden, begun
 
 
 def _reported(

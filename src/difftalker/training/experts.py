@@ -83,17 +83,7 @@ def train_expert(
     trainer.run()
     with torch.no_grad():
         figures = job.unseen()
-    facts = {
-        "corpora": job.corpora,
-        "command": command,
-        "stage": asdict(stage),
-        "minutes": trainer.seconds / 60,
-        "clips_train": len(data.train),
-        "clips_unseen": [clip.name for clip in data.validation],
-        "unseen": figures,
-        "seed": seed,
-        "date": date.today().isoformat(),
-    }
+    facts = _facts(job, data, trainer, figures, command)
     expert.write(
         output,
         kind=kind,
@@ -103,6 +93,23 @@ def train_expert(
         card=_card(kind, job, facts),
     )
     return figures
+
+
+def _facts(
+    job: ExpertJob, data: Dataset, trainer: Trainer, figures: Mapping[str, float], command: str
+) -> dict[str, Any]:
+    """What an expert's folder says of its training."""
+    return {
+        "corpora": job.corpora,
+        "command": command,
+        "stage": asdict(trainer.config),
+        "minutes": trainer.seconds / 60,
+        "clips_train": len(data.train),
+        "clips_unseen": [clip.name for clip in data.validation],
+        "unseen": figures,
+        "seed": trainer.seed,
+        "date": date.today().isoformat(),
+    }
 
 
 def _card(kind: str, job: ExpertJob, facts: Mapping[str, Any]) -> str:
