@@ -17,6 +17,7 @@ from difftalker.config import StageConfig
 from difftalker.data.speech import encode_speech, grid_sentence, load_speech
 from difftalker.errors import AssetError, MediaError, UsageError
 from difftalker.media.audio import read_audio
+from difftalker.packaged import samples
 from difftalker.speech.characters import (
     ALPHABET,
     BLANK,
@@ -44,7 +45,7 @@ from make_training_speech import altered
 from spoken_text import sentences, spelled
 
 SMALL = CharactersConfig(feature_dim=12, width=24, layers=2, kernel=5, dropout=0)
-PACKAGED_SPEECH = Path(experts.__file__).parents[1] / "samples" / "speech.wav"
+PACKAGED_SPEECH = samples.speech()
 PACKAGED_TEXT = "my mouth is painted by a computer program watch how the lips move with every word"
 
 

@@ -282,12 +282,13 @@ def test_another_avatar_or_another_number_of_threads_is_told_apart(avatar: Avata
     same, other = debug_avatar(), debug_avatar()
     with torch.no_grad():
         next(iter(other.networks.autoencoder.parameters())).add_(1e-3)
-    assert same.fingerprint == avatar.fingerprint
-    assert other.fingerprint != avatar.fingerprint
+    before = avatar.fingerprint
+    assert same.fingerprint == before
+    assert other.fingerprint != before
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads + 1)
-        assert debug_avatar().fingerprint != avatar.fingerprint
+        assert debug_avatar().fingerprint != before
     finally:
         torch.set_num_threads(threads)
 

@@ -727,7 +727,9 @@ def test_sd15_trains_samples_and_becomes_an_avatar_of_its_own(
         run, tmp_path / "avatar", name="x", consent="drawn", source="none", command="pytest"
     )
     networks = run.sources.networks()
-    ours = Avatar("x", networks.resolved(run.config.model), networks.load(halved(networks)))
+    networks = networks.load(halved(networks))
+    calibration = run.sources.calibration()
+    ours = Avatar("x", networks.resolved(run.config.model), networks, calibration=calibration)
     clip = load_dataset(dataset, validation_clips=1).validation[0]
     wanted = painted(ours, clip)
 
