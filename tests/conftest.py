@@ -1,4 +1,4 @@
-"""One thread for all tests, and a small prepared dataset of a drawn face."""
+"""One thread for all tests, a small prepared dataset of a drawn face, and a tiny base model."""
 
 from __future__ import annotations
 
@@ -20,3 +20,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from helpers import write_dataset
 
     return write_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model in the diffusers layout; not to be written to."""
+    from helpers_networks import write_base_model
+
+    return write_base_model(tmp_path_factory.mktemp("base-model"))

@@ -1,10 +1,11 @@
-"""A finished run becomes an avatar, an unfinished one does not."""
+"""A finished run, or one from a base model, becomes an avatar; an unfinished one does not."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from difftalker.config import STAGES
-from difftalker.dubbing.avatar import load
+from difftalker.data.dataset import ClipData, load_dataset
+from difftalker.dubbing.avatar import Avatar, load
+from difftalker.dubbing.networks import Networks
 from difftalker.errors import TrainingError
 from difftalker.training.export import save_avatar
+from difftalker.training.run import Run
+from difftalker.training.sources import TrainOptions
+from helpers_networks import sd15_config
 from helpers_training import Finished, checkpoint_of, part_of, run_at, same
 
 
@@ -62,3 +68,44 @@ def test_an_unfinished_run_becomes_no_avatar(finished: Finished, tmp_path: Path)
             command="x",
         )
     assert not (tmp_path / "avatar").exists()
+
+
+def halved(networks: Networks) -> dict[str, dict[str, Tensor]]:
+    """The state as an avatar's files have it."""
+    return {
+        part: {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+        for part, tensors in networks.state().items()
+    }
+
+
+def test_sd15_trains_samples_and_becomes_an_avatar_of_its_own(
+    base_model: Path, dataset: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(base_model, tmp_path / "base"))
+    run = Run(sd15_config(base), TrainOptions(dataset=dataset, run=tmp_path / "run"))
+    numbers = run.train()
+    assert set(numbers) == {"landmarks", "synthesis", "decoder"}  # the base model has the other two
+    assert all(np.isfinite(list(log.values())).all() for log in numbers.values())
+    save_avatar(
+        run, tmp_path / "avatar", name="x", consent="drawn", source="none", command="pytest"
+    )
+    networks = run.sources.networks()
+    networks = networks.load(halved(networks))
+    calibration = run.sources.calibration()
+    ours = Avatar("x", networks.resolved(run.config.model), networks, calibration=calibration)
+    clip = load_dataset(dataset, validation_clips=1).validation[0]
+    wanted = painted(ours, clip)
+
+    shutil.rmtree(base)
+    assert str(base) not in (tmp_path / "avatar" / "config.json").read_text()
+    theirs = load(tmp_path / "avatar")
+    assert theirs.config.base_model == ""
+    assert theirs.config.prior.prediction == "epsilon"
+    assert np.array_equal(painted(theirs, clip), wanted)
+
+
+def painted(avatar: Avatar, clip: ClipData) -> Any:
+    frames = slice(0, 2)
+    return avatar.renderer(seed=1).render(
+        np.array(clip.frames[frames]), clip.boxes[frames], clip.points_crop[frames]
+    )
