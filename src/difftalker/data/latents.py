@@ -64,7 +64,7 @@ def encode_clips(
             return encode_frames(autoencoder, clips, rows, device)
 
     made_of = identity([autoencoder], clips, stride)
-    names = ("whole", "painted")
+    names = ("whole", "masked")
     whole, masked = keep(folder, names, index, encode, made_of, progress, batch=batch)
     return LatentSet(index=index, whole=whole, masked=masked)
 

@@ -84,7 +84,7 @@ def save_preview(
     *,
     progress: Progress | None = None,
 ) -> None:
-    """Write the footage with a track's points drawn over it and the new sound; nothing is painted.
+    """Write the footage with a track's points drawn over it and the new sound; nothing is rendered.
 
     Raises:
         TrackError: the track belongs to other footage.

@@ -6,7 +6,7 @@ A completer is a replaceable part of an avatar: anything with these two methods 
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from difftalker.landmarks.completion import CompletionNet
 from difftalker.landmarks.edits import NO_CUTS, Cuts, Points
 from difftalker.landmarks.silence_hold import hold_silence
 from difftalker.speech.speech import Speech, Times
-from difftalker.speech.windows import WindowStream
+from difftalker.speech.windows import Floats, WindowStream
 
 PIECE_FRAMES = 128
 """Frames completed at once: few enough for little memory, many against their neighbours."""
@@ -70,7 +70,10 @@ class TransformerCompleter(Completer):
     ) -> Points:
         """All points (frames, 68, 2); see :meth:`Completer.complete`."""
         pieces = []
-        for piece in self._pieces(upper_crop, times_s, speech.windows(times_s)):
+        windows = _sliding(speech.windows(times_s), times_s)
+        for piece in complete_in_pieces(
+            self._net, upper_crop, windows, frames=PIECE_FRAMES, device=self._device
+        ):
             pieces.append(piece)
             progress("complete", sum(map(len, pieces)), len(times_s))
         points = np.concatenate(pieces)
@@ -86,21 +89,42 @@ class TransformerCompleter(Completer):
         points[list(LOWER)] = mean[0].cpu().numpy()
         return points
 
-    def _pieces(
-        self, upper_crop: Points, times_s: Times, windows: WindowStream
-    ) -> Iterator[Points]:
-        """Completed pieces; the network is given as many frames on either side as it reaches."""
-        net, upper = self._net, torch.from_numpy(upper_crop)
-        held, first = windows.take(times_s[:0]), 0
-        for start in range(0, len(times_s), PIECE_FRAMES):
-            stop = min(start + PIECE_FRAMES, len(times_s))
-            low, high = max(0, start - net.reach), min(len(times_s), stop + net.reach)
-            heard = first + len(held)
-            held = np.concatenate([held[low - first :], windows.take(times_s[heard:high])])
-            first = low
-            with torch.inference_mode():
-                out = net(
-                    upper[None, low:high].to(self._device),
-                    torch.from_numpy(held[None]).to(self._device),
-                )
-            yield out.points[0, start - low : stop - low].float().cpu().numpy()
+
+def complete_in_pieces(
+    net: CompletionNet,
+    upper_crop: Points,
+    windows: Callable[[int, int], Floats],
+    *,
+    frames: int,
+    device: str = "cpu",
+) -> Iterator[Points]:
+    """Complete upper points (F, 37, 2), so many ``frames`` at once, as (n, 68, 2).
+
+    ``windows(low, high)`` gives the speech (n, W, features) around neighbouring frames; both rise
+    from call to call. The network is given as many frames on either side as it reaches. In pieces,
+    as attention over time grows with the square of its length.
+    """
+    upper = torch.from_numpy(upper_crop)
+    for start in range(0, len(upper), frames):
+        stop = min(start + frames, len(upper))
+        low, high = max(0, start - net.reach), min(len(upper), stop + net.reach)
+        with torch.inference_mode():
+            out = net(
+                upper[None, low:high].to(device),
+                torch.from_numpy(windows(low, high)[None]).to(device),
+            )
+        yield out.points[0, start - low : stop - low].float().cpu().numpy()
+
+
+def _sliding(stream: WindowStream, times_s: Times) -> Callable[[int, int], Floats]:
+    """The windows of a range of frames; those before it are let go."""
+    held, first = stream.take(times_s[:0]), 0
+
+    def windows(low: int, high: int) -> Floats:
+        nonlocal held, first
+        taken = first + len(held)
+        held = np.concatenate([held[low - first :], stream.take(times_s[taken:high])])
+        first = low
+        return held
+
+    return windows

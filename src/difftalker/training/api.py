@@ -98,8 +98,8 @@ def train(
     written to ``output`` once every stage is finished; its card repeats ``name``, ``source``
     (corpus and licence) and ``command``, and says how it does on footage that was held out.
 
-    ``on_event`` hears of each clip prepared, each step and each stage of the report; ``cancel`` is
-    asked there.
+    ``on_event`` is called for each clip prepared, each step and each stage of the report, and
+    ``cancel`` is asked there.
 
     Raises:
         UsageError: a setting or face is unknown or wrong, consent is missing, or the avatar
@@ -129,7 +129,7 @@ def train(
         threads=threads,
     )
     work = Run(chosen, options)
-    for line in (*findings(work.data.train, chosen.model.completion.features), _told(begun)):
+    for line in (*findings(work.data.train, chosen.model.completion.features), _begins_from(begun)):
         logger.warning("%s", line)
     validation, manifest = work.train(on_event, cancel), load_manifest(dataset)
     parts, report, complete = _held_out(work, paths, clips), None, False
@@ -200,7 +200,7 @@ def _modelled_on(start: str, chosen: Config, completion: str) -> Config:
     return dataclasses.replace(chosen, model=dataclasses.replace(model, completion=wanted))
 
 
-def _told(begun: Start) -> str:
+def _begins_from(begun: Start) -> str:
     """Where the networks begin, and why, in a line."""
     if not begun.avatar:
         return f"the networks begin at random: {begun.why}"

@@ -18,6 +18,7 @@ from difftalker.config import CompletionConfig
 from difftalker.data.dataset import ClipData
 from difftalker.face.crop import frame_rate
 from difftalker.face.landmarks import UPPER, mouth_opening
+from difftalker.landmarks.completer import complete_in_pieces
 from difftalker.landmarks.completion import CompletionNet
 
 PIECE_FRAMES = 256
@@ -31,7 +32,7 @@ ROUNDS = 2
 LONGEST_S = 0.48
 STEP_S = 0.01
 ALIKE = 0.6
-"""Correlation of the opening seen and foretold below which nothing is said of the time."""
+"""Correlation of the seen and the predicted opening below which no delay is measured."""
 
 Floats = NDArray[np.floating]
 
@@ -42,20 +43,12 @@ def complete(
     windows: NDArray[np.float32],
     device: str = "cpu",
 ) -> NDArray[np.float32]:
-    """Complete a whole clip; points (F, 68, 2), of which the upper ones are read.
-
-    In pieces, as attention over time grows with the square of its length.
-    """
-    upper = torch.from_numpy(np.nan_to_num(points[None, :, list(UPPER)]))
-    heard = torch.from_numpy(windows[None])
-    pieces = []
-    for start in range(0, len(points), PIECE_FRAMES):
-        stop = start + PIECE_FRAMES
-        low, high = max(0, start - model.reach), stop + model.reach
-        with torch.no_grad():
-            out = model(upper[:, low:high].to(device), heard[:, low:high].to(device))
-        pieces.append(out.points[0, start - low : stop - low].float().cpu().numpy())
-    return np.concatenate(pieces)
+    """Complete a whole clip; points (F, 68, 2), of which the upper ones are read."""
+    upper = np.nan_to_num(points[:, list(UPPER)])
+    pieces = complete_in_pieces(
+        model, upper, lambda low, high: windows[low:high], frames=PIECE_FRAMES, device=device
+    )
+    return np.concatenate(list(pieces))
 
 
 def fit_to(
@@ -114,34 +107,34 @@ def _by_others(
 def bring_in_step(config: CompletionConfig, clips: Sequence[ClipData]) -> None:
     """Set how late the sound of each clip is (``ClipData.delay_s``), up to half a second.
 
-    It is that time at which the opening of the mouth that is foretold from its sound, by fits to
+    It is that time at which the opening of the mouth that is predicted from its sound, by fits to
     other clips, is most like the one that is seen.
     """
     if len(clips) < FEWEST_CLIPS:
         return
-    hears = replace(config, least_squares=True, audio_offsets=True, hears_opening=True)
+    with_opening = replace(config, least_squares=True, audio_offsets=True, hears_opening=True)
     for _ in range(ROUNDS):
-        foretold = [np.zeros(0, np.float32)] * len(clips)
-        for i, net, windows in _by_others(hears, clips):
+        predicted = [np.zeros(0, np.float32)] * len(clips)
+        for i, net, windows in _by_others(with_opening, clips):
             assert net.opening is not None
-            foretold[i] = net.opening(torch.from_numpy(windows[None]))[0].numpy()
-        for clip, openings in zip(clips, foretold, strict=True):
+            predicted[i] = net.opening(torch.from_numpy(windows[None]))[0].numpy()
+        for clip, openings in zip(clips, predicted, strict=True):
             delay_s = clip.delay_s + _lag_s(clip, openings)
             clip.delay_s = round(min(max(delay_s, -LONGEST_S), LONGEST_S), 2)
 
 
-def _lag_s(clip: ClipData, foretold: Floats) -> float:
-    """How much later a mouth is foretold (F,) to open than it is seen to open, seconds."""
+def _lag_s(clip: ClipData, predicted: Floats) -> float:
+    """By how many seconds the predicted opening (F,) is later than the seen one."""
     seen = mouth_opening(clip.points_crop)
     lags_s = np.arange(-LONGEST_S, LONGEST_S + STEP_S / 2, STEP_S)
-    alike = [_alike(foretold, seen, clip, float(lag_s)) for lag_s in lags_s]
+    alike = [_alike(predicted, seen, clip, float(lag_s)) for lag_s in lags_s]
     best = int(np.argmax(alike))
     return round(float(lags_s[best]), 2) if alike[best] > ALIKE else 0.0
 
 
-def _alike(foretold: Floats, seen: Floats, clip: ClipData, lag_s: float) -> float:
-    """Correlation of the opening seen with the one foretold for ``lag_s`` later."""
-    later = np.interp(clip.times_s + lag_s, clip.times_s, foretold, left=np.nan, right=np.nan)
+def _alike(predicted: Floats, seen: Floats, clip: ClipData, lag_s: float) -> float:
+    """Correlation of the opening seen with the one predicted ``lag_s`` later."""
+    later = np.interp(clip.times_s + lag_s, clip.times_s, predicted, left=np.nan, right=np.nan)
     both = clip.found & np.isfinite(later)
     if both.sum() < frame_rate(clip.times_s) or not np.ptp(later[both]) or not np.ptp(seen[both]):
         return -1.0

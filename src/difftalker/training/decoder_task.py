@@ -35,7 +35,7 @@ from difftalker.training.tasks import SynthesisTask, gradient_error, mouth_mask,
 
 HALVINGS = 8
 CHUNK = 32
-"""Frames that are painted at once, to find their mouths."""
+"""Frames that are generated at once, to detect their mouths."""
 EDGE_PX = 4
 """At a crop's lower edge, where there is no footage in this measurement."""
 MOST_DETAIL = 1.0
@@ -172,13 +172,13 @@ class DecoderTask:
 
     @torch.no_grad()
     def openings(self, detail: float) -> tuple[float, ...]:
-        """How much wider mouths are drawn than they are painted (``Calibration.openings``).
+        """How much wider mouths are drawn than they are generated (``Calibration.openings``).
 
-        By what is found on held-out pictures and on their paintings, of such ``detail``; of few
+        By what is detected on held-out pictures and on generated ones with such ``detail``; of few
         frames, or faces that are not found, nothing is said.
         """
         seen: list[NDArray[np.floating]] = []
-        painted: list[NDArray[np.floating]] = []
+        generated: list[NDArray[np.floating]] = []
         for number, clip in enumerate(self._data.validation):
             rows = np.array([(number, f) for f in np.flatnonzero(clip.found)]).reshape(-1, 2)
             true = [clip.frames[f] for _, f in rows]
@@ -187,9 +187,9 @@ class DecoderTask:
                 latents = self._made(self._data.validation, rows[start : start + CHUNK])
                 pixels = self._autoencoder.decode(latents).float()
                 made += [*to_images(pixels + detail * high_pass(pixels)).cpu().numpy()]
-            for pictures, found in ((true, seen), (made, painted)):
+            for pictures, found in ((true, seen), (made, generated)):
                 found.append(openings_found(pictures, clip.times_s[rows[:, 1]]))
-        return opening_correction(np.concatenate(seen), np.concatenate(painted))
+        return opening_correction(np.concatenate(seen), np.concatenate(generated))
 
     def sheet(self) -> NDArray[np.uint8] | None:
         """A contact sheet; see ``trainer.Task``."""
@@ -208,8 +208,8 @@ class DecoderTask:
     def _made(self, clips: list[ClipData], rows: NDArray[np.int64]) -> Tensor:
         """Latents (n, C, h, w) as they are made in use, under the frames' own landmarks."""
         with autocast(self.device, self._autocast):
-            _, painted = encode_frames(self._autoencoder, clips, rows, self.device)
-            return self._maker.latents(clips, rows, painted.float(), self._sampling)
+            _, masked = encode_frames(self._autoencoder, clips, rows, self.device)
+            return self._maker.latents(clips, rows, masked.float(), self._sampling)
 
 
 def openings_found(

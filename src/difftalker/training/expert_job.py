@@ -13,7 +13,7 @@ from difftalker.training.trainer import Log, Task
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertOptions:
-    """What the training of an expert is told besides its dataset."""
+    """Options of the training of an expert, besides its dataset."""
 
     run: Path
     """Checkpoints, logs and whatever is computed once."""

@@ -118,6 +118,6 @@ def _difference(theirs: Any, ours: Any, where: str = "") -> str:
 
 
 _LISTENS_ANEW = ("synthesis.guidance", "landmarks", "both")
-"""A synthesis that saw learns to hear as well: all that it has serves, its prompt is new."""
+"""A synthesis conditioned on landmarks can learn audio too: only its prompt is new."""
 _NO_NETWORKS = ("sampling",)
 """How faces are sampled."""

@@ -13,7 +13,7 @@ from difftalker.training.api import Trained, train
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob(Job):
-    """What :func:`difftalker.training.api.train` is told; the fields are its arguments."""
+    """Train an avatar; the fields are the arguments of ``training.api.train``."""
 
     kind: ClassVar[str] = "train"
 
@@ -51,7 +51,7 @@ class TrainJob(Job):
     def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> Trained:
         """Train as the job says.
 
-        ``on_event`` hears of each clip prepared, each step of a stage and each stage of the report;
+        ``on_event`` is called for each clip prepared, each step and each stage of the report;
         ``cancel`` is asked there.
 
         Raises:

@@ -40,7 +40,7 @@ N = TypeVar("N", bound=nn.Module)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What one run of training is told."""
+    """Options of one run of training."""
 
     dataset: Path
     """A folder made by `difftalker prepare`."""

@@ -88,6 +88,15 @@ class Fits(Protocol):
         ...
 
 
+@runtime_checkable
+class Prepares(Protocol):
+    """A task that computes something from its data before its batches."""
+
+    def prepare(self) -> None:
+        """Compute it; called whenever steps begin, of a run that goes on too."""
+        ...
+
+
 class Trainer:
     """Runs one task for the steps of its config, from wherever it was left."""
 
@@ -125,6 +134,8 @@ class Trainer:
             self.task.fit()
         if self.step >= self.config.steps:
             return self._last_validation()
+        if isinstance(self.task, Prepares):
+            self.task.prepare()
         bar = tqdm(
             total=self.config.steps,
             initial=self.step,

@@ -63,7 +63,7 @@ def test_some_mouths_are_learned_under_an_upper_face_of_another_moment(finished:
     examples = np.arange(400) % task.examples
     batch = task.batch(examples, torch.Generator().manual_seed(0))
     np.testing.assert_array_equal(batch["whole"].numpy(), latents.whole[examples])
-    seen = [np.flatnonzero((latents.masked == p.numpy()).all((1, 2, 3))) for p in batch["painted"]]
+    seen = [np.flatnonzero((latents.masked == p.numpy()).all((1, 2, 3))) for p in batch["masked"]]
     above = np.array(
         [rows[0] if e not in rows else e for e, rows in zip(examples, seen, strict=True)]
     )
@@ -136,6 +136,7 @@ def test_some_landmarks_of_the_synthesis_are_completed(dataset: Path, tmp_path: 
             speech=run.config.model.completion,
             completed_share=share,
         )
+        task.prepare()
         assert len(task._completed) == (len(data.train) if share else 0)
         task._completed = [np.full_like(points, 0.1) for points in task._completed]
         batch = task.batch(np.arange(60) % task.examples, torch.Generator().manual_seed(0))

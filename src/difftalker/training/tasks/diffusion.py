@@ -53,7 +53,7 @@ class DiffusionTask:
         boxes = torch.from_numpy(np.stack([self._data.train[c].boxes[f] for c, f in index[known]]))
         batch = {
             "whole": torch.from_numpy(self._latents.whole[indices]).float(),
-            "painted": torch.from_numpy(self._latents.masked[known]).float(),
+            "masked": torch.from_numpy(self._latents.masked[known]).float(),
             "mask": box_mask(boxes, self._latents.whole.shape[-1], 8),
             **self._extra(index[indices], index[known], generator),
         }
@@ -70,12 +70,12 @@ class DiffusionTask:
         return {}
 
     def _noised(self, batch: dict[str, Tensor], generator: torch.Generator) -> Noised:
-        """Eq. 4 at random timesteps: whole latents below, painted ones above."""
+        """Eq. 4 at random timesteps: whole latents below, masked ones above."""
         whole, mask = batch["whole"], batch["mask"]
         steps = self._steps(len(whole), generator)
         noise = torch.randn(whole.shape, generator=generator).to(whole)
         bars = self._alpha_bars[steps.to(self.device)]
-        noisy = add_noise_by_region(keep_upper(whole, batch["painted"], mask), noise, bars, mask)
+        noisy = add_noise_by_region(keep_upper(whole, batch["masked"], mask), noise, bars, mask)
         wanted = target(whole, noise, bars, self._config.prediction)
         return Noised(noisy, steps.to(self.device), wanted, mask)
 
@@ -94,13 +94,13 @@ class DiffusionTask:
             for f in np.flatnonzero(c.found)[::10]
         ][:16]
         clips = self._data.validation
-        whole, painted = encode_frames(self._autoencoder, clips, np.array(rows), self.device)
+        whole, masked = encode_frames(self._autoencoder, clips, np.array(rows), self.device)
         boxes = torch.from_numpy(np.stack([clips[c].boxes[f] for c, f in rows]))
         return Watched(
             images=torch.from_numpy(np.stack([clips[c].frames[f] for c, f in rows])),
             rows=np.array(rows),
             boxes=boxes,
-            painted=painted.float(),
+            masked=masked.float(),
             mask=box_mask(boxes.to(self.device), whole.shape[-1], 8),
         )
 
@@ -158,15 +158,15 @@ class PriorTask(DiffusionTask):
     def validate(self) -> dict[str, float]:
         """PSNR of lower faces guessed from the upper ones alone: landmarks are not known yet."""
         watched = self._watched()
-        made = self._sampled(self.model, watched.painted, watched.mask)
+        made = self._sampled(self.model, watched.masked, watched.mask)
         return {"psnr_lower": watched.psnr_lower(made)}
 
     def sheet(self) -> NDArray[np.uint8] | None:
         """A contact sheet; see ``trainer.Task``."""
         watched = self._watched()
-        half = self._sampled(self.model, watched.painted[::4], watched.mask[::4])
+        half = self._sampled(self.model, watched.masked[::4], watched.mask[::4])
         ones = torch.ones_like(watched.mask[::4])
-        full = self._sampled(self.model, watched.painted[::4], ones)
+        full = self._sampled(self.model, watched.masked[::4], ones)
         return contact_sheet([*half.numpy(), *full.numpy()], 4)
 
 
@@ -188,7 +188,7 @@ class Watched:
     rows: NDArray[np.int64]
     """(n, 2): clip and frame."""
     boxes: Tensor
-    painted: Tensor
+    masked: Tensor
     mask: Tensor
 
     def psnr_lower(self, made: Tensor) -> float:

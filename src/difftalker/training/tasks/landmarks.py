@@ -69,7 +69,7 @@ class LandmarkTask:
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of this stage; see ``trainer.Task``."""
         points, windows = batch["points"], batch["windows"]
-        # Half of the faces also hear what another said.
+        # Half of the faces also get the speech of another.
         also = len(points) // 2 if self.lips_weight else 0
         said, heard = points.roll(1, 0)[:also], windows.roll(1, 0)[:also]
         upper = points[:, :, list(UPPER)]

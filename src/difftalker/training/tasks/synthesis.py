@@ -73,11 +73,15 @@ class SynthesisTask(DiffusionTask):
         middles = [voices[0][:, heard.window // 2] for voices in self._windows.values()]
         spread = np.concatenate(middles).std(0) if middles else np.zeros(0, np.float32)
         self._speech_jitter = self._recipe.speech_jitter * torch.from_numpy(spread)
-        learns = guidance.uses_landmarks and completed_share and self.examples
-        self._completed = completed_by_others(heard, data.train) if learns else []
+        self._heard, self._completed = heard, list[NDArray[np.float32]]()
         nothing = torch.zeros(1, 3, data.size_px, data.size_px, device=device)
         with torch.no_grad():
             self._nothing_known = autoencoder.encode(nothing + MASK_VALUE).float()
+
+    def prepare(self) -> None:
+        """Complete each clip's landmarks by fits to the others; see ``trainer.Prepares``."""
+        if self.model.config.uses_landmarks and self._completed_share and self.examples:
+            self._completed = completed_by_others(self._heard, self._data.train)
 
     def _steps(self, count: int, generator: torch.Generator) -> Tensor:
         anywhere = super()._steps(count, generator)
@@ -124,7 +128,7 @@ class SynthesisTask(DiffusionTask):
         """Points (B, 68, 2) as they are in use: under other upper faces, some completed.
 
         A completed face is of the moment of the upper one, with lips as far open as they are: what
-        is drawn there is what is painted, not a guess at it by the jaw.
+        is drawn there is what is generated, not a guess at it by the jaw.
         """
         jitter = np.zeros_like(points)
         if self.model.config.uses_landmarks:
@@ -163,18 +167,18 @@ class SynthesisTask(DiffusionTask):
             guides["windows"] = torch.from_numpy(heard)
         return guides
 
-    def _guidance(self, guides: Mapping[str, Tensor], painted: Tensor) -> Guidance:
+    def _guidance(self, guides: Mapping[str, Tensor], masked: Tensor) -> Guidance:
         given = {k: v.to(self.device) for k, v in guides.items() if k in ("maps", "windows")}
         if "maps" in given:
             given["maps"] = given["maps"].float() / 255
-        guidance: Guidance = self.model.guide(painted, **given)
+        guidance: Guidance = self.model.guide(masked, **given)
         return guidance
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of this stage; see ``trainer.Task``."""
         batch = self._some_whole(batch, generator)
         noised = self._noised(batch, generator)
-        guidance = self._guidance(batch, batch["painted"])
+        guidance = self._guidance(batch, batch["masked"])
         predicted = self.model(noised.noisy, noised.steps, guidance)
         weight = noised.mask * (1 + (self._mouth_weight - 1) * batch["mouth"])
         return {"loss": region_loss(predicted, noised.wanted, weight)}
@@ -191,7 +195,7 @@ class SynthesisTask(DiffusionTask):
         return {
             **batch,
             "mask": torch.where(chosen, 1.0, batch["mask"]),
-            "painted": torch.where(chosen, self._nothing_known, batch["painted"]),
+            "masked": torch.where(chosen, self._nothing_known, batch["masked"]),
         }
 
     def validate(self) -> dict[str, float]:
@@ -216,15 +220,15 @@ class SynthesisTask(DiffusionTask):
         self,
         clips: list[ClipData],
         rows: NDArray[np.int64],
-        painted: Tensor,
+        masked: Tensor,
         chosen: SamplingConfig,
     ) -> Tensor:
         """What is made of frames (n, 2) under their own landmarks: (n, C, h, w), from one noise."""
         boxes = torch.from_numpy(np.stack([clips[c].boxes[f] for c, f in rows]))
-        mask = box_mask(boxes.to(self.device), painted.shape[-1], 8)
-        guidance = self._guidance(self._guides(clips, rows), painted)
-        return self._drawn(lambda z, t: self.model(z, t, guidance), painted, mask, chosen)
+        mask = box_mask(boxes.to(self.device), masked.shape[-1], 8)
+        guidance = self._guidance(self._guides(clips, rows), masked)
+        return self._drawn(lambda z, t: self.model(z, t, guidance), masked, mask, chosen)
 
     def _made(self, watched: Watched, guides: Mapping[str, Tensor]) -> Tensor:
-        guidance = self._guidance(guides, watched.painted)
-        return self._sampled(lambda z, t: self.model(z, t, guidance), watched.painted, watched.mask)
+        guidance = self._guidance(guides, watched.masked)
+        return self._sampled(lambda z, t: self.model(z, t, guidance), watched.masked, watched.mask)
