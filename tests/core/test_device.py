@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import difftalker
 from difftalker import doctor
 from difftalker.config import StageConfig
-from difftalker.core.device import autocast, has_fast_bfloat16
+from difftalker.core.device import autocast, has_fast_bfloat16, pick_device
+from difftalker.errors import DiffTalkerError, UsageError
 from difftalker.training.trainer import Trainer
 
 
@@ -135,3 +136,13 @@ def test_doctor_says_what_dubbing_and_training_compute_in(
     assert check.ok == there
     assert "dubbing and training" in check.found
     assert ("float32" in check.found) != there
+
+
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto") == "mps"
+    with pytest.raises(DiffTalkerError, match=r"no cuda device.*mps or cpu.*--device"):
+        pick_device("cuda")
+    with pytest.raises(UsageError, match="tpu"):
+        pick_device("tpu")
