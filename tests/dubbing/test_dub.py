@@ -1,0 +1,163 @@
+"""Dubbing from a landmark track."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from difftalker.dubbing.avatar import Avatar
+from difftalker.dubbing.footage import TrackedFootage
+from difftalker.errors import DiffTalkerError, MediaError, TrackError
+from difftalker.landmarks.edits import Edit
+from difftalker.landmarks.track_file import LandmarkTrack
+from difftalker.media.timeline import Fit
+from difftalker.packaged import samples
+from helpers_track import (
+    FACELESS,
+    FPS,
+    FRAMES,
+    debug_avatar,
+    pictures,
+    same,
+    track_by_hand,
+    track_of,
+    write_footage,
+    write_speech,
+)
+from media.made import tone, write_sound
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("track")
+
+
+@pytest.fixture(scope="module")
+def footage(folder: Path) -> Path:
+    return write_footage(folder / "footage.mkv")
+
+
+@pytest.fixture(scope="module")
+def speech(folder: Path) -> Path:
+    return write_speech(folder / "speech.wav")
+
+
+@pytest.fixture(scope="module")
+def avatar() -> Avatar:
+    return debug_avatar()
+
+
+@pytest.fixture(scope="module")
+def located(footage: Path) -> TrackedFootage:
+    return track_by_hand(footage)
+
+
+@pytest.fixture(scope="module")
+def made(avatar: Avatar, located: TrackedFootage, speech: Path) -> LandmarkTrack:
+    return track_of(avatar, located, speech)
+
+
+def test_a_track_renders_what_a_dubbing_without_it_renders(
+    avatar: Avatar,
+    located: TrackedFootage,
+    made: LandmarkTrack,
+    footage: Path,
+    speech: Path,
+    folder: Path,
+) -> None:
+    made.save(folder / "made.json")
+    again = LandmarkTrack.load(folder / "made.json")
+    plain, rendered, edited = (folder / f"{name}.mkv" for name in ("plain", "rendered", "edited"))
+    avatar.dub(footage, speech, located=located).save(plain, lossless=True)
+    result = avatar.dub(footage, speech, landmarks=again).save(rendered, lossless=True)
+    np.testing.assert_array_equal(pictures(plain), pictures(rendered))
+    assert (pictures(plain) != pictures(footage)).any((1, 2, 3)).sum() == FRAMES - 1
+    assert result.frames_driven == FRAMES - 1
+    wide = again.edited([Edit(kind="mouth", amount=10, start_s=0.28, soft_s=0)])
+    wide = wide.edited([Edit(kind="jaw", amount=10, start_s=0.28, soft_s=0)])
+    avatar.dub(footage, speech, landmarks=wide).save(edited, lossless=True)
+    differ = (pictures(plain) != pictures(edited)).any((1, 2, 3))
+    assert not differ[:7].any()
+    assert differ[7:].any()
+
+
+@pytest.mark.parametrize(
+    ("fit", "source"),
+    [
+        ("pad", [*range(FRAMES), *[FRAMES - 1] * 6]),
+        ("loop", [*range(FRAMES), *range(6)]),
+        ("pingpong", [*range(FRAMES), *range(FRAMES - 2, FRAMES - 8, -1)]),
+    ],
+)
+def test_a_track_goes_with_the_frames_that_the_sound_asks_for(
+    fit: Fit, source: list[int], avatar: Avatar, made: LandmarkTrack, footage: Path, folder: Path
+) -> None:
+    long = write_sound(folder / "long.wav", tone(16_000, (FRAMES + 6) / FPS), 16_000)
+    once, fitted = folder / "once.mkv", folder / f"{fit}.mkv"
+    wide = made.edited([Edit(kind="mouth", amount=3)])
+    avatar.dub(footage, long, landmarks=wide).save(once, lossless=True)
+    job = avatar.dub(footage, long, landmarks=wide)
+    result = job.save(fitted, lossless=True, fit=fit, keep_journal=True)
+    np.testing.assert_array_equal(result.landmarks_crop, wide.points_crop[source])
+    np.testing.assert_array_equal(pictures(fitted)[:FRAMES], pictures(once))
+    plain = pictures(footage)[source]
+    driven = np.array(source) != FACELESS
+    assert ((pictures(fitted) != plain).any((1, 2, 3)) == driven).all()
+    assert result.frames_driven == driven.sum()
+
+    whole, journal = fitted.read_bytes(), folder / f".{fit}.mkv.dubbing"
+    chunks = {path.name for path in journal.glob("faces-*")}
+    late = Edit(kind="mouth", amount=0, start_s=(FRAMES + 3.5) / FPS, soft_s=0)
+    edited = avatar.dub(footage, long, landmarks=wide, edits=[late])
+    edited.save(fitted, lossless=True, fit=fit, keep_journal=True)
+    kept = {path.name for path in journal.glob("faces-*")}
+    assert len(chunks) == len(kept) == 2
+    assert len(kept - chunks) == 1, "the last chunk alone is rendered anew"
+    job.save(fitted, lossless=True, fit=fit)
+    assert fitted.read_bytes() == whole
+
+
+def test_an_edit_is_at_times_of_the_output(
+    avatar: Avatar, located: TrackedFootage, footage: Path, folder: Path
+) -> None:
+    long = write_sound(folder / "long.wav", tone(16_000, 2 * FRAMES / FPS), 16_000)
+    wide = Edit(kind="mouth", amount=9, start_s=FRAMES / FPS, soft_s=0)
+    results = [
+        avatar.dub(footage, long, located=located, edits=edits).save(path, fit="loop")
+        for path, edits in ((folder / "plain.mp4", ()), (folder / "edited.mp4", (wide,)))
+    ]
+    moved = (results[0].landmarks_crop != results[1].landmarks_crop).any((1, 2))
+    assert not moved[:FRAMES].any()
+    assert moved[FRAMES:].any()
+    far = avatar.dub(footage, long, located=located, edits=[Edit(kind="mouth", amount=10)] * 9)
+    with pytest.raises(TrackError, match="far outside"):
+        far.save(folder / "far.mp4", fit="loop")
+
+
+def test_a_track_of_other_footage_is_refused(
+    avatar: Avatar, made: LandmarkTrack, footage: Path, speech: Path, folder: Path
+) -> None:
+    other = folder / "other.mkv"
+    other.write_bytes(footage.read_bytes() + b" ")
+    with pytest.raises(TrackError, match=r"belong to other footage than .*other\.mkv"):
+        avatar.dub(other, speech, landmarks=made)
+    with pytest.raises(TrackError, match="belong to other footage"):
+        avatar.dub(footage, speech, landmarks=replace(made, frame_px=(80, 96)))
+    with pytest.raises(TrackError, match="for an avatar of 128 pixels"):
+        avatar.dub(footage, speech, landmarks=replace(made, size_px=128))
+    with pytest.raises(MediaError, match="no such file"):
+        avatar.dub(folder / "none.mkv", speech, landmarks=made)
+
+
+def test_landmarks_of_packaged_footage(avatar: Avatar, tmp_path: Path) -> None:
+    try:
+        video, audio = samples.footage(), samples.speech()
+    except DiffTalkerError as error:
+        pytest.skip(f"this checkout has no packaged samples: {error}")
+    made = avatar.landmarks(video, audio)
+    made.save(tmp_path / "track.npz")
+    assert same(LandmarkTrack.load(tmp_path / "track.npz"), made)
+    assert made.found.all()
