@@ -56,7 +56,7 @@ def train_and_die(dataset: Path, folder: Path, stage: str, last_line: int, recor
         return each_line
 
     def each_call(frame: FrameType, _: str, __: object) -> Any:
-        if frame.f_code.co_name == "_one_step" and not seen["first_step"]:
+        if frame.f_code.co_name == "one_step" and not seen["first_step"]:
             seen["first_step"] = seen["lines"]
         return each_line if any(part in frame.f_code.co_filename for part in KILLABLE) else None
 

@@ -148,7 +148,7 @@ class Trainer:
         self.task.model.train()
         with closing(self._batches()) as batches:
             for batch in batches:
-                losses = self._one_step(batch)
+                losses = self.one_step(batch)
                 self.step += 1
                 self.seconds = time.monotonic() - began
                 bar.update()
@@ -186,27 +186,29 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
 
-    def _batches(self) -> Generator[_Batch]:
+    def _batches(self) -> Generator[Batch]:
         """The batches of the steps to come."""
         steps = range(self.step, self.config.steps)
         if self.device.type == "cpu":
-            yield from map(self._batch, steps)
+            yield from map(self.batch, steps)
             return
         with ThreadPoolExecutor(BATCHES_AHEAD, initializer=threads_as_here()) as pool:
-            waiting: deque[Future[_Batch]] = deque()
+            waiting: deque[Future[Batch]] = deque()
             for step in steps:
-                waiting.append(pool.submit(copy_context().run, self._batch, step))
+                waiting.append(pool.submit(copy_context().run, self.batch, step))
                 if len(waiting) > BATCHES_AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
 
-    def _batch(self, step: int) -> _Batch:
+    def batch(self, step: int) -> Batch:
+        """What step ``step`` learns from."""
         generator = torch.Generator().manual_seed(_mix(self.seed, step))
         indices = self._indices(step)
-        return _Batch(indices, self.task.batch(indices, generator), generator)
+        return Batch(indices, self.task.batch(indices, generator), generator)
 
-    def _one_step(self, batch: _Batch) -> Log:
+    def one_step(self, batch: Batch) -> Log:
+        """Take one step; returns its losses and the norm of its gradient."""
         indices = batch.indices
         with autocast(self.device, self.autocast):
             # Dropout has no generator argument: it draws from the global one.
@@ -351,7 +353,7 @@ class Trainer:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
     """What one step learns from."""
 
     indices: NDArray[np.int64]
