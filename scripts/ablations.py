@@ -143,15 +143,22 @@ def ingredients(stage: str, config: Config) -> tuple[Any, ...]:
             training.lips_weight,
             training.landmark_recipe,
         ),
-        "autoencoder": (model.autoencoder, model.size_px, model.mask),
-        "prior": (model.prior, training.latent_stride),
+        "autoencoder": (
+            model.autoencoder,
+            model.size_px,
+            model.mask,
+            training.autoencoder_recipe,
+        ),
+        "prior": (model.prior, training.latent_stride, training.prior_recipe),
         "synthesis": (
             model.synthesis,
             model.sampling,
             training.mouth_weight,
+            training.completed_share,
+            training.synthesis_recipe,
             *(speech if model.synthesis.guidance == "audio" else ()),
         ),
-        "decoder": (training.latent_stride,),
+        "decoder": (training.latent_stride, training.decoder_recipe),
     }
     before = {"prior": "autoencoder", "synthesis": "prior", "decoder": "synthesis"}
     earlier = ingredients(before[stage], config) if stage in before else common
