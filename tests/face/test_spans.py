@@ -19,7 +19,7 @@ from difftalker.face.compose.blend import blend_mask
 from difftalker.face.crop import frame_face
 from difftalker.face.detect.shots import ChangeMeter, face_jumps
 from difftalker.face.detect.track import FaceTrack
-from difftalker.face.spans import TURNED, TURNED_BACK, find_spans, strengths, turn
+from difftalker.face.spans import TURNED, TURNED_BACK, find_spans, roll, strengths, turn
 from difftalker.media.video import Image, read_frames
 from synthetic import (
     SIDE_PX,
@@ -126,6 +126,26 @@ def test_turning_is_measured_and_does_not_flutter() -> None:
     points = np.stack([face_points(turn=float(x)) for x in between])
     spans = find_spans(FaceTrack(times_s=np.arange(20) / 25, points_px=points))
     assert [s.reason for s in spans] == ["turned away"]
+
+
+@pytest.mark.parametrize(
+    ("degrees", "reason"),
+    [(a * sign, why) for sign in (1, -1) for a, why in (
+        (0, "face"), (20, "face"), (34, "face"), (36, "rolled"), (90, "rolled"), (180, "rolled")
+    )],
+)  # fmt: skip
+def test_a_head_that_is_rolled_too_far_keeps_its_mouth(degrees: float, reason: str) -> None:
+    angle = np.radians(degrees)
+    turned = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    track = still_track(12)
+    points = (track.points_px[4:8] - 48) @ turned.T + 48
+    assert np.allclose(abs(roll(points.astype(np.float32))), abs(degrees), atol=0.01)
+    track.points_px[4:8] = points
+    spans = find_spans(track)
+    assert {span.reason for span in spans if 4 <= span.start_frame < 8 or len(spans) == 1} == {
+        reason
+    }
+    assert (strengths(spans, track.times_s)[4:8] == 0).all() == (reason == "rolled")
 
 
 def test_a_new_mouth_comes_and_goes_over_a_few_frames() -> None:

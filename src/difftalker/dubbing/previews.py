@@ -107,10 +107,10 @@ def save_report(result: DubResult, path: Path) -> None:
     ``footage`` says what was dubbed: size, rate, codec, and whether it is interlaced or of high
     dynamic range ("pq", "hlg" or empty). ``spans`` are runs of frames within one shot, in order and
     without gaps: ``start_frame`` and ``stop_frame`` (no more of it), ``start_s`` and ``stop_s``,
-    ``driven``, ``reason`` ("face", "no face", "turned away", "covered" or "other person") and
-    ``after_cut``. ``people`` are those of the footage, in the order in which ``--face`` counts
-    them, and ``face`` says which one was driven; both are null where a track of landmarks said
-    where the face is.
+    ``driven``, ``reason`` ("face", "no face", "turned away", "rolled", "covered" or "other
+    person") and ``after_cut``. ``people`` are those of the footage, in the order in which
+    ``--face`` counts them, and ``face`` says which one was driven; both are null where a track of
+    landmarks said where the face is.
 
     Raises:
         MediaError: the file cannot be written; nothing is left behind.

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from difftalker.core.arrays import smoothstep
 from difftalker.face.crop import frame_rate
 from difftalker.face.detect.track import COVERED, OTHER, FaceTrack
-from difftalker.face.landmarks import JAW
+from difftalker.face.landmarks import EYES, JAW
 
-Reason = Literal["face", "no face", "turned away", "covered", "other person"]
+Reason = Literal["face", "no face", "turned away", "rolled", "covered", "other person"]
 
 TURNED = 0.75
 """Turn (see ``turn``) from which half of the mouth is hidden; such a face is not driven."""
 TURNED_BACK = 0.65
 """Turn below which a face that was turned away is driven again."""
+ROLLED_DEG = 35.0
+"""Roll (see ``roll``) from which on a face is not driven; avatars learn from upright heads."""
 FADE_S = 0.16
 """Length of the fade between a new mouth and frames that keep their own, seconds."""
 
@@ -100,6 +102,17 @@ def turn(points_px: NDArray[np.float32]) -> NDArray[np.float32]:
     return place
 
 
+def roll(points_px: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Measure how far heads are rolled, (frames, 68, 2) -> (frames,), degrees, -180 to 180.
+
+    The angle from the horizontal to the line from eye to eye: 0 upright, positive clockwise, 180
+    upside down. Not a number without a face.
+    """
+    across = points_px[:, EYES[6:]].mean(1) - points_px[:, EYES[:6]].mean(1)
+    angle: NDArray[np.float32] = np.degrees(np.arctan2(across[:, 1], across[:, 0]))
+    return angle
+
+
 def _reasons(track: FaceTrack) -> NDArray[np.object_]:
     """Why each frame is driven, or is not."""
     reasons = np.where(track.found, "face", "no face").astype(object)
@@ -109,6 +122,8 @@ def _reasons(track: FaceTrack) -> NDArray[np.object_]:
         away = amount[i] > (TURNED_BACK if away and i not in new_shots else TURNED)
         if away:
             reasons[i] = "turned away"
+    with np.errstate(invalid="ignore"):
+        reasons[np.abs(roll(track.points_px)) > ROLLED_DEG] = "rolled"
     reasons[track.why == COVERED] = "covered"
     reasons[track.why == OTHER] = "other person"
     return reasons
