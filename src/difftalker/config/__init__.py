@@ -1,6 +1,6 @@
 """Every size and setting: what there is (``schema``, ``training``) and values (``presets``)."""
 
-from difftalker.config.codec import from_dict, override
+from difftalker.config.codec import override
 from difftalker.config.presets import (
     COMPLETIONS,
     FINE_TUNING,
@@ -44,6 +44,7 @@ from difftalker.config.training import (
     SynthesisRecipe,
     TrainingConfig,
 )
+from difftalker.core.codec import from_dict
 
 __all__ = [
     "COMPLETIONS",
