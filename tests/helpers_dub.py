@@ -15,4 +15,7 @@ def forkserver() -> Any:
     """Processes forked from a server that has the libraries loaded: they start at once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["difftalker.dubbing.avatar", "difftalker.dubbing.networks"])
+    first = context.Process(target=int)  # with it the server starts, and loads them
+    first.start()
+    first.join()
     return context
