@@ -9,6 +9,7 @@ import pytest
 
 from difftalker.data.dataset import ClipData, frame_index, load_dataset, span_index
 from difftalker.errors import MediaError, UsageError
+from difftalker.face.crop import mask_boxes
 from helpers import write_dataset
 
 
@@ -49,3 +50,22 @@ def test_features_that_were_not_prepared_are_named(dataset: Path) -> None:
     clip = load_dataset(dataset, validation_clips=1).train[0]
     with pytest.raises(UsageError, match=r"no 'whisper' features.*--features whisper-padded"):
         clip.windows("whisper", 16)
+
+
+def test_a_dataset_gives_the_boxes_that_dubbing_gives(tmp_path: Path) -> None:
+    clip = write_dataset(tmp_path, ("a", "b")) / "clips" / "a"
+    with np.load(clip / "track.npz") as stored:
+        arrays = dict(stored)
+    # Two shots, in the second of which the face stands lower.
+    arrays["points_crop"][13:, :, 1] += 0.1
+    arrays["cuts"] = np.array([13])
+    np.savez(clip / "track.npz", **arrays)
+    data, jaw = ClipData(clip, "mouth"), ClipData(clip)
+    assert np.array_equal(jaw.boxes, arrays["boxes"])
+    halves = (slice(0, 13), slice(13, None))
+    wanted = [
+        mask_boxes(arrays["points_crop"][s], arrays["times_s"][s], 64, "mouth") for s in halves
+    ]
+    assert np.array_equal(data.boxes, np.concatenate(wanted))
+    whole = mask_boxes(arrays["points_crop"], arrays["times_s"], 64, "mouth")
+    assert not np.array_equal(data.boxes, whole)

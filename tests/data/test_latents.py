@@ -43,3 +43,15 @@ def test_latents_are_kept_for_the_same_weights_alone(dataset: Path, tmp_path: Pa
         net.kl.encoder.conv_in.bias.add_(1)
     assert not np.array_equal(encoded().whole, before)
     assert len(calls) == 4
+
+
+def test_latents_of_another_mask_are_not_taken(dataset: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Autoencoder(configs.debug().model.autoencoder)
+    masked = []
+    for mask in ("jaw", "mouth", "jaw"):
+        clips = load_dataset(dataset, validation_clips=1, mask=mask).train
+        latents = encode_clips(net, clips, tmp_path / "latents", stride=9, autocast=False)
+        masked.append(np.array(latents.masked))
+    assert not np.array_equal(masked[0], masked[1])
+    assert np.array_equal(masked[0], masked[2])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from difftalker import config as configs
 from difftalker.config import CompletionConfig
 from difftalker.dubbing.networks import build
 from difftalker.errors import AssetError, AvatarError
@@ -77,3 +78,14 @@ def test_debug_is_small() -> None:
     config: CompletionConfig = DEBUG.completion
     assert config.width == 16
     assert sum(p.numel() for p in build(DEBUG).completion.parameters()) < 50_000
+
+
+@pytest.mark.parametrize("preset", ["debug", "half", "tiny"])
+def test_both_kinds_of_guidance_have_about_as_many_parameters(preset: str) -> None:
+    model = configs.preset(preset).model
+    counts = []
+    for guidance in configs.GUIDANCES:
+        changed = dataclasses.replace(model.synthesis, guidance=guidance)
+        net = build(dataclasses.replace(model, synthesis=changed)).synthesis
+        counts.append(sum(p.numel() for p in net.parameters() if p.requires_grad))
+    assert counts[1] == pytest.approx(counts[0], rel=0.02 if preset != "debug" else 0.1)

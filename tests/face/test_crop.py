@@ -7,11 +7,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from difftalker import config as configs
+from difftalker.errors import UsageError
 from difftalker.face.compose.blend import blend_mask, paste
 from difftalker.face.crop import CELL, CropTrack, cut, frame_face, mask_boxes, steady_crop
 from difftalker.face.detect.track import FaceTrack
-from difftalker.face.landmarks import CONTOUR, INNER_LIPS, JAW, LOWER, MOUTH, OUTER_LIPS, UPPER
+from difftalker.face.landmarks import (
+    CHIN,
+    CONTOUR,
+    INNER_LIPS,
+    JAW,
+    LOWER,
+    MOUTH,
+    OUTER_LIPS,
+    UPPER,
+)
 from helpers import FPS, Floats, Image, draw_face, face_points
+from synthetic import still_track
 
 SIZE = 256
 
@@ -295,3 +307,33 @@ def test_landmarks_move_the_mouth_alone() -> None:
     still, wide = face_points(0), face_points(0.08)
     assert np.array_equal(still[list(UPPER)], wide[list(UPPER)])
     assert (still[[*OUTER_LIPS, *INNER_LIPS]] != wide[[*OUTER_LIPS, *INNER_LIPS]]).any()
+
+
+def test_the_mouth_box_holds_the_mouth_and_leaves_the_jaw() -> None:
+    points = np.tile(face_points(0.02), (5, 1, 1))
+    times = np.arange(5) / FPS
+    for size in (64, 128, 256):
+        (top, bottom, left, right), *_ = mask_boxes(points, times, size, "mouth").tolist()
+        jaw = mask_boxes(points, times, size, "jaw")[0]
+        mouth = points[0, list(MOUTH)] * size
+        assert left <= mouth[:, 0].min() < mouth[:, 0].max() <= right
+        assert top <= mouth[:, 1].min() < mouth[:, 1].max() <= bottom
+        assert bottom < points[0, CHIN, 1] * size < jaw[1]
+        assert jaw[0] == top
+        assert jaw[2] < left < right < jaw[3]
+        assert not any(edge % 8 for edge in (top, bottom, left, right))
+
+
+def test_no_mask_depends_on_the_mouth() -> None:
+    times = np.arange(20) / FPS
+    quiet = np.tile(face_points(), (20, 1, 1))
+    loud = np.stack([face_points(0.1 * (i % 2)) for i in range(20)])
+    assert np.array_equal(quiet[:, list(UPPER)], loud[:, list(UPPER)])
+    for mask in configs.MASKS:
+        first, second = (mask_boxes(points, times, 128, mask) for points in (quiet, loud))
+        assert np.array_equal(first, second)
+
+
+def test_there_is_no_other_mask() -> None:
+    with pytest.raises(UsageError, match="no mask is called 'chin'"):
+        frame_face(still_track(3), 64, "chin")

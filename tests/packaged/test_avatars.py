@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import make_avatar_golden as golden
+from difftalker import config as configs
 from difftalker.dubbing.avatar import Avatar, load
 from difftalker.dubbing.footage import TrackedFootage
 from difftalker.errors import AssetError
 from difftalker.packaged import samples
-from difftalker.store import assets
+from difftalker.store import assets, avatars
 
 MOST_MOVED_CROP = 5e-4
 """A tenth of a pixel of the crop."""
@@ -137,3 +138,10 @@ def test_lower_faces_of_a_network_with_swapped_channels_are_others(
     with swapped(getattr(made.avatar.networks, network).state_dict()[name], axis):
         pictures = golden.lower_faces(made.avatar, made.footage, made.points_crop)
     assert psnr_db(pictures) < LEAST_PSNR_DB - 5
+
+
+def test_the_packaged_avatar_has_the_options_at_default() -> None:
+    model = avatars.read("grid-s1").config
+    tiny = configs.preset("tiny").model
+    assert (model.mask, model.synthesis.guidance) == (tiny.mask, tiny.synthesis.guidance)
+    assert not model.synthesis.tune_prior

@@ -87,3 +87,30 @@ def test_every_allowed_size_of_the_crop_works(size_px: int) -> None:
     noisy, known, steps, maps = inputs(1, size_px // 8)
     with torch.no_grad():
         assert net(noisy, steps, net.guide(known, maps=maps)).shape == noisy.shape
+
+
+def audio_net() -> SynthesisNet:
+    torch.manual_seed(0)
+    prior = Prior(DEBUG.prior, DEBUG.autoencoder.latent_channels).eval()
+    config = dataclasses.replace(DEBUG.synthesis, guidance="audio")
+    return SynthesisNet(config, prior, DEBUG.completion).eval()
+
+
+def test_audio_guidance_starts_at_the_prior_and_then_follows_the_speech() -> None:
+    net, speech = audio_net(), DEBUG.completion
+    generator = torch.Generator().manual_seed(0)
+    noisy, known = torch.randn(2, 2, DEBUG.autoencoder.latent_channels, 8, 8, generator=generator)
+    windows = torch.randn(2, speech.window, speech.feature_dim, generator=generator)
+    steps = torch.tensor([500, 3])
+    with torch.no_grad():
+        start = net(noisy, steps, net.guide(known, windows=windows))
+        torch.testing.assert_close(start, net.prior(noisy, steps), atol=1e-5, rtol=1e-5)
+        for parameter in (*net.branch.parameters(), *net.cross.parameters()):
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+        assert net.prompt is not None
+        for parameter in net.prompt.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+        spoken = net(noisy, steps, net.guide(known, windows=windows))
+        other = net(noisy, steps, net.guide(known, windows=windows.flip(0)))
+    assert (spoken - start).abs().max() > 1e-3
+    assert (spoken - other).abs().max() > 1e-3
