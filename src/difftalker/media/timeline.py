@@ -120,9 +120,11 @@ def play(path: MediaPath, timeline: Timeline) -> Iterator[Frame]:
 def _images(path: MediaPath, timeline: Timeline) -> Iterator[tuple[Image, int]]:
     """Each picture in turn, with its time in the footage as stored."""
     first_pts, image = 0, None
+    offsets: set[int] = set()
     for start, count, step in _runs(timeline.source):
         if step > 0:
             for n, frame in enumerate(islice(read_frames(path), start + count)):
+                offsets.add(frame.offset)
                 if n == 0:
                     first_pts = frame.pts
                 if n >= start:
@@ -130,7 +132,8 @@ def _images(path: MediaPath, timeline: Timeline) -> Iterator[tuple[Image, int]]:
                     yield image, frame.pts
         elif step < 0:
             places = timeline.source_ticks[start - count + 1 : start + 1] + first_pts
-            for image in read_backwards(path, places.tolist()):
+            offset = next(iter(offsets)) if len(offsets) == 1 else None
+            for image in read_backwards(path, places.tolist(), offset):
                 yield image, first_pts
         elif image is not None:
             for _ in range(count):

@@ -110,9 +110,11 @@ class Frame:
     image: Image
     """``(height, width, 3)`` uint8 RGB, contiguous."""
     pts: int
-    """Time of display in units of the track's ``time_base``, as stored in the file."""
+    """Time of display in units of the track's ``time_base``, zero or later and rising."""
     time_s: float
     """Seconds since the first frame, which is also where ``media.audio`` starts the sound."""
+    offset: int = 0
+    """By how much ``pts`` lies after the time that the file states for the frame."""
 
 
 def probe_video(path: MediaPath) -> VideoInfo:
@@ -132,27 +134,30 @@ def read_frames(path: MediaPath) -> Iterator[Frame]:
     """Stream the frames of a file's main video track, upright, as 8-bit RGB.
 
     Timestamps are those of the file, variable frame rate included; where one is missing or
-    does not rise, the next by the average rate stands in. High dynamic range is brought to BT.709
-    (``media.colour``). A file whose tail is cut off gives the frames that decode, and a warning.
+    does not rise, the next by the average rate stands in, and what follows keeps its distance from
+    it. Times that begin below zero are shifted to begin there. High dynamic range is brought to
+    BT.709 (``media.colour``). A file whose tail is cut off gives the frames that decode, and a
+    warning.
     Memory does not grow with the file.
 
     Raises MediaError as ``probe_video`` does.
     """
     for answer in ask("frames", path):
-        yield Frame(answer.data, answer.facts["pts"], answer.facts["time_s"])
+        yield Frame(answer.data, **answer.facts)
 
 
-def read_backwards(path: MediaPath, pts: Sequence[int]) -> Iterator[Image]:
+def read_backwards(path: MediaPath, pts: Sequence[int], offset: int | None = 0) -> Iterator[Image]:
     """Stream the frames with these ``pts`` (rising, as ``read_frames`` gives them) last to first.
 
     A few are held at a time: each group is decoded from the key frame before it, or where the
-    file cannot be entered there, from its start.
+    file cannot be entered there, from its start. ``offset`` is that of all frames of the file;
+    None where they differ: its clock has then jumped, and times do not say where a frame lies.
 
     Raises MediaError as ``probe_video`` does.
     """
     for stop in range(len(pts), 0, -_GROUP_FRAMES):
         group = list(pts[max(0, stop - _GROUP_FRAMES) : stop])
-        images = _entered(path, group)
+        images = None if offset is None else _entered(path, [one - offset for one in group])
         if images is None:
             wanted = set(group)
             images = [frame.image for frame in read_frames(path) if frame.pts in wanted]

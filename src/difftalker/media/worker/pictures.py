@@ -31,6 +31,7 @@ from difftalker.media.container import (
     video_track,
 )
 from difftalker.media.limits import Limits, check_duration, check_frames, check_pixels
+from difftalker.media.worker.clock import Clock
 from difftalker.media.worker.protocol import Facts, Task
 from difftalker.media.worker.quicktime import Edit, open_pictures
 
@@ -66,17 +67,18 @@ def describe(path: Path, limits: Limits) -> Iterator[tuple[Facts, None]]:
 
 
 def frames(path: Path, limits: Limits) -> Iterator[tuple[Facts, Image]]:
-    """Every frame in order of display, with ``pts`` and ``time_s``."""
+    """Every frame in order of display, with ``pts``, ``time_s`` and ``offset``."""
     with open_pictures(path) as (container, edit):
-        clock: _Clock | None = None
+        clock: _PictureClock | None = None
         for decoded in _decoded(path, container, limits, edit):
             if clock is None:
                 orientation = _orientation(decoded)
                 facts = _facts(path, container, decoded, limits)
-                clock = _Clock(path, facts, limits, by_order=_lacks_times(container))
+                clock = _PictureClock(path, facts, limits, by_order=_lacks_times(container))
                 to_rgb = _RgbConverter(decoded.width, decoded.height)
             pts, time_s = clock.tick(decoded)
-            yield {"pts": pts, "time_s": time_s}, orientation.apply(to_rgb(decoded))
+            told = {"pts": pts, "time_s": time_s, "offset": clock.offset}
+            yield told, orientation.apply(to_rgb(decoded))
     if clock is None:
         raise _no_frames(path)
     clock.check_end()
@@ -245,8 +247,8 @@ def _lacks_times(container: InputContainer) -> bool:
     return bool(has_b_frames) and container.format.name in _TIMELESS_FORMATS
 
 
-class _Clock:
-    """Gives every frame a timestamp that rises."""
+class _PictureClock:
+    """Gives every frame a timestamp that rises, and holds them to the limits."""
 
     def __init__(
         self, path: Path, facts: dict[str, Any], limits: Limits, *, by_order: bool = False
@@ -258,12 +260,29 @@ class _Clock:
         self._promised_s: float | None = facts["duration_s"]
         self._pixels = facts["width"] * facts["height"]
         self._step = max(1, round(1 / (fps * self._time_base)))
+        self._clock = Clock(0)
         self._first: int | None = None
         self._last = 0
         self._frames = 0
 
+    @property
+    def offset(self) -> int:
+        """What is added to the times that are stored."""
+        return self._clock.offset
+
     def tick(self, frame: VideoFrame) -> tuple[int, float]:
         """The frame's ``pts`` and its seconds since the first frame."""
+        self._last = self._clock.tick(self._stored(frame), self._step)
+        if self._first is None:
+            self._first = self._last
+        self._frames += 1
+        time_s = float((self._last - self._first) * self._time_base)
+        check_duration(self._path, time_s, self._limits)
+        check_frames(self._path, self._frames, self._pixels, self._limits)
+        return self._last, time_s
+
+    def _stored(self, frame: VideoFrame) -> int | None:
+        """The time that the file states for a frame."""
         pts = frame.pts
         if self._by_order and self._first is None:
             self._shift = (frame.pts or 0) - (frame.dts or 0)
@@ -271,17 +290,7 @@ class _Clock:
             pts = None if frame.dts is None else frame.dts + self._shift
         if pts is not None and abs(pts) > _HIGHEST_PTS:
             raise MediaError(f"{self._path} has a frame at a time beyond all bounds")
-        if self._first is None:
-            self._first = self._last = pts or 0
-        elif pts is None or pts <= self._last:
-            self._last += self._step if pts is None else 1
-        else:
-            self._last = pts
-        self._frames += 1
-        time_s = float((self._last - self._first) * self._time_base)
-        check_duration(self._path, time_s, self._limits)
-        check_frames(self._path, self._frames, self._pixels, self._limits)
-        return self._last, time_s
+        return pts
 
     def check_end(self) -> None:
         """Warn where the headers promise more than was there."""

@@ -24,6 +24,7 @@ from difftalker.media.container import (
     open_media,
 )
 from difftalker.media.limits import Limits, check_duration
+from difftalker.media.worker.clock import Clock
 from difftalker.media.worker.pictures import first_picture_s
 from difftalker.media.worker.protocol import Facts, Task
 
@@ -31,7 +32,6 @@ FloatArray = NDArray[np.float32]
 
 _SYNC_TOLERANCE_S = Fraction(1, 1000)
 _GAP_S = Fraction(1, 50)  # containers round times, to milliseconds or worse
-_LARGEST_STEP_BACK_S = 1  # farther back, a new recording begins rather than the same one again
 _MIX_OPTIONS = {"rematrix_maxval": "1.0"}
 """Mix channels at weights that sum to 1; float sound is otherwise mixed up to 3.4 times louder."""
 _PART_SAMPLES = 16_384
@@ -106,19 +106,21 @@ def _without_gaps(frames: Iterable[AudioFrame]) -> Iterator[AudioFrame]:
     """The same, silence in place of what is missing, and without what comes too early.
 
     Recordings lose sound, and sound cards run fast or slow: the times of the frames, not the number
-    of samples, say where a sound belongs.
+    of samples, say where a sound belongs. Times that do not rise are those of another recording
+    that follows the first, by the rule of ``Clock``.
     """
-    due_s: Fraction | None = None
+    clock, due_s, lasts_s = Clock(Fraction(0)), None, Fraction(0)
     for frame in frames:
-        if frame.pts is not None and frame.time_base is not None and frame.sample_rate > 0:
-            gap_s = frame.pts * frame.time_base - (due_s or frame.pts * frame.time_base)
+        if frame.sample_rate > 0 and frame.pts is not None and frame.time_base is not None:
+            starts_s = clock.tick(frame.pts * frame.time_base, lasts_s)
             lasts_s = Fraction(frame.samples, frame.sample_rate)
-            if -_LARGEST_STEP_BACK_S < gap_s <= -max(lasts_s, _GAP_S):
+            gap_s = Fraction(0) if due_s is None else starts_s - due_s
+            if gap_s <= -max(lasts_s, _GAP_S):
                 continue
             if gap_s >= _GAP_S:
                 yield from _silence(frame, round(gap_s * frame.sample_rate))
             if due_s is None or abs(gap_s) >= _GAP_S:
-                due_s = frame.pts * frame.time_base
+                due_s = starts_s
         if due_s is not None:
             due_s += Fraction(frame.samples, frame.sample_rate)
         yield frame
