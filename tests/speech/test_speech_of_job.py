@@ -41,6 +41,26 @@ def test_windows_are_those_of_the_sound_cut_or_followed_by_silence(
     np.testing.assert_allclose(found, windows(features, times_s), atol=1e-5)
 
 
+def test_time_after_the_sound_is_not_encoded(tone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two frames an hour apart: the later one is in silence, and that is encoded once."""
+    samples: list[int] = []
+    encode = LogMelEncoder.encode
+
+    def counting(self: LogMelEncoder, blocks: Iterable[Floats]) -> Iterator[Floats]:
+        heard = list(blocks)
+        samples.append(sum(map(len, heard)))
+        return encode(self, heard)
+
+    monkeypatch.setattr(LogMelEncoder, "encode", counting)
+    times_s = np.array([0.0, 1.0, 3600.0])
+    taken = Speech(tone, LogMelEncoder, window=16).windows(times_s).take(times_s)
+    assert samples == [round(2.5 * SAMPLE_RATE_HZ)]
+    silence = np.zeros(4 * SAMPLE_RATE_HZ, np.float32)
+    silence[: SAMPLE_RATE_HZ // 2] = read_audio(tone)[-SAMPLE_RATE_HZ // 2 :]
+    silent = np.concatenate(list(LogMelEncoder().encode([silence])))[-50]
+    np.testing.assert_allclose(taken[2], np.tile(silent, (16, 1)), atol=1e-5)
+
+
 def test_silence_and_length_are_those_of_the_file(tone: Path) -> None:
     speech, times_s = Speech(tone, LogMelEncoder, window=16), np.arange(75) / 25
     level_db = sound_level_db(stream_audio(tone), times_s, rate_hz=SAMPLE_RATE_HZ)

@@ -21,6 +21,8 @@ from difftalker.speech.windows import WindowStream
 
 BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
 """Samples that are read, encoded or measured at once."""
+ENCODED_AFTER_S = 1.0
+"""Sound or silence that is encoded after the last frame or the end of the sound, seconds."""
 BLOCK_FEATURES = 512
 """Features that are read at once."""
 
@@ -62,8 +64,13 @@ class Speech:
         return len(self._samples) / SAMPLE_RATE_HZ
 
     def windows(self, times_s: Times) -> WindowStream:
-        """The features around frames at rising times (F,), seconds; silence after the sound."""
-        end = int((float(times_s[-1]) + 1.0) * SAMPLE_RATE_HZ)
+        """The features around frames at rising times (F,), seconds; silence after the sound.
+
+        A second of silence is encoded, and the last feature of it repeated: what lies between
+        frames that are an hour apart costs nothing.
+        """
+        end_s = min(float(times_s[-1]), self.duration_s) + ENCODED_AFTER_S
+        end = int(end_s * SAMPLE_RATE_HZ)
         if self._features is None or self._features[0] != end:
             blocks = _padded(self._samples.blocks(BLOCK_SAMPLES), end)
             self._features = end, _Scratch(self._encoder().encode(blocks))
