@@ -30,7 +30,8 @@ def dub(
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     sampler: str | None = None,
     steps: AtLeast1 | None = None,
-    face: str = "largest",
+    face: str = "avatar",
+    any_face: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     landmarks: Path | None = None,
     edit: Annotated[tuple[str, ...], List] = (),
     fit: Literal["trim", "pad", "loop", "pingpong"] = "trim",
@@ -56,8 +57,11 @@ def dub(
         output: The video to write (.mp4, .m4v, .mov or .mkv); its folder has to exist.
         sampler: ddpm, ddim or dpm++; by default the avatar's own.
         steps: Steps of denoising, more is slower; by default the avatar's own.
-        face: Whom to drive, of several people: largest, leftmost, rightmost, center, a number
-            (counted as they come in, those who come together from left to right), or a picture.
+        face: Whom to drive, of several people: avatar (its own person), largest, leftmost,
+            rightmost, center, a number (counted as they come in, those who come together from left
+            to right), or a picture.
+        any_face: Drive a face that is not the avatar's person, too: it gets the avatar's mouth and
+            jaw. The video's metadata and the report say that this was given.
         landmarks: Render these (.npz or .json), made of the same footage by `difftalker landmarks`.
         edit: Change the lower face: mouth=GAIN, jaw=GAIN, smooth=SECONDS or shift=SECONDS, all
             along or with @START-STOP in seconds: mouth=1.3@1.0-2.5. May be given several times.
@@ -87,6 +91,7 @@ def dub(
         steps=steps,
         seed=options.seed,
         face=face,
+        any_face=any_face,
         landmarks=text_of(landmarks),
         edits=edit,
         fit=fit,
@@ -110,6 +115,7 @@ def dub(
         "report": report,
         "spans": len(result.spans),
         "face": face,
+        "any_face": any_face,
         "people": len(result.located.track.people) or None,
         "avatar": result.avatar,
         "frames": result.frames,

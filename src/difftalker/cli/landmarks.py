@@ -18,7 +18,8 @@ def landmarks(
     avatar: Annotated[str, Parameter(name=("--avatar", "-a"))],
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     preview: Path | None = None,
-    face: str = "largest",
+    face: str = "avatar",
+    any_face: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     edit: Annotated[tuple[str, ...], List] = (),
     guards: Guards = GUARDS,
     options: Compute = COMPUTE,
@@ -34,8 +35,10 @@ def landmarks(
         avatar: A packaged avatar's name, or a folder made by `difftalker train`.
         output: The landmarks to write (.npz or .json); the folder has to exist.
         preview: Write a video too: the landmarks drawn over the footage, with the new sound.
-        face: Whom, of several people: largest, leftmost, rightmost, center, a number (counted as
-            they come in, those who come together from left to right), or a picture of the person.
+        face: Whom, of several people: avatar (its own person), largest, leftmost, rightmost,
+            center, a number (counted as they come in, those who come together from left to right),
+            or a picture of the person.
+        any_face: Take a face that is not the avatar's person, too.
         edit: Change the lower face: mouth=GAIN, jaw=GAIN, smooth=SECONDS or shift=SECONDS, all
             along or with @START-STOP in seconds: mouth=1.3@1.0-2.5. May be given several times.
         guards: Limits of what is read.
@@ -51,6 +54,7 @@ def landmarks(
         output=str(output),
         preview=text_of(preview),
         face=face,
+        any_face=any_face,
         edits=edit,
         device=options.device,
         limits=guards.limits,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.data.dataset import ClipData
-from difftalker.face.detect.looks import look
+from difftalker.data.likeness import look_in
 from difftalker.face.landmarks import mouth_opening
 from difftalker.speech.windows import windows
 
@@ -94,9 +94,7 @@ def _people(clips: Sequence[ClipData]) -> Iterator[str]:
 
 
 def _look(clip: ClipData) -> NDArray[np.float32]:
-    frame = int(np.flatnonzero(clip.found)[clip.found.sum() // 2])
-    picture = np.asarray(clip.frames[frame])
-    return look(picture, clip.points_crop[frame] * picture.shape[1])
+    return look_in(clip, int(np.flatnonzero(clip.found)[clip.found.sum() // 2]))
 
 
 def _sync(clips: Sequence[ClipData], features: str) -> Iterator[str]:

@@ -85,7 +85,7 @@ class Manifest:
     clips: list[Clip]
     rejected: list[dict[str, str]]
     """Footage that could not be used: ``source`` and ``reason``."""
-    face: str = Choice().key
+    face: str = Choice(place="largest").key
     """The person whose face was cut out, as ``Choice.key``."""
 
 

@@ -12,7 +12,7 @@ from difftalker.config import DEFAULT_FPS
 from difftalker.core.jobs import Progress, no_progress
 from difftalker.dubbing.dub import Dub, complete
 from difftalker.dubbing.engine import Engine
-from difftalker.dubbing.footage import TrackedFootage, locate, located_by
+from difftalker.dubbing.footage import TrackedFootage, located_by
 from difftalker.dubbing.load_checked import restore
 from difftalker.dubbing.talk import Talk
 from difftalker.errors import UsageError
@@ -30,7 +30,8 @@ class Avatar(Engine):
         video: str | Path,
         audio: str | Path,
         *,
-        face: str | int | Path = "largest",
+        face: str | int | Path = "avatar",
+        any_face: bool = False,
         progress: Progress = no_progress,
     ) -> LandmarkTrack:
         """The completed landmarks of ``video`` with the sound of ``audio``, as ``dub`` uses them.
@@ -39,9 +40,9 @@ class Avatar(Engine):
             MediaError: footage or sound cannot be read.
             FaceError: the footage shows no face, or none of whom ``face`` means.
         """
-        size, mask = self.config.size_px, self.config.mask
-        footage = locate(Path(video), size, progress, Choice.parse(face), mask=mask)
-        return footage.as_track(self.complete(footage, audio, progress), size, self.name)
+        footage = self.locate(video, Choice.parse(face), any_face, progress)
+        points = self.complete(footage, audio, progress)
+        return footage.as_track(points, self.config.size_px, self.name)
 
     def complete(
         self, footage: TrackedFootage, audio: str | Path, progress: Progress = no_progress
@@ -61,14 +62,16 @@ class Avatar(Engine):
         sampler: str | None = None,
         steps: int | None = None,
         seed: int = 0,
-        face: str | int | Path = "largest",
+        face: str | int | Path = "avatar",
+        any_face: bool = False,
         located: TrackedFootage | None = None,
         landmarks: NDArray[np.float32] | LandmarkTrack | None = None,
         edits: Sequence[Edit] = (),
     ) -> Dub:
         """Prepare a dub of ``video`` with the sound of ``audio``; ``save`` carries it out.
 
-        ``face`` says whom, of several people (``face.detect.people.Choice``). ``located`` and
+        ``face`` says whom, of several people (``face.detect.people.Choice``); it has to be the
+        avatar's person, unless ``any_face`` is given. ``located`` and
         ``landmarks`` (frames, 68, 2; crop units) belong to the footage's frames and replace what
         is tracked and completed; a track of landmarks does both. ``edits`` change the landmarks
         one after the other, at times of the output.
@@ -89,7 +92,10 @@ class Avatar(Engine):
         if isinstance(landmarks, LandmarkTrack):
             located = located_by(landmarks, Path(video), self.config.size_px)
             landmarks = landmarks.points_crop
-        return Dub(self, Path(video), Path(audio), chosen, seed, whom, located, landmarks, edits)
+        return Dub(
+            *(self, Path(video), Path(audio), chosen, seed, whom, located, landmarks, edits),
+            any_face=any_face,
+        )
 
     def talk(
         self,

@@ -24,7 +24,7 @@ from difftalker.config import DEFAULT_CRF, SamplingConfig
 from difftalker.core.allocator import give_back
 from difftalker.core.jobs import Progress, no_progress
 from difftalker.dubbing.engine import Engine
-from difftalker.dubbing.footage import TrackedFootage, locate
+from difftalker.dubbing.footage import TrackedFootage, check_person
 from difftalker.dubbing.render_loop import RenderInputs, RenderLoop
 from difftalker.errors import UsageError
 from difftalker.face.crop import frame_face
@@ -58,6 +58,8 @@ class DubResult:
     """The avatar's name."""
     device: str
     sampling: SamplingConfig
+    any_face: bool = False
+    """Whether the face was allowed to be somebody else's."""
 
     @property
     def frames_per_second(self) -> float:
@@ -84,9 +86,11 @@ class Dub:
         located: TrackedFootage | None,
         landmarks: NDArray[np.float32] | None,
         edits: Sequence[Edit],
+        any_face: bool = False,
     ) -> None:
         self.engine, self.video, self.audio = engine, video, audio
         self.sampling, self.seed, self.face = sampling, seed, face
+        self.any_face = any_face
         self._located, self._landmarks, self._edits = located, landmarks, edits
 
     def save(
@@ -124,7 +128,7 @@ class Dub:
             audio=self.video if keep_audio else self.audio,
             crf=crf,
             lossless=lossless,
-            comment=generated_by(self.engine.name),
+            comment=generated_by(self.engine.name, self.any_face),
             scratch_folder=journal.folder,
         )
         with journal:
@@ -149,6 +153,7 @@ class Dub:
             avatar=self.engine.name,
             device=self.engine.device,
             sampling=self.sampling,
+            any_face=self.any_face,
         )
 
     def _completed(
@@ -173,15 +178,20 @@ class Dub:
             return self._located
         config, photo = self.engine.config, self.face.picture
         whom = repr(self.face) if photo is None else file_hash(photo)
-        key = key_of(__version__, file_hash(self.video), whom)
+        likeness = self.engine.likeness
+        looks = None if likeness is None else likeness.looks
+        key = key_of(__version__, file_hash(self.video), whom, looks)
         if kept := journal.get("track", key):
             face = FaceTrack.from_arrays(unpack(kept))
             framing = frame_face(face, config.size_px, config.mask)
             info = probe_video(self.video)
-            return TrackedFootage(video=self.video, info=info, track=face, framing=framing)
-        located = locate(self.video, config.size_px, progress, self.face, mask=config.mask)
-        journal.put("track", key, pack(vars(located.track)))
-        return located
+            footage = TrackedFootage(video=self.video, info=info, track=face, framing=framing)
+            if not self.any_face:
+                check_person(footage, self.engine.name)
+            return footage
+        footage = self.engine.locate(self.video, self.face, self.any_face, progress)
+        journal.put("track", key, pack(vars(footage.track)))
+        return footage
 
     def _points(
         self, footage: TrackedFootage, speech: Speech, journal: Journal, progress: Progress
@@ -241,6 +251,7 @@ def _given(points_crop: NDArray[np.float32], frames: int) -> NDArray[np.float32]
     return points_crop.astype(np.float32)
 
 
-def generated_by(name: str) -> str:
+def generated_by(name: str, any_face: bool = False) -> str:
     """What the file's comment says of its making."""
-    return f"AI-generated: the mouth in this video was made by DiffTalker, avatar {name}."
+    whose = ", on a face that may be somebody else's (--any-face)" if any_face else ""
+    return f"AI-generated: the mouth in this video was made by DiffTalker, avatar {name}{whose}."

@@ -15,9 +15,13 @@ import torch
 from difftalker import __version__
 from difftalker.config import ModelConfig, SamplingConfig
 from difftalker.core.device import has_fast_bfloat16
+from difftalker.core.jobs import Progress, no_progress
+from difftalker.dubbing.footage import TrackedFootage, check_person, locate
 from difftalker.dubbing.networks import Networks
 from difftalker.dubbing.render_loop import CHUNK_FRAMES
 from difftalker.errors import AvatarError
+from difftalker.face.detect.looks import LOOK_SIZE
+from difftalker.face.detect.people import Choice, Likeness
 from difftalker.landmarks.completer import PIECE_FRAMES, Completer, TransformerCompleter
 from difftalker.landmarks.silence_hold import OPENS_S
 from difftalker.speech.encoder import SpeechEncoder
@@ -70,6 +74,36 @@ class Engine:
             for name, tensor in sorted(tensors.items())
         )
         return key_of(*itertools.chain.from_iterable(weights))
+
+    @property
+    def likeness(self) -> Likeness | None:
+        """What the avatar's person looks like; None where that was not measured."""
+        looks = np.array(self.calibration.looks, np.float32)
+        if looks.shape[1:] != (LOOK_SIZE,):
+            return None
+        return Likeness(avatar=self.name, looks=looks)
+
+    def locate(
+        self,
+        video: str | Path,
+        face: Choice,
+        any_face: bool = False,
+        progress: Progress = no_progress,
+    ) -> TrackedFootage:
+        """Track the chosen face in footage; it has to be that of the avatar's person.
+
+        ``face`` chooses, by default this person. ``any_face`` takes somebody else, too.
+
+        Raises:
+            MediaError: the footage cannot be read.
+            FaceError: it shows no face, none of whom ``face`` means, or one that is not the
+                avatar's.
+        """
+        size, mask = self.config.size_px, self.config.mask
+        footage = locate(Path(video), size, progress, face, mask=mask, likeness=self.likeness)
+        if not any_face:
+            check_person(footage, self.name)
+        return footage
 
     def sampling(self, *, sampler: str | None = None, steps: int | None = None) -> SamplingConfig:
         """The avatar's way of sampling, with what is given in its place.

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from difftalker.config import ModelConfig
 from difftalker.core.hashing import sha256_of
 from difftalker.core.jobs import Progress, no_progress
-from difftalker.errors import TrackError
+from difftalker.errors import FaceError, TrackError
 from difftalker.face.crop import CropTrack, Framing, frame_face
-from difftalker.face.detect.people import Choice
+from difftalker.face.detect.people import SAME_AS_AVATAR, Choice, Likeness
 from difftalker.face.detect.track import FaceTrack, track
 from difftalker.face.spans import Span, find_spans, strengths
 from difftalker.landmarks.track_file import LandmarkTrack
@@ -113,10 +113,12 @@ def locate(
     face: Choice | None = None,
     *,
     mask: str = "jaw",
+    likeness: Likeness | None = None,
 ) -> TrackedFootage:
     """Find and follow the chosen face; one pass over the footage that keeps points alone.
 
-    ``size_px`` and ``mask`` are those of the avatar (:class:`difftalker.config.ModelConfig`).
+    ``size_px`` and ``mask`` are those of the avatar (:class:`difftalker.config.ModelConfig`), and
+    ``likeness`` says what its person looks like.
 
     Raises:
         MediaError: the footage cannot be read.
@@ -130,9 +132,27 @@ def locate(
             yield frame
             progress("locate", done, max(total, done))
 
-    found = track(counted(), source=video, face=face)
+    found = track(counted(), source=video, face=face, likeness=likeness)
     framing = frame_face(found, size_px, mask)
     return TrackedFootage(video=video, info=info, track=found, framing=framing)
+
+
+def check_person(footage: TrackedFootage, avatar: str) -> None:
+    """Refuse footage whose chosen person does not look like that of an avatar.
+
+    Raises:
+        FaceError: the person is somebody else.
+    """
+    track = footage.track
+    if track.unlike <= SAME_AS_AVATAR:
+        return
+    raise FaceError(
+        f"{footage.video} does not show the person of the avatar {avatar}"
+        f" (distance of looks {track.unlike:.2f})",
+        wanted=f"a distance of at most {SAME_AS_AVATAR}",
+        fix="learn the person with `difftalker train`, or give the face this avatar's mouth all the"
+        " same with --any-face",
+    )
 
 
 def check_pair(track: LandmarkTrack, video: Path) -> VideoInfo:

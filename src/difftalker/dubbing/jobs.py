@@ -40,8 +40,10 @@ class DubJob(Job):
     steps: int | None = None
     """Steps of denoising; None: the avatar's own."""
     seed: int = 0
-    face: str = "largest"
+    face: str = "avatar"
     """Whom to drive, of several people; see ``face.detect.people.Choice``."""
+    any_face: bool = False
+    """Whether a face may be driven that is not the avatar's person."""
     landmarks: str | None = None
     """A file of landmarks to render in place of completed ones."""
     edits: tuple[str, ...] = ()
@@ -84,7 +86,7 @@ class DubJob(Job):
                 f"--landmarks-out together with --fit {self.fit}",
                 wanted="--fit trim: a file of landmarks is of the footage as it is",
             )
-        if self.landmarks and self.face != "largest":
+        if self.landmarks and self.face != "avatar":
             raise UsageError(
                 f"--landmarks together with --face {self.face}",
                 wanted="--landmarks alone: they belong to one face",
@@ -104,6 +106,7 @@ class DubJob(Job):
                 steps=self.steps,
                 seed=self.seed,
                 face=self.face,
+                any_face=self.any_face,
                 landmarks=track,
                 edits=[Edit.parse(text) for text in self.edits],
             ).save(
@@ -193,8 +196,10 @@ class LandmarksJob(Job):
     """The landmarks to write, .npz or .json."""
     preview: str | None = None
     """A video to write too: the landmarks drawn over the footage."""
-    face: str = "largest"
+    face: str = "avatar"
     """Whom, of several people; see ``face.detect.people.Choice``."""
+    any_face: bool = False
+    """Whether the face may be one that is not the avatar's person."""
     edits: tuple[str, ...] = ()
     """Edits of the landmarks, such as ``mouth=1.3@1.0-2.5``."""
     device: str = "auto"
@@ -211,7 +216,9 @@ class LandmarksJob(Job):
         with limited(self.limits):
             avatar = load(self.avatar, device=pick_device(self.device))
             began = time.monotonic()
-            track = avatar.landmarks(video, audio, face=self.face, progress=progress).edited(edits)
+            track = avatar.landmarks(
+                video, audio, face=self.face, any_face=self.any_face, progress=progress
+            ).edited(edits)
             track.save(Path(self.output))
             if preview is not None:
                 previews.save_preview(track, video, audio, preview, progress=progress)

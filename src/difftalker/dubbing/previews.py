@@ -110,7 +110,9 @@ def save_report(result: DubResult, path: Path) -> None:
     ``driven``, ``reason`` ("face", "no face", "turned away", "rolled", "covered" or "other
     person") and ``after_cut``. ``people`` are those of the footage, in the order in which
     ``--face`` counts them, and ``face`` says which one was driven; both are null where a track of
-    landmarks said where the face is.
+    landmarks said where the face is. ``unlike`` is the distance of the
+    person's looks from those of the avatar's (0: not compared); ``any_face`` says that it was
+    allowed to be somebody else.
 
     Raises:
         MediaError: the file cannot be written; nothing is left behind.
@@ -122,6 +124,7 @@ def save_report(result: DubResult, path: Path) -> None:
         "footage": result.located.info.record(),
         "spans": [asdict(span) for span in result.spans],
         **_cast(result.located.track),
+        "any_face": result.any_face,
     }
     with complete_file(path, (".json",)) as file:
         file.write(json.dumps(record, indent=1).encode() + b"\n")
@@ -130,7 +133,7 @@ def save_report(result: DubResult, path: Path) -> None:
 def _cast(track: FaceTrack) -> dict[str, Any]:
     """Who is in the footage, and who of them was driven."""
     if not len(track.people):
-        return {"face": None, "people": None}
+        return {"face": None, "people": None, "unlike": None}
     people = [
         {
             "frames": int(row[0]),
@@ -139,7 +142,7 @@ def _cast(track: FaceTrack) -> dict[str, Any]:
         }
         for row in track.people.tolist()
     ]
-    return {"face": track.chosen + 1, "people": people}
+    return {"face": track.chosen + 1, "people": people, "unlike": round(track.unlike, 3)}
 
 
 def save_sheet(result: DubResult, path: Path, *, pictures: int = SHEET_PICTURES) -> None:

@@ -1,16 +1,19 @@
 """What was measured of one person at the end of training, beside an avatar's weights.
 
-AVATAR/calibration.json    detail, openings
+AVATAR/calibration.json    detail, openings, looks
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from difftalker.errors import UsageError
 
 OPENINGS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.26)
 """Openings of generated mouths, face scales, at which those of the drawn ones are known."""
+MOST_NUMBERS = 1 << 14
+"""Numbers in all looks of a person."""
 MOST_ADDED = 0.05
 """The most that is added to an opening that is drawn, face scales; more would have another cause
 than lips that fade."""
@@ -26,6 +29,9 @@ class Calibration:
     openings: tuple[float, ...] = ()
     """By how much mouths are drawn wider open than they are wanted, face scales, at each of
     ``OPENINGS``: thin gaps between lips fade in generated pictures. Empty: as they are wanted."""
+    looks: tuple[tuple[float, ...], ...] = ()
+    """What the person looks like: descriptors of the upper face in the training footage
+    (``face.detect.looks``), a few that differ. Empty: unknown."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.detail <= 2:
@@ -36,6 +42,10 @@ class Calibration:
                 f"openings is {self.openings!r:.80}",
                 wanted=f"{len(OPENINGS)} numbers of at most {MOST_ADDED}",
             )
+        sizes = {len(look) for look in self.looks}
+        numbers = [number for look in self.looks for number in look]
+        if len(sizes) > 1 or len(numbers) > MOST_NUMBERS or not all(map(math.isfinite, numbers)):
+            raise UsageError("looks do not fit", wanted="finite numbers, as many in each look")
 
 
 UNMEASURED = Calibration()

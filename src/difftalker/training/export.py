@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from difftalker.data.likeness import looks_of
 from difftalker.store import avatars as avatar
 from difftalker.training import artefacts
 from difftalker.training.run import Run
@@ -34,7 +36,7 @@ def save_avatar(
         config=networks.resolved(run.config.model),
         architecture=networks.architecture(),
         weights=networks.state(),
-        calibration=run.sources.calibration(),
+        calibration=replace(run.sources.calibration(), looks=looks_of(run.data.train)),
         facts={"consent": consent, "source": source, "command": command, **facts},
         card=card(name, consent, source, command, facts),
     )

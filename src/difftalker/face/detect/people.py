@@ -21,7 +21,7 @@ from difftalker.core.hashing import sha256_of
 from difftalker.errors import FaceError, UsageError
 from difftalker.face.detect.tracklets import Tracklet, look_distances
 
-Place = Literal["largest", "leftmost", "rightmost", "center"]
+Place = Literal["avatar", "largest", "leftmost", "rightmost", "center"]
 
 SAME_PERSON = 0.48
 """Largest distance between looks (see ``face.detect.looks``) of one person,"""
@@ -29,6 +29,10 @@ CLEAR_MARGIN = 0.06
 """if the next person's look is farther by at least this."""
 SAME_AS_PHOTO = 0.6
 """Largest distance from a photo of the person, taken in another light and place."""
+SAME_AS_AVATAR = 0.42
+"""Largest distance from the looks of an avatar's training footage. Half-way, in doubt nearer to
+strangers, between the person (0.18 at most on clips of ``grid-s1`` that it learned from) and other
+speakers of the GRID corpus (0.46 at least)."""
 SEEN_SHARE, SEEN_S = 0.05, 0.4
 """Shortest time for which a person is seen: share of the longest seen, and seconds."""
 
@@ -42,14 +46,15 @@ _TOGETHER_S = 0.5
 class Choice:
     """The person to drive."""
 
-    place: Place = "largest"
+    place: Place = "avatar"
+    """``avatar`` is the person of the avatar; where nobody's looks are known, the largest face."""
     number: int | None = None
     """People are counted from 1 as they come in, those who come together from left to right."""
     picture: Path | None = None
 
     @classmethod
     def parse(cls, face: str | int | Path) -> Choice:
-        """``largest``, ``leftmost``, ``rightmost``, ``center``, a number, or a picture's path.
+        """``avatar``, ``largest``, ``leftmost``, ``rightmost``, ``center``, a number, or a path.
 
         Raises:
             UsageError: it is none of these, or there is no such file.
@@ -79,6 +84,20 @@ class Choice:
             return f"picture {sha256_of(self.picture)}"
         except OSError as error:
             raise FaceError(f"{self.picture} cannot be read: {error.strerror}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likeness:
+    """What the person of an avatar looks like."""
+
+    avatar: str
+    """The avatar's name."""
+    looks: NDArray[np.float32]
+    """(n, LOOK_SIZE): looks from its training footage that differ."""
+
+    def distance(self, person: Person) -> float:
+        """Median distance of a person's looks from the nearest of these."""
+        return float(np.median(look_distances(person.exemplars, self.looks).min(1)))
 
 
 @dataclass(kw_only=True)
@@ -185,12 +204,30 @@ def choose(
     choice: Choice,
     width_px: int,
     photo: NDArray[np.float32] | None = None,
+    likeness: Likeness | None = None,
 ) -> int:
     """Index of the chosen person; ``photo`` is the look of the face in the picture.
+
+    With a ``likeness`` and no other choice it is the person that looks most like the avatar's, if
+    anybody does.
 
     Raises:
         FaceError: there are fewer people, or nobody looks like the picture.
     """
+    is_own = choice.place == "avatar" and choice.number is None and photo is None
+    if is_own and likeness is not None:
+        apart = [likeness.distance(person) for person in people]
+        if min(apart) <= SAME_AS_AVATAR:
+            return int(np.argmin(apart))
+    return _chosen(people, choice, width_px, photo)
+
+
+def _chosen(
+    people: Sequence[Person],
+    choice: Choice,
+    width_px: int,
+    photo: NDArray[np.float32] | None,
+) -> int:
     if choice.number is not None:
         if choice.number > len(people):
             raise FaceError(
@@ -211,7 +248,7 @@ def choose(
         "rightmost": -centre,
         "center": np.abs(centre - width_px / 2),
     }
-    return int(least[choice.place].argmin())
+    return int(least["largest" if choice.place == "avatar" else choice.place].argmin())
 
 
 def _most_alike(people: Sequence[Person], photo: NDArray[np.float32]) -> int:

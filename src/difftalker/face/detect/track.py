@@ -21,6 +21,7 @@ from difftalker.errors import FaceError
 from difftalker.face.detect.cover import find_covered
 from difftalker.face.detect.people import (
     Choice,
+    Likeness,
     Person,
     choose,
     find_people,
@@ -66,6 +67,8 @@ class FaceTrack:
     the first of them, and the median left, top, right and bottom of the face, pixels."""
     chosen: int = 0
     """The row of ``people`` that this track follows."""
+    unlike: float = 0.0
+    """Distance of the person's looks from those of the avatar's; 0 where they were not compared."""
 
     def __post_init__(self) -> None:
         if not len(self.why):
@@ -74,7 +77,8 @@ class FaceTrack:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> FaceTrack:
         """Make a track from its fields, stored as arrays."""
-        return cls(**{**arrays, "chosen": int(arrays["chosen"])})
+        numbers = {"chosen": int(arrays["chosen"]), "unlike": float(arrays["unlike"])}
+        return cls(**{**arrays, **numbers})
 
     @property
     def found(self) -> NDArray[np.bool_]:
@@ -273,11 +277,16 @@ def _points_px(result: Any, image: NDArray[np.uint8]) -> list[NDArray[np.float32
 
 
 def track(
-    frames: Iterable[Frame], *, source: str | Path = "the footage", face: Choice | None = None
+    frames: Iterable[Frame],
+    *,
+    source: str | Path = "the footage",
+    face: Choice | None = None,
+    likeness: Likeness | None = None,
 ) -> FaceTrack:
     """Track one person's face through the frames; only points, times and cuts are kept.
 
-    ``face`` chooses among several people; by default the largest face.
+    ``face`` chooses among several people; by default the person of the avatar whose ``likeness`` is
+    given, else the largest face.
 
     Raises:
         FaceError: no frame shows a face, or none that of the person chosen.
@@ -303,8 +312,10 @@ def track(
             wanted="at least one frame with a face that looks towards the camera",
             fix="choose other footage, or crop it so that the face fills a tenth of the height",
         )
-    chosen = choose(people, face, width_px, photo)
-    return _track_of(people, chosen, tracker.tracklets, times_s, meter).smoothed()
+    chosen = choose(people, face, width_px, photo, likeness)
+    followed = _track_of(people, chosen, tracker.tracklets, times_s, meter).smoothed()
+    unlike = 0.0 if likeness is None else likeness.distance(people[chosen])
+    return replace(followed, unlike=unlike)
 
 
 def _seen(
