@@ -11,8 +11,7 @@ import pytest
 
 from difftalker import cli
 from difftalker.core.hashing import sha256_of
-from difftalker.dubbing import avatar as pipeline
-from difftalker.dubbing import dub
+from difftalker.dubbing import engine
 from difftalker.dubbing.avatar import Avatar
 from difftalker.dubbing.footage import TrackedFootage
 from difftalker.landmarks.edits import Edit
@@ -68,8 +67,7 @@ def person(
             home, name="nobody", config=avatar.config, architecture=nets.architecture(),
             weights=nets.state(), facts={}, card="Nobody.",
         )  # fmt: skip
-    for module in (pipeline, dub):
-        monkeypatch.setattr(module, "locate", lambda *_, **__: located)
+    monkeypatch.setattr(engine, "locate", lambda *_, **__: located)
     return home
 
 

@@ -34,11 +34,10 @@ def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
     video = write_footage(tmp_path / "video.mp4", pictures(FRAMES))
     audio = write_tone(tmp_path / "audio.wav", 2.0)
     monkeypatch.setattr(jobs, "load", lambda *_, **__: debug_avatar())
-    for module in ("avatar", "dub"):
-        monkeypatch.setattr(
-            f"difftalker.dubbing.{module}.locate",
-            lambda *_, **__: located(video, still_track(FRAMES)),
-        )
+    monkeypatch.setattr(
+        "difftalker.dubbing.engine.locate",
+        lambda *_, **__: located(video, still_track(FRAMES)),
+    )
     return str(video), str(audio)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from difftalker.dubbing import dub
+from difftalker.dubbing import engine
 from difftalker.dubbing.avatar import Avatar
 from difftalker.dubbing.footage import TrackedFootage
 from difftalker.dubbing.render_loop import CHUNK_FRAMES
@@ -211,7 +211,7 @@ def test_the_track_of_unchanged_footage_is_not_sought_again(
         face = replace(still_track(FRAMES), cuts=np.array([30]))
         return located(video, face)
 
-    monkeypatch.setattr(dub, "locate", by_hand)
+    monkeypatch.setattr(engine, "locate", by_hand)
     first = avatar.dub(*clip).save(tmp_path / "out.mp4", keep_journal=True)
     again = avatar.dub(*clip).save(tmp_path / "out.mp4", keep_journal=True)
     assert len(calls) == 1

@@ -101,7 +101,7 @@ def evaluate(
         dubber = dubbers.pop("")
         systems = chosen_systems(rows, dubbers, predictions or {})
         _make_folder(report_dir / "videos")
-        run = _Run(dubber, systems, judges, face or Choice(), progress)
+        run = _Run(dubber, systems, judges, face or Choice(place="largest"), progress)
         run.measure(named)
         report = run.report(dubbers, predictions or {})
         text = json.dumps(report, indent=1, allow_nan=False) + "\n"
