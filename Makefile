@@ -30,7 +30,7 @@ demo: $(VENV)/.demo-installed
 
 test: lint
 	@$(PY) -m difftalker.store.assets
-	$(PY) -m pytest -q
+	$(PY) -m pytest -q -n auto --dist loadfile
 
 lint: $(VENV)/.test-installed
 	$(PY) -m ruff check .

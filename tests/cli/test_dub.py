@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from difftalker.media.decoder import end_idle
 from difftalker.media.video import read_frames
 from helpers_cli import FACE_FRAMES, Command, Ran, noise_images, write_video, write_wav
 
@@ -64,6 +65,7 @@ def tiny_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (192 << 10, usual[1]))
     yield
     resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    end_idle()  # those that began meanwhile have that limit
 
 
 @pytest.mark.usefixtures("face", "tiny_files")  # the footage is written before the disk is full

@@ -82,7 +82,8 @@ def _put_back(decoder: _Decoder) -> None:
 
 
 @atexit.register
-def _end_all() -> None:
+def end_idle() -> None:
+    """End the decoders that wait for work: at exit, and where limits of the process changed."""
     while _idle:
         _idle.pop().end()
 
