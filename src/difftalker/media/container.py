@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
@@ -45,6 +46,14 @@ _READING = {
     "enable_drefs": "0",  # QuickTime's references to other files
     "max_streams": "100",
 }
+_STILLS = (
+    ("jpeg_pipe", rb"\xff\xd8\xff"),
+    ("png_pipe", rb"\x89PNG\r\n\x1a\n"),
+    ("webp_pipe", rb"RIFF....WEBP"),
+    ("tiff_pipe", rb"II\*\x00|MM\x00\*"),
+    ("bmp_pipe", rb"BM"),
+)
+"""Readers of still pictures, and how their files begin."""
 _PACKET_BYTES, _SYNC_BYTE = 188, 0x47
 _BELIEVED_PACKETS = 32
 
@@ -71,23 +80,36 @@ def _open(path: Path, options: dict[str, str]) -> InputContainer:
         raise MediaError(f"{path} is not a file", wanted="a video or sound file")
     if path.stat().st_size == 0:
         raise MediaError(f"{path} is empty (0 bytes)", wanted="a video or sound file")
-    try:
-        # An absolute path cannot be mistaken for a protocol ("a:b.mp4").
-        container = av.open(
-            str(path.resolve()),
-            mode="r",
-            format="mpegts" if _is_short_stream(path) else None,
-            container_options=options,
-            metadata_errors="replace",
-        )
-    except (av.error.PermissionError, PermissionError) as error:
-        raise MediaError(f"{path} may not be read", fix="check its permissions") from error
-    except (av.FFmpegError, ValueError) as error:
-        raise not_media(path) from error
-    if not container.streams:
+    formats = ["mpegts" if _is_short_stream(path) else None, *_still_formats(path)]
+    for file_format in formats:
+        try:
+            # An absolute path cannot be mistaken for a protocol ("a:b.mp4").
+            container = av.open(
+                str(path.resolve()),
+                mode="r",
+                format=file_format,
+                container_options=options,
+                metadata_errors="replace",
+            )
+        except (av.error.PermissionError, PermissionError) as error:
+            raise MediaError(f"{path} may not be read", fix="check its permissions") from error
+        except (av.FFmpegError, ValueError):
+            continue
+        if container.streams:
+            return container
         container.close()
-        raise not_media(path)
-    return container
+    raise not_media(path)
+
+
+def _still_formats(path: Path) -> list[str]:
+    """FFmpeg's reader of a still picture, by the file's first bytes; none for other files.
+
+    FFmpeg goes by the name too: it takes "a.JPG" or "a%d.png" for a series of files.
+    """
+    with suppress(OSError), path.open("rb") as file:
+        head = file.read(12)
+        return [reader for reader, magic in _STILLS if re.match(magic, head, re.DOTALL)]
+    return []
 
 
 def _is_short_stream(path: Path) -> bool:
@@ -146,18 +168,23 @@ def not_media(path: MediaPath) -> MediaError:
 
 
 def video_track(container: InputContainer) -> VideoStream | None:
-    """The main video track; a cover picture is none, nor is one that FFmpeg cannot decode."""
-    track = container.streams.best("video")
-    if not isinstance(track, VideoStream) or not has_decoder(track):
-        return None
-    is_cover = bool(track.disposition & av.stream.Disposition.attached_pic)
-    return None if is_cover else track
+    """The main video track, or the first one that FFmpeg can decode; a cover picture is none."""
+    tracks = [container.streams.best("video"), *container.streams.video]
+    return next(
+        (t for t in tracks if isinstance(t, VideoStream) and has_decoder(t) and not is_cover(t)),
+        None,
+    )
+
+
+def is_cover(track: VideoStream) -> bool:
+    """Whether a video track is the picture on a record's cover."""
+    return bool(track.disposition & av.stream.Disposition.attached_pic)
 
 
 def audio_track(container: InputContainer) -> AudioStream | None:
-    """The main sound track; one that FFmpeg cannot decode is none."""
-    track = container.streams.best("audio")
-    return track if isinstance(track, AudioStream) and has_decoder(track) else None
+    """The main sound track, or the first one that FFmpeg can decode."""
+    tracks = [container.streams.best("audio"), *container.streams.audio]
+    return next((t for t in tracks if isinstance(t, AudioStream) and has_decoder(t)), None)
 
 
 def has_decoder(track: Stream) -> bool:

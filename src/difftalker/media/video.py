@@ -80,9 +80,24 @@ class VideoInfo:
     """The curve of high dynamic range, "pq" or "hlg", or empty."""
     interlaced: bool = False
     """Whether the first frame holds two fields, one of every second row, taken at two times."""
+    alpha: bool = False
+    """Whether pictures are see-through, which they are no more once they are read."""
+    unknown_tracks: int = 0
+    """Video tracks before this one that FFmpeg cannot decode."""
 
     def warn(self) -> None:
         """Say in the log what will look different."""
+        if self.unknown_tracks:
+            logger.warning(
+                "%s: its first video track cannot be decoded, as FFmpeg does not know the codec;"
+                " the first one that can is taken (%s)",
+                self.path,
+                self.codec,
+            )
+        if self.alpha:
+            logger.warning(
+                "%s has an alpha channel: it is dropped, and the output is opaque", self.path
+            )
         if self.interlaced:
             logger.warning(
                 "%s is interlaced: its frames are dubbed as they are, and stored as whole pictures;"

@@ -20,6 +20,7 @@ from av.container import InputContainer
 from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from difftalker.errors import MediaError
@@ -28,6 +29,8 @@ from difftalker.media.container import (
     audio_track,
     decode_video,
     duration_s,
+    has_decoder,
+    is_cover,
     video_track,
 )
 from difftalker.media.limits import Limits, check_duration, check_frames, check_pixels
@@ -197,6 +200,7 @@ def _facts(
     """The fields of ``media.video.VideoInfo`` but for its path, as JSON has them."""
     track = video_track(container)
     assert track is not None
+    before = [one for one in container.streams.video if one.index < track.index]
     orientation = _orientation(frame)
     width, height = frame.width, frame.height
     aspect = track.sample_aspect_ratio or Fraction(1)
@@ -224,7 +228,15 @@ def _facts(
         "colour": asdict(Colour.of(frame)),
         "hdr": hdr_of(frame),
         "interlaced": bool(frame.interlaced_frame),
+        "alpha": _has_alpha(track, frame),
+        "unknown_tracks": sum(not (has_decoder(t) or is_cover(t)) for t in before),
     }
+
+
+def _has_alpha(track: VideoStream, frame: VideoFrame) -> bool:
+    """Whether pictures are see-through; WebM keeps that beside them, and says so in a tag."""
+    tags = {name.lower(): text for name, text in track.metadata.items()}
+    return tags.get("alpha_mode") == "1" or any(c.is_alpha for c in frame.format.components)
 
 
 def _rate(fps: Fraction | None) -> Fraction | None:

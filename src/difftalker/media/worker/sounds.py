@@ -10,6 +10,7 @@ from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 
+import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
@@ -89,7 +90,8 @@ def _parts(path: Path, limits: Limits, rate_hz: int, layout: str) -> Iterator[Fl
         decoded = decode_audio(path, container)
         for first in decoded:  # once: the rest is taken within
             early = _early_samples(path, limits, first, rate_hz)
-            whole = _resampled(_without_gaps(chain([first], decoded)), rate_hz, layout)
+            mixed = _mixable(chain([first], decoded), layout)
+            whole = _resampled(_without_gaps(mixed), rate_hz, layout)
             yield from _shifted(whole, early, rate_hz)
 
 
@@ -100,6 +102,39 @@ def _early_samples(path: Path, limits: Limits, first: AudioFrame, rate_hz: int) 
         return 0
     early_s = picture_start_s - first.pts * first.time_base
     return round(early_s * rate_hz) if abs(early_s) > _SYNC_TOLERANCE_S else 0
+
+
+def _mixable(frames: Iterable[AudioFrame], layout: str) -> Iterator[AudioFrame]:
+    """The same, averaged to mono where FFmpeg cannot mix as many channels as there are."""
+    mixes: dict[str, bool] = {}
+    for frame in frames:
+        name = frame.layout.name
+        if name not in mixes:
+            mixes[name] = _mixes(frame, layout)
+        yield frame if mixes[name] else _averaged(frame)
+
+
+def _mixes(frame: AudioFrame, layout: str) -> bool:
+    silent = next(_silence(frame, 1))
+    try:
+        _resampler(frame.sample_rate, layout).resample(silent)
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _averaged(frame: AudioFrame) -> AudioFrame:
+    """All channels at the same weight, as mono float32."""
+    samples, channels = frame.to_ndarray(), frame.layout.nb_channels
+    by_channel = samples if frame.format.is_planar else samples.reshape(-1, channels).T
+    mono = by_channel.astype(np.float64).mean(0, keepdims=True)
+    if samples.dtype.kind != "f":
+        mono = mono / 2.0 ** (8 * samples.dtype.itemsize - 1) - (samples.dtype.kind == "u")
+    averaged = AudioFrame.from_ndarray(mono.astype(np.float32), format="fltp", layout="mono")
+    averaged.sample_rate, averaged.pts = frame.sample_rate, frame.pts
+    if frame.time_base is not None:
+        averaged.time_base = frame.time_base
+    return averaged
 
 
 def _without_gaps(frames: Iterable[AudioFrame]) -> Iterator[AudioFrame]:
