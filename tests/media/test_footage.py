@@ -149,9 +149,9 @@ def test_a_path_is_never_a_protocol(
 @pytest.fixture
 def idle_ended() -> Iterator[None]:
     """No decoder is left from before, nor to those who come after."""
-    decoder._end_all()
+    decoder.end_idle()
     yield
-    decoder._end_all()
+    decoder.end_idle()
 
 
 def the_decoder(monkeypatch: pytest.MonkeyPatch) -> list[int]:
