@@ -93,3 +93,11 @@ def test_a_looser_limit_holds_in_the_thread_that_reads(tmp_path: Path) -> None:
         list(prefetch(read_frames(long)))
     with limited(Limits(duration_s=6 * 3600)):
         assert len(list(prefetch(read_frames(long)))) == 2
+
+
+def test_the_numbers_are_told_as_they_were_given(endless: Path) -> None:
+    """A limit of 1.5 s is not told as one of 2 s, which a file of 1.52 s would seem to keep."""
+    with limited(Limits(duration_s=1.5)), pytest.raises(MediaError) as error:
+        list(read_frames(endless))
+    assert "lasts 1.52 s or longer" in str(error.value)
+    assert "at most 1.5 s" in str(error.value)

@@ -20,6 +20,7 @@ from difftalker.landmarks.edits import Edit
 from difftalker.landmarks.track_file import LandmarkTrack
 from difftalker.media.limits import Limits, limited
 from difftalker.media.timeline import Fit
+from difftalker.media.video import probe_video
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +217,7 @@ class LandmarksJob(Job):
         with limited(self.limits):
             avatar = load(self.avatar, device=pick_device(self.device))
             began = time.monotonic()
+            probe_video(video).warn()
             track = avatar.landmarks(
                 video, audio, face=self.face, any_face=self.any_face, progress=progress
             ).edited(edits)

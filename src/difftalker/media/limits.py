@@ -78,8 +78,8 @@ def check_duration(path: object, seconds: float, limits: Limits) -> None:
     """Raise MediaError where a medium is longer than it may be."""
     if not seconds <= limits.duration_s:
         raise too_much(
-            f"{path} lasts {seconds:.0f} s or longer",
-            f"{limits.duration_s:.0f} s",
+            f"{path} lasts {seconds:.10g} s or longer",
+            f"{limits.duration_s:.10g} s",
             "--max-duration",
         )
 
@@ -92,7 +92,7 @@ def check_frames(path: object, frames: int, pixels: int, limits: Limits) -> None
         )
     if frames * pixels * 3 > limits.decoded_gb * 1e9:
         raise too_much(
-            f"{path} is more than {limits.decoded_gb:g} GB when decoded",
-            f"{limits.decoded_gb:g} GB",
+            f"{path} is more than {limits.decoded_gb:.10g} GB when decoded",
+            f"{limits.decoded_gb:.10g} GB",
             "--max-decoded",
         )
