@@ -57,11 +57,14 @@ VIDEOS = (
     ("j.flv", "libx264", "yuv420p", "aac"),
     ("k.mov", "prores_ks", "yuv422p10le", "pcm_s16le"),
     ("l.mpg", "mpeg1video", "yuv420p", "mp2"),
+    ("m.ts", "libx264", "yuv420p", "mp2"),
 )
 SOUNDS = (
     *(("a.wav", "pcm_s16le"), ("b.flac", "flac"), ("c.mp3", "mp3"), ("d.ogg", "libopus")),
-    *(("e.m4a", "aac"), ("f.mka", "pcm_s24le")),
+    *(("e.m4a", "aac"), ("f.mka", "pcm_s24le"), ("g.ogg", "libopus")),
 )
+CHAINED = ("m.ts", "g.ogg")
+"""Files that are written twice over: their clocks start again in the middle."""
 UNLIKELY = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 UNLIKELY_JSON: tuple[Any, ...] = (
     *(None, True, 0, -1, 1, 2**31, 2**63, 10**30, 1e308, -1e308, 0.5, float("nan"), float("inf")),
@@ -154,6 +157,8 @@ def make_media(path: Path, picture: tuple[str, str] | None, sound: str) -> None:
         out.mux(heard.encode(block))
         for one in tracks:
             out.mux(one.encode(None))
+    if path.name in CHAINED:
+        path.write_bytes(path.read_bytes() * 2)
 
 
 def settings(codec: str) -> dict[str, str]:

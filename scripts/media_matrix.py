@@ -5,7 +5,8 @@
 Each row is written by FFmpeg's own muxers, dubbed by `difftalker dub` with a track of landmarks and
 the smallest avatar, and read back, source and output alike, with plain PyAV rather than with our
 readers. Right is: as many frames, and the same time for each, from the first on, exactly (but in
-Matroska, which stores whole milliseconds), beginning at the same time. Exits 1 where one is wrong.
+Matroska, which stores whole milliseconds), beginning at the same time, or at zero where that lies
+below. Clocks that start again are to go on. Exits 1 where one is wrong.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ RATES = {
 VARIABLE_MS = (0, 33, 67, 100, 500, 540, 541, 620, 700, 1300)
 """Times of a variable rate, repeated every 1.4 s: a phone in a dark room, and a frozen screen."""
 
+WRAP_S = 2**33 // 90_000
+"""The last whole second before the clock of a transport stream starts from zero."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -66,6 +70,8 @@ class Row:
     output: str = ".mp4"
     rotation: bool = False
     interlaced: bool = False
+    chained: bool = False
+    """Written twice over, so that the clock starts again in the middle."""
     note: str = ""
 
     @property
@@ -107,6 +113,8 @@ ROWS = (
     Row(suffix=".ts", codec="libx264", rate="25", b_frames=2, note="B-frames"),
     Row(suffix=".ts", codec="mpeg2video", rate="29.97", b_frames=2, sound="mp2", note="B-frames"),
     Row(suffix=".ts", codec="libx265", rate="50"),
+    Row(suffix=".ts", codec="libx264", rate="25", b_frames=2, chained=True, note="starts again"),
+    Row(suffix=".ts", codec="libx264", rate="25", start_s=WRAP_S - 0.5, note="wraps"),
     Row(suffix=".mpg", codec="mpeg2video", rate="25", b_frames=2, sound="mp2", note="B-frames"),
     Row(suffix=".mpg", codec="mpeg1video", rate="23.976", sound="mp2"),
     Row(suffix=".flv", codec="libx264", rate="30"),
@@ -159,6 +167,17 @@ def make(row: Row, path: Path, frames: int) -> None:
         out.mux(sound.encode(block))
         for one in (track, sound):
             out.mux(one.encode(None))
+    if row.chained:
+        path.write_bytes(path.read_bytes() * 2)
+
+
+def wanted_at(row: Row, path: Path) -> list[Fraction]:
+    """When each frame of footage is to be shown, seconds: from zero on, and rising."""
+    stored = shown_at(path)
+    if row.chained:
+        once = stored[::2]
+        stored = [*once, *(one + len(once) / RATES[row.rate] for one in once)]
+    return [one - min(stored[0], Fraction(0)) for one in stored]
 
 
 def shown_at(path: Path) -> list[Fraction]:
@@ -235,11 +254,11 @@ def checked(row: Row, frames: int, folder: Path, avatar: Path) -> tuple[int, str
     output = folder / f"out{row.output}"
     make(row, video, frames)
     make_track(video, track)
-    source = shown_at(video)
+    source = wanted_at(row, video)
     wrong = dub(video, track, avatar, output)
     if wrong:
         return len(source), wrong
-    if len(source) != frames:
+    if len(source) != frames * (1 + row.chained):
         return len(source), f"the footage itself has {len(source)} of {frames} frames"
     return len(source), compared(source, shown_at(output), exact=row.output != ".mkv")
 
