@@ -149,7 +149,7 @@ def check_person(footage: TrackedFootage, avatar: str) -> None:
     raise FaceError(
         f"{footage.video} does not show the person of the avatar {avatar}"
         f" (distance of looks {track.unlike:.2f})",
-        wanted=f"a distance of at most {SAME_AS_AVATAR}",
+        wanted=f"footage of that person ({SAME_AS_AVATAR} at most)",
         fix="learn the person with `difftalker train`, or give the face this avatar's mouth all the"
         " same with --any-face",
     )
