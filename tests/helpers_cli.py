@@ -72,7 +72,9 @@ def write_wav(path: Path, samples_: NDArray[np.floating]) -> Path:
     return path
 
 
-def process(*words: str | Path, code: str = "", **options: Any) -> Ran:
+def process(
+    *words: str | Path, code: str = "", encoding_of_streams: str = "utf-8", **options: Any
+) -> Ran:
     """The command line, or some code, in a process of its own."""
     start = ["-c", code] if code else ["-m", "difftalker"]
     paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
@@ -81,7 +83,11 @@ def process(*words: str | Path, code: str = "", **options: Any) -> Ran:
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        env=os.environ
+        | {
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "PYTHONIOENCODING": encoding_of_streams,
+        },
         **options,
     )
     return Ran(done.returncode, done.stdout, done.stderr)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
 from pathlib import Path
 
 import pytest
 
 from difftalker import doctor as machine
-from helpers_cli import Command
+from helpers_cli import Command, process
 
 
 @pytest.mark.parametrize(
@@ -113,3 +115,57 @@ def test_what_a_library_prints_does_not_spoil_json(
     ran = run("doctor", "--json")
     assert ran.record["ok"] is True
     assert "hello" in ran.err
+
+
+ODD_NAMES = [os.fsdecode(b"a\xff"), "a\nb", "a\x1b$Bb", "a\x1b[31mb"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
+def test_outputs_of_any_name_are_written_and_shown_without_control_characters(
+    run: Command, name: str, face: Path, speech: Path, debug_avatar: Path, tmp_path: Path
+) -> None:
+    footage = tmp_path / f"{name}.in.mp4"
+    footage.write_bytes(face.read_bytes())
+    output, track, report = (tmp_path / f"{name}{end}" for end in (".mp4", ".npz", ".json"))
+    words = ["dub", footage, speech, "--avatar", debug_avatar, "--output", output]
+    ran = run(*words, "--landmarks-out", track, "--report", report)
+    assert ran.code == 0, ran.err
+    assert {output, track, report} <= set(tmp_path.iterdir())
+    assert json.loads(report.read_text())["output"] == str(output)
+    assert ran.out.rstrip("\n").isprintable()
+    again = run(*words, "--landmarks", track, "--json")
+    assert again.out.isascii()
+    assert again.record["output"] == str(output)
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
+def test_an_avatar_of_an_odd_name_is_refused_before_the_work(
+    run: Command, name: str, tmp_path: Path
+) -> None:
+    words = ["train", "missing.mp4", "--consent", "c", "--preset", "debug", "--start", "none"]
+    ran = run(*words, "--output", tmp_path / name)
+    assert ran.code in (1, 2)
+    assert "printable" in ran.err
+    assert ran.err.rstrip("\n").isprintable()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
+def test_a_failure_shows_no_control_characters(run: Command, name: str) -> None:
+    ran = run("dub", name, "a.wav", "--avatar", "x", "--output", name)
+    ran.failed(1)
+    assert ran.err.rstrip("\n").isprintable()
+
+
+def test_a_stream_that_cannot_show_a_character_is_no_failure(tmp_path: Path) -> None:
+    code = (
+        "import sys; from difftalker import doctor; from difftalker.cli import main; "
+        "check = doctor.Check(name='\u00e4', ok=True, needed=True, found='', fix=''); "
+        "doctor.examine = lambda: [check]; "
+        "sys.exit(main(['doctor']) or main(['dub', '\u4e2d', 'a', '-a', '\u4e2d', '-o', 'o.mp4']))"
+    )
+    ran = process(code=code, cwd=tmp_path, encoding_of_streams="ascii")
+    assert ran.code == 1
+    assert r"\xe4" in ran.out
+    assert r"\u4e2d" in ran.err
+    assert "Traceback" not in ran.err

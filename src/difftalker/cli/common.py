@@ -2,10 +2,13 @@
 
 Results go to standard output, as text or with ``--json`` as one object; everything else goes to
 standard error. A failure is one line there, and with ``--json`` an object ``{"error": ...}`` too.
+Text is shown without control characters (``core.text``), and characters that a stream cannot show
+are escaped; in JSON everything stands as it is, in ASCII.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -23,6 +26,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from cyclopts import App, CycloptsError, Parameter, validators
 
 from difftalker.core.jobs import Event
+from difftalker.core.text import printable
 from difftalker.doctor import missing_library
 from difftalker.errors import DiffTalkerError, UsageError
 from difftalker.media.limits import Limits, limited
@@ -115,6 +119,12 @@ class Outcome:
 
 def run(app: App, words: Sequence[str]) -> int:
     """Parse and carry out one command line; returns the exit code."""
+    with _forgiving_streams():
+        return _told(app, words)
+
+
+def _told(app: App, words: Sequence[str]) -> int:
+    """Carry out a command line and tell how it ended."""
     # Read before the words are parsed: wrong use has to be told in the same way.
     options = words[: words.index("--")] if "--" in words else words
     as_json, debug = "--json" in options, "--debug" in options
@@ -125,12 +135,12 @@ def run(app: App, words: Sequence[str]) -> int:
             return _tell(_stopped(), as_json, STOPPED)
         except Exception as error:
             if debug:
-                traceback.print_exc()
+                _say(traceback.format_exc().rstrip("\n"), kept="\n")
             failure = explained(error)
             return _tell(failure, as_json, failure.exit_code)
     if outcome is None:
         return 0
-    print(json.dumps(plain(outcome.record)) if as_json else outcome.text)
+    print(json.dumps(plain(outcome.record)) if as_json else printable(outcome.text, kept="\n"))
     return outcome.exit_code
 
 
@@ -171,12 +181,19 @@ def _stopped() -> DiffTalkerError:
 
 
 def _tell(failure: DiffTalkerError, as_json: bool, exit_code: int) -> int:
-    print(f"difftalker: {failure}", file=sys.stderr)
+    _say(f"difftalker: {failure}")
     if as_json:
         facts = {"kind": type(failure).__name__, "message": str(failure), "found": failure.found}
         facts |= {"wanted": failure.wanted, "fix": failure.fix}
         print(json.dumps({"error": {**facts, "exit_code": exit_code}}))
     return exit_code
+
+
+def _say(text: str, *, kept: str = "") -> None:
+    """Write a line on standard error, above a progress bar where there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(printable(text, kept=kept), file=sys.stderr)
 
 
 def text_of(path: Path | None) -> str | None:
@@ -195,6 +212,20 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return fspath(value) if isinstance(value, PathLike) else value
+
+
+@contextmanager
+def _forgiving_streams() -> Iterator[None]:
+    """Let our streams escape the characters that they cannot show, in place of failing."""
+    streams = [each for each in (sys.stdout, sys.stderr) if isinstance(each, io.TextIOWrapper)]
+    before = [each.errors for each in streams]
+    for each in streams:
+        each.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for each, errors in zip(streams, before, strict=True):
+            each.reconfigure(errors=errors)
 
 
 @contextmanager
@@ -223,9 +254,7 @@ class _Lines(logging.Handler):
     """Log records as lines above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
-
-        tqdm.write(f"difftalker: {self.format(record)}", file=sys.stderr)
+        _say(f"difftalker: {self.format(record)}", kept="\n")
         Bars.drawn_early = True
 
 
@@ -263,9 +292,7 @@ class Bars:
     def clip(self, done: int, total: int, text: str) -> None:
         """Show that a clip is done, and say so where it was left out."""
         if text.startswith("left out"):
-            from tqdm import tqdm
-
-            tqdm.write(f"difftalker: {text}", file=sys.stderr)
+            _say(f"difftalker: {text}")
         self("prepare", done, total)
 
     def _open(self, stage: str) -> None:
@@ -275,7 +302,7 @@ class Bars:
         delay, interval = self._pace
         self._stage = stage
         self._bar = tqdm(
-            desc=stage,
+            desc=printable(stage),
             unit=self._unit,
             file=sys.stderr,
             leave=False,

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from difftalker.cli.common import COMPUTE, Bars, Compute, Outcome
+from difftalker.core.text import printable
 
 
 def demo(
@@ -52,4 +53,7 @@ def demo(
         "seed": options.seed,
         "device": result.device,
     }
-    return Outcome(record, f"{output}: {result.frames} frames; landmarks drawn in {sheet}")
+    return Outcome(
+        record,
+        f"{printable(output)}: {result.frames} frames; landmarks drawn in {printable(sheet)}",
+    )

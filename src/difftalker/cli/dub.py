@@ -19,6 +19,7 @@ from difftalker.cli.common import (
     text_of,
 )
 from difftalker.config import DEFAULT_CRF
+from difftalker.core.text import printable
 
 
 def dub(
@@ -129,6 +130,6 @@ def dub(
     }
     return Outcome(
         record,
-        f"{output}: {result.frames} frames, {result.frames_driven} with a new mouth, "
+        f"{printable(output)}: {result.frames} frames, {result.frames_driven} with a new mouth, "
         f"{result.frames_per_second:.1f} frames a second",
     )

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from difftalker.cli.common import COMPUTE, GUARDS, Bars, Compute, Guards, List, Outcome, text_of
+from difftalker.core.text import printable
 
 
 def landmarks(
@@ -74,8 +75,9 @@ def landmarks(
         "seed": options.seed,
         "device": result.device,
     }
-    drawn = f"; drawn in {preview}" if preview is not None else ""
+    drawn = f"; drawn in {printable(preview)}" if preview is not None else ""
     return Outcome(
         record,
-        f"{output}: landmarks of {len(track)} frames, {record['frames_driven']} with a face{drawn}",
+        f"{printable(output)}: landmarks of {len(track)} frames, "
+        f"{record['frames_driven']} with a face{drawn}",
     )

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from difftalker.cli.common import COMMON, GUARDS, Bars, Common, Guards, List, Outcome
+from difftalker.core.text import printable
 
 
 def prepare(
@@ -72,5 +73,6 @@ def prepare(
     }
     left_out = len(manifest.rejected)
     return Outcome(
-        record, f"{output}: {len(manifest.clips)} clips, {frames} frames; {left_out} left out"
+        record,
+        f"{printable(output)}: {len(manifest.clips)} clips, {frames} frames; {left_out} left out",
     )

@@ -9,6 +9,7 @@ from cyclopts import Parameter, validators
 
 from difftalker.cli.common import COMPUTE, GUARDS, AtLeast1, Bars, Compute, Guards, Outcome
 from difftalker.config import DEFAULT_CRF, DEFAULT_FPS, MAX_FPS
+from difftalker.core.text import printable
 
 
 def talk(
@@ -80,5 +81,6 @@ def talk(
     }
     return Outcome(
         record,
-        f"{output}: {result.frames} frames, {result.frames_per_second:.1f} frames a second",
+        f"{printable(output)}: {result.frames} frames, "
+        f"{result.frames_per_second:.1f} frames a second",
     )

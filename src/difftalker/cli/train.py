@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from difftalker.cli.common import COMPUTE, GUARDS, Bars, Compute, Guards, List, Outcome
 from difftalker.config import STAGES
 from difftalker.core.jobs import Event
+from difftalker.core.text import printable
 from difftalker.errors import UsageError
 
 NO_REPORT = "no held-out report: no video was held out; `difftalker evaluate` makes one"
@@ -93,10 +94,13 @@ def train(
     record = {k: v for k, v in vars(trained).items() if k != "report"}
     record |= {"held_out": figures, "seed": options.seed}
     if not trained.avatar:
-        text = f"{trained.run}: still to be trained: {', '.join(trained.unfinished) or 'nothing'}"
+        stages = ", ".join(trained.unfinished) or "nothing"
+        text = f"{printable(trained.run)}: still to be trained: {stages}"
         return Outcome(record, text)
     lines = held_out.text(figures) if figures else NO_REPORT
-    return Outcome(record, f"{trained.avatar}: trained on {trained.clips} clips\n{lines}")
+    return Outcome(
+        record, f"{printable(trained.avatar)}: trained on {trained.clips} clips\n{lines}"
+    )
 
 
 def _shown(clip_bars: Bars, bars: Bars) -> Callable[[Event], None]:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from difftalker.cli.common import COMPUTE, Compute, Outcome
+from difftalker.core.text import printable
 
 
 def train_expert(
@@ -59,5 +60,5 @@ def train_expert(
     text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
     return Outcome(
         {"output": output, "kind": kind, "unseen": figures, "seed": options.seed},
-        f"{output}: {text} on clips held out",
+        f"{printable(output)}: {text} on clips held out",
     )

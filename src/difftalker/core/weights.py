@@ -15,6 +15,15 @@ MAX_HEADER_BYTES = 4 << 20
 _FLOATS = ("F16", "BF16", "F32", "F64")
 
 
+def can_lie_in(folder: Path) -> bool:
+    """Whether a folder's path is UTF-8; safetensors opens no file under any other."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Read the shape of every tensor in a file from its header alone.
 

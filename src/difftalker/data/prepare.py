@@ -306,7 +306,7 @@ def _save_features(video: Path, kind: str, voice: int, folder: Path) -> str:
     torch.set_num_threads(1)
     sound = stream_audio(video)
     if voice:
-        seed = [voice, *video.stem.encode()]
+        seed = [voice, *os.fsencode(video.stem)]
         sound = by_others(sound, SAMPLE_RATE_HZ, np.random.default_rng(seed))
     features = encode_all(_encoder(kind), sound)
     path = folder / features_file(kind, voice)

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 from difftalker.config import ModelConfig
 from difftalker.core.hashing import sha256_of
 from difftalker.core.jobs import Progress, no_progress
+from difftalker.core.text import printable
 from difftalker.errors import FaceError, TrackError
 from difftalker.face.crop import CropTrack, Framing, frame_face
 from difftalker.face.detect.people import SAME_AS_AVATAR, Choice, Likeness
 from difftalker.face.detect.track import FaceTrack, track
 from difftalker.face.spans import Span, find_spans, strengths
+from difftalker.landmarks.track_fields import MAX_TEXT
 from difftalker.landmarks.track_file import LandmarkTrack
 from difftalker.media.timeline import Timeline
 from difftalker.media.video import Frame, VideoInfo, probe_video, read_frames
@@ -69,7 +71,7 @@ class TrackedFootage:
             boxes=self.framing.boxes,
             size_px=size_px,
             frame_px=(self.info.width, self.info.height),
-            video=self.video.name,
+            video=printable(self.video.name)[:MAX_TEXT],
             video_sha256=sha256_of(self.video),
             avatar=avatar,
         )

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from difftalker.config import ModelConfig, from_dict
 from difftalker.core.files import whole_file, whole_folder
 from difftalker.core.hashing import sha256_of
-from difftalker.core.weights import load
+from difftalker.core.text import printable
+from difftalker.core.weights import can_lie_in, load
 from difftalker.errors import AvatarError, UsageError
 from difftalker.store.calibration import UNMEASURED, Calibration
 
@@ -122,7 +123,7 @@ def write(
         for key, tensors in weights.items():
             halves = {k: half(v) for k, v in tensors.items()}
             save_file(halves, part / f"{key}.safetensors")
-        (part / "card.md").write_text(card)
+        (part / "card.md").write_text(printable(card, kept="\n"), encoding="utf-8")
         (part / _CALIBRATION).write_text(json.dumps(asdict(calibration), indent=1) + "\n")
         hashes = {path.name: sha256_of(path) for path in sorted(part.iterdir())}
         record = {
@@ -146,13 +147,40 @@ def extend_card(folder: Path, section: str) -> None:
     """
     raw = _read_config(folder)
     card, config = folder / "card.md", folder / "config.json"
+    section = printable(section, kept="\n")
     title = section.strip().splitlines()[0]
-    before = card.read_text().split(f"\n{title}\n")[0]
+    before = card.read_text(encoding="utf-8").split(f"\n{title}\n")[0]
     text = f"{before.rstrip()}\n\n{section.strip()}\n"
     raw["files"]["card.md"] = hashlib.sha256(text.encode()).hexdigest()
     with whole_file(config) as whole_config, whole_file(card) as whole_card:
         whole_card.write(text.encode())
         whole_config.write(f"{json.dumps(raw, indent=1)}\n".encode())
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no avatar can have.
+
+    Raises:
+        UsageError: it is empty, too long, or has characters that cannot be printed.
+    """
+    if not _is_name(name):
+        raise UsageError(
+            f"no avatar can be called {name!r:.200}",
+            wanted=f"1 to {_MAX_NAME} printable characters",
+            fix="choose one with --name",
+        )
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a folder in which no weights can be opened.
+
+    Raises:
+        AvatarError: its path is not UTF-8.
+    """
+    if not can_lie_in(folder):
+        raise AvatarError(
+            f"the folder {folder} has a name that is not UTF-8", fix="choose or give it another"
+        )
 
 
 def _folder(name_or_folder: str | Path) -> Path:
@@ -161,6 +189,7 @@ def _folder(name_or_folder: str | Path) -> Path:
         return PACKAGED / text
     folder = Path(text)
     if folder.is_dir():
+        check_place(folder)
         return folder
     names = ", ".join(packaged()) or "none"
     raise AvatarError(

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from difftalker.config import from_dict
 from difftalker.core.files import whole_folder
 from difftalker.core.hashing import sha256_of
-from difftalker.core.weights import difference, load, shapes
+from difftalker.core.text import printable
+from difftalker.core.weights import can_lie_in, difference, load, shapes
 from difftalker.errors import AssetError
 from difftalker.store.avatars import half
 
@@ -177,7 +178,7 @@ def write(
     check_replaceable(folder)
     with whole_folder(folder) as part:
         save_file({name: half(tensor) for name, tensor in weights.items()}, part / _WEIGHTS)
-        (part / _CARD).write_text(card, encoding="utf-8")
+        (part / _CARD).write_text(printable(card, kept="\n"), encoding="utf-8")
         record = {
             "format": FORMAT,
             "kind": kind,
@@ -192,8 +193,11 @@ def check_replaceable(folder: Path) -> None:
     """Refuse to replace a folder that is no expert.
 
     Raises:
-        AssetError: ``folder`` is a file, or a folder with other things in it.
+        AssetError: ``folder`` is a file, or a folder with other things in it, or its path is no
+            UTF-8, under which no weights can be opened.
     """
+    if not can_lie_in(folder):
+        raise AssetError(f"the output {folder} has a name that is not UTF-8", fix="choose another")
     if not folder.exists() or (folder / _WEIGHTS).is_file():
         return
     if not folder.is_dir() or any(folder.iterdir()):

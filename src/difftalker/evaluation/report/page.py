@@ -62,7 +62,7 @@ def write_page(
     pictures = {name: image for name, image in drawn.items() if image is not None}
     page = render(report, notes, materials, pictures, _clips(materials, scratch))
     return {
-        "report.html": page.encode(),
+        "report.html": page.encode(errors="backslashreplace"),
         **{f"{name}.png": _encoded(image, ".png") for name, image in pictures.items()},
     }
 
