@@ -13,7 +13,9 @@ import json
 import logging
 import math
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +23,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, is_dataclass
 from os import PathLike, fspath
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, ClassVar, Literal
 
 from cyclopts import App, CycloptsError, Parameter, validators
@@ -33,6 +36,8 @@ from difftalker.media.limits import Limits, limited
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells give it."""
+_GOES_ON = {"demo", "dub", "talk", "prepare", "train", "train-expert"}
+"""Commands that keep finished work, so that the same command goes on from there."""
 
 _flag = Parameter(negative="", show_default=False)
 _positive = Parameter(validator=validators.Number(gt=0))
@@ -119,7 +124,7 @@ class Outcome:
 
 def run(app: App, words: Sequence[str]) -> int:
     """Parse and carry out one command line; returns the exit code."""
-    with _forgiving_streams():
+    with _forgiving_streams(), _interrupts(words):
         return _told(app, words)
 
 
@@ -132,7 +137,7 @@ def _told(app: App, words: Sequence[str]) -> int:
         try:
             outcome = _carried_out(app, words)
         except KeyboardInterrupt:
-            return _tell(_stopped(), as_json, STOPPED)
+            return _tell(_stopped(options), as_json, STOPPED)
         except Exception as error:
             if debug:
                 _say(traceback.format_exc().rstrip("\n"), kept="\n")
@@ -176,8 +181,37 @@ def explained(error: Exception) -> DiffTalkerError:
     )
 
 
-def _stopped() -> DiffTalkerError:
-    return DiffTalkerError("stopped", fix="`train` and `prepare` go on from here when run again")
+def _stopped(words: Sequence[str]) -> DiffTalkerError:
+    if words and words[0] in _GOES_ON:
+        return DiffTalkerError("stopped", fix="the same command goes on from here")
+    return DiffTalkerError("stopped", fix="the same command starts again from the beginning")
+
+
+@contextmanager
+def _interrupts(words: Sequence[str]) -> Iterator[None]:
+    """Let the first Ctrl-C end the command in order, and the next one end the process at once.
+
+    Once there was one, later ones are answered so until the process has ended.
+    """
+    before, pressed = signal.getsignal(signal.SIGINT), False
+
+    def answer(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            os.write(2, f"difftalker: {_stopped(words)}\n".encode())
+            os._exit(STOPPED)
+        pressed = True
+        raise KeyboardInterrupt
+
+    heard = threading.current_thread() is threading.main_thread()
+    heard = heard and before is signal.default_int_handler
+    if heard:
+        signal.signal(signal.SIGINT, answer)
+    try:
+        yield
+    finally:
+        if heard and not pressed:
+            signal.signal(signal.SIGINT, before)
 
 
 def _tell(failure: DiffTalkerError, as_json: bool, exit_code: int) -> int:
