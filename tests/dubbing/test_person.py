@@ -115,3 +115,17 @@ def test_what_was_tracked_for_any_face_is_compared_all_the_same(
 
 def test_an_avatar_without_looks_takes_whoever_is_there() -> None:
     assert debug_avatar().likeness is None
+
+
+def test_footage_without_a_frame_to_drive_is_nobodys(
+    avatar: Avatar, clip: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upright = still_track(FRAMES)
+    middle = upright.points_px.mean((0, 1))
+    upside_down = replace(upright, points_px=2 * middle - upright.points_px, unlike=1.06)
+    monkeypatch.setattr(
+        "difftalker.dubbing.engine.locate", lambda *_, **__: located(clip[0], upside_down)
+    )
+    result = avatar.dub(*clip).save(tmp_path / "out.mp4")
+    assert (result.frames, result.frames_driven) == (FRAMES, 0)
+    assert {span.reason for span in result.spans} == {"rolled"}

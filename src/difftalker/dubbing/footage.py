@@ -142,11 +142,13 @@ def locate(
 def check_person(footage: TrackedFootage, avatar: str) -> None:
     """Refuse footage whose chosen person does not look like that of an avatar.
 
+    Footage in which no frame is to get a new mouth passes: there is nobody to be taken for another.
+
     Raises:
         FaceError: the person is somebody else.
     """
     track = footage.track
-    if track.unlike <= SAME_AS_AVATAR:
+    if track.unlike <= SAME_AS_AVATAR or not (footage.strength > 0).any():
         return
     raise FaceError(
         f"{footage.video} does not show the person of the avatar {avatar}"
