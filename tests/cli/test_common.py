@@ -177,8 +177,10 @@ def test_a_stream_that_cannot_show_a_character_is_no_failure(tmp_path: Path) -> 
 
 def started(*words: str | Path, shown: str) -> subprocess.Popen[str]:
     """The command in a process of its own, at work: its progress names the stage ``shown``."""
+    # What is started in the background, as a whole suite may be, inherits an ignored SIGINT.
     code = (
-        "import sys; from difftalker.cli import common, main; "
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from difftalker.cli import common, main; "
         "common.Bars._open = lambda bars, stage: "
         "(setattr(bars, '_stage', stage), print(stage, file=sys.stderr, flush=True), "
         "setattr(bars, '_bar', __import__('tqdm').tqdm(disable=True))); "

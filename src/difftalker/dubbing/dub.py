@@ -107,11 +107,10 @@ class Dub:
         """Write the dubbed video: the footage's frames and times, the new sound.
 
         ``fit`` says what happens where sound and picture differ in length (``media.timeline.Fit``).
-        ``keep_audio`` leaves the footage its own sound: the new one only moves the mouth.
-
-        Finished work is kept in a hidden folder beside the output (``store.journal``). After
-        a failure or a kill the same call goes on from there, to the same bytes; after success the
-        folder goes, unless ``keep_journal`` leaves it for a call with other landmarks.
+        ``keep_audio`` leaves the footage its own sound: the new one only moves the mouth. Finished
+        work is kept in a hidden folder beside the output (``store.journal``): after a failure or a
+        kill the same call goes on from there, to the same bytes. After success the folder goes,
+        unless ``keep_journal`` leaves it for a call with other landmarks.
 
         Raises:
             MediaError: input or output cannot be read or written, or another run writes the
@@ -119,9 +118,9 @@ class Dub:
             FaceError: the footage shows no face, or none of whom ``face`` meant.
             TrackError: an edit drives points out of all bounds.
         """
-        began, output, info = time.monotonic(), Path(output), probe_video(self.video)
+        began, info = time.monotonic(), probe_video(self.video)
         info.warn()
-        journal = Journal(output, keep=keep_journal)
+        output, journal = Path(output), Journal(Path(output), keep=keep_journal)
         writer = VideoWriter.like(
             info,
             output,

@@ -245,18 +245,8 @@ class VideoWriter:
 
         ``options`` are those of the class; errors as there.
         """
-        return cls(
-            path,
-            width=footage.width,
-            height=footage.height,
-            fps=footage.fps,
-            time_base=footage.time_base,
-            **{
-                "sample_aspect_ratio": footage.sample_aspect_ratio,
-                "colour": footage.colour,
-                **options,
-            },
-        )
+        names = ("width", "height", "fps", "time_base", "sample_aspect_ratio", "colour")
+        return cls(path, **{**{name: getattr(footage, name) for name in names}, **options})
 
     def __enter__(self) -> Self:
         try:

@@ -134,18 +134,35 @@ def train(
     work = Run(chosen, options)
     for line in (*findings(work.data.train, chosen.model.completion.features), _begins_from(begun)):
         logger.warning("%s", line)
-    validation, manifest = work.train(on_event, cancel), load_manifest(dataset)
+    validation = work.train(on_event, cancel)
+    about = {"name": name, "source": source, "consent": consent, "command": command}
+    return _packaged(work, output, about, paths, clips, whom, validation, on_event, cancel)
+
+
+def _packaged(
+    work: Run,
+    output: Path,
+    about: Mapping[str, str],
+    paths: Sequence[Path],
+    clips: Sequence[str],
+    whom: Choice,
+    validation: dict[str, Log],
+    on_event: OnEvent,
+    cancel: Cancel,
+) -> Trained:
+    """Write the avatar if all stages are finished, and report on the footage held out."""
+    options, manifest = work.options, load_manifest(work.options.dataset)
     parts, report, complete = _held_out(work, paths, clips), None, False
-    if consent and not work.unfinished():
-        about = {"name": name or output.name, "source": source or _source(manifest)}
-        save_avatar(work, output, consent=consent, command=command, **about)
+    if about["consent"] and not work.unfinished():
+        defaults = {"name": output.name, "source": _source(manifest)}
+        save_avatar(work, output, **{k: v or defaults.get(k, "") for k, v in about.items()})
         complete = True
         if parts:
             report = _reported(output, parts, options, whom, reporting(on_event, cancel))
     return Trained(
         avatar=output if complete else None,
-        run=folder,
-        dataset=dataset,
+        run=options.run,
+        dataset=options.dataset,
         clips=len(manifest.clips),
         rejected=manifest.rejected,
         validation=validation,
@@ -276,7 +293,7 @@ def _dataset(
     if _is_dataset(footage):
         if clips:
             raise UsageError("a prepared dataset is used whole", fix="leave --clips out")
-        if face != Choice():
+        if face != Choice(place="largest"):
             raise UsageError(
                 "the faces of a prepared dataset are cut out already",
                 fix="leave --face out, or give it to `difftalker prepare`",

@@ -71,15 +71,7 @@ def train_expert(
     data = load_dataset(dataset, validation_clips=validation_clips, whole_clips=True)
     torch.manual_seed(seed)
     job = BUILDERS[kind](data, options)
-    stage = replace(job.stage, steps=steps) if steps else job.stage
-    trainer = Trainer(
-        job.task,
-        stage,
-        options.run / kind,
-        seed=seed,
-        autocast=job.autocast,
-        device=options.device,
-    )
+    trainer = _trainer(job, options.run / kind, options, steps)
     trainer.run()
     with torch.no_grad():
         figures = job.unseen()
@@ -93,6 +85,18 @@ def train_expert(
         card=_card(kind, job, facts),
     )
     return figures
+
+
+def _trainer(job: ExpertJob, folder: Path, options: ExpertOptions, steps: int) -> Trainer:
+    """The trainer of an expert, of so many ``steps`` where they are not 0."""
+    return Trainer(
+        job.task,
+        replace(job.stage, steps=steps) if steps else job.stage,
+        folder,
+        seed=options.seed,
+        autocast=job.autocast,
+        device=options.device,
+    )
 
 
 def _facts(
