@@ -85,7 +85,7 @@ class Manifest:
     clips: list[Clip]
     rejected: list[dict[str, str]]
     """Footage that could not be used: ``source`` and ``reason``."""
-    face: str = Choice(place="largest").key
+    face: str = "largest"
     """The person whose face was cut out, as ``Choice.key``."""
 
 
@@ -108,7 +108,7 @@ def prepare(
         MediaError: no footage could be used.
         FaceError: the picture of ``face`` cannot be read.
     """
-    config, face = config or PrepareConfig(), face or Choice()
+    config, face = config or PrepareConfig(), face or Choice(place="largest")
     whom = face.key
     names = _names(videos)
     (dataset / "clips").mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ def load_manifest(dataset: Path) -> Manifest:
         ),
         clips=[Clip(**clip) for clip in raw["clips"]],
         rejected=raw["rejected"],
-        face=raw.get("face", Choice().key),
+        face=raw.get("face", "largest"),
     )
 
 
@@ -229,7 +229,7 @@ def _known_clip(folder: Path, digest: str, config: PrepareConfig, whom: str) -> 
     if not record.is_file():
         return None
     raw = json.loads(record.read_text())
-    found = raw.get("size_px"), raw.get("face", Choice().key), raw["clip"]["sha256"]
+    found = raw.get("size_px"), raw.get("face", "largest"), raw["clip"]["sha256"]
     return Clip(**raw["clip"]) if found == (config.size_px, whom, digest) else None
 
 
