@@ -14,7 +14,9 @@ from difftalker.face.detect.tracklets import look_distances
 MOST_LOOKS = 8
 """Looks that an avatar keeps."""
 FRAMES_A_CLIP = 12
-"""Frames of a clip that are looked at."""
+"""Frames of a clip that are looked at,"""
+MOST_FRAMES = 2000
+"""and those of all clips: each is compared with each."""
 
 
 def look_in(clip: ClipData, frame: int) -> NDArray[np.float32]:
@@ -28,14 +30,13 @@ def looks_of(clips: Sequence[ClipData]) -> tuple[tuple[float, ...], ...]:
 
     The first is the most usual one; each further one is that which is farthest from those before.
     """
-    found = [np.flatnonzero(clip.found) for clip in clips]
-    looks = np.stack(
-        [
-            look_in(clip, int(frame))
-            for clip, frames in zip(clips, found, strict=True)
-            for frame in frames[:: max(1, len(frames) // FRAMES_A_CLIP)]
-        ]
-    )
+    found = [
+        (clip, int(frame))
+        for clip in clips
+        for frames in [np.flatnonzero(clip.found)]
+        for frame in frames[:: max(1, len(frames) // FRAMES_A_CLIP)]
+    ]
+    looks = np.stack([look_in(*one) for one in found[:: -(-len(found) // MOST_FRAMES)]])
     # Single frames of a blink or a turned head are no look to recognise somebody by.
     apart = look_distances(looks, looks)
     usual = np.flatnonzero(np.median(apart, axis=1) <= np.quantile(np.median(apart, axis=1), 0.9))
