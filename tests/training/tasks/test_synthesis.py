@@ -114,7 +114,9 @@ def test_lips_are_as_they_are_drawn_whatever_is_said(dataset: Path, tmp_path: Pa
         )
         examples = np.arange(600) % task.examples
         batch = task.batch(examples, torch.Generator().manual_seed(0))
-        said = [task._windows[data.train[c].name][0][f] for c, f in latents.index[examples]]
+        said = [
+            task.conditions._windows[data.train[c].name][0][f] for c, f in latents.index[examples]
+        ]
         same = (batch["windows"].numpy() == np.stack(said)).all((1, 2))
         assert same[batch["own"].numpy()].all()
         others = 1 - same[~batch["own"].numpy()].mean()
@@ -137,8 +139,10 @@ def test_some_landmarks_of_the_synthesis_are_completed(dataset: Path, tmp_path: 
             completed_share=share,
         )
         task.prepare()
-        assert len(task._completed) == (len(data.train) if share else 0)
-        task._completed = [np.full_like(points, 0.1) for points in task._completed]
+        assert len(task.conditions.completed) == (len(data.train) if share else 0)
+        task.conditions.completed = [
+            np.full_like(points, 0.1) for points in task.conditions.completed
+        ]
         batch = task.batch(np.arange(60) % task.examples, torch.Generator().manual_seed(0))
         # Those points are all in one corner: nothing of the mouth is drawn where it was.
         lower = batch["maps"][:, CHANNELS.index("open_mouth"), 20:]
@@ -167,7 +171,7 @@ def test_completed_faces_are_of_the_upper_ones_moment_with_lips_as_open_as_the_p
     )
     smiles = np.stack([face_points(0.03)] * len(frames))
     smiles[:, 48, 0] = frames / 1e3
-    task._completed = [smiles]
+    task.conditions.completed = [smiles]
     drawn: list[NDArray[np.float32]] = []
     guides = task._guides
 

@@ -13,16 +13,13 @@ from difftalker.config import CompletionConfig, SamplingConfig, SynthesisRecipe
 from difftalker.data.dataset import ClipData, Dataset
 from difftalker.data.latents import LatentSet
 from difftalker.face.draw import contact_sheet, landmark_maps
-from difftalker.face.landmarks import UPPER
-from difftalker.face.lips import open_as
 from difftalker.synthesis.autoencoder import MASK_VALUE, Autoencoder
 from difftalker.synthesis.net import Guidance, SynthesisNet
 from difftalker.synthesis.region import box_mask, region_loss
 from difftalker.synthesis.sampling import timesteps_of
-from difftalker.training.cross_fit import completed_by_others
 from difftalker.training.tasks.autoencoder import mouth_mask
+from difftalker.training.tasks.conditions import Conditions, Rows
 from difftalker.training.tasks.diffusion import DiffusionTask, Watched
-from difftalker.training.tasks.landmarks import any_voice
 
 
 class SynthesisTask(DiffusionTask):
@@ -60,28 +57,24 @@ class SynthesisTask(DiffusionTask):
         self._asked = timesteps_of(
             chosen.sampler, chosen.steps, self._config.prediction, self._config.timesteps
         )
-        self._mouth_weight, self._completed_share = mouth_weight, completed_share
+        self._mouth_weight = mouth_weight
         self._recipe = recipe or SynthesisRecipe()
-        clips = latents.index[:, 0]
-        self._of_clip = {int(c): np.flatnonzero(clips == c) for c in np.unique(clips)}
-        self.model, guidance = model, model.config
-        heard = speech or CompletionConfig()
-        self._windows = {
-            clip.name: clip.windows_of_all(heard.features, heard.window)
-            for clip in (data.train + data.validation if guidance.uses_audio else [])
-        }
-        middles = [voices[0][:, heard.window // 2] for voices in self._windows.values()]
-        spread = np.concatenate(middles).std(0) if middles else np.zeros(0, np.float32)
-        self._speech_jitter = self._recipe.speech_jitter * torch.from_numpy(spread)
-        self._heard, self._completed = heard, list[NDArray[np.float32]]()
+        self.conditions = Conditions(
+            data,
+            latents.index,
+            model.config,
+            speech=speech or CompletionConfig(),
+            recipe=self._recipe,
+            completed_share=completed_share,
+        )
+        self.model = model
         nothing = torch.zeros(1, 3, data.size_px, data.size_px, device=device)
         with torch.no_grad():
             self._nothing_known = autoencoder.encode(nothing + MASK_VALUE).float()
 
     def prepare(self) -> None:
         """Complete each clip's landmarks by fits to the others; see ``trainer.Prepares``."""
-        if self.model.config.uses_landmarks and self._completed_share and self.examples:
-            self._completed = completed_by_others(self._heard, self._data.train)
+        self.conditions.prepare()
 
     def _steps(self, count: int, generator: torch.Generator) -> Tensor:
         anywhere = super()._steps(count, generator)
@@ -90,63 +83,23 @@ class SynthesisTask(DiffusionTask):
         return torch.where(in_use, self._asked[chosen], anywhere)
 
     def _known(self, indices: NDArray[np.int64], generator: torch.Generator) -> NDArray[np.int64]:
-        index, known = self._latents.index, indices.copy()
-        chosen = torch.rand(len(indices), generator=generator) < self._recipe.other_upper_share
-        drawn = torch.randint(len(index), (len(indices),), generator=generator).numpy()
-        for i in np.flatnonzero(chosen.numpy()):
-            same_clip = self._of_clip[int(index[indices[i], 0])]
-            other = same_clip[drawn[i] % len(same_clip)]
-            own, above = self._upper(index[[indices[i], other]])
-            if np.linalg.norm(above - own, axis=-1).mean() < self._recipe.alike_crop:
-                known[i] = other
-        return known
+        return self.conditions.known(indices, generator)
 
-    def _upper(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Upper points (n, 37, 2) of the frames (n, 2)."""
-        return np.stack([self._data.train[c].points_crop[f, list(UPPER)] for c, f in rows])
-
-    def _extra(
-        self, rows: NDArray[np.int64], known: NDArray[np.int64], generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        points = np.stack([self._data.train[c].points_crop[f] for c, f in rows])
-        mouth = mouth_mask(torch.from_numpy(points), self._latents.whole.shape[-1])
-        points, own = self._in_use(points, known, generator), (rows == known).all(1)
-        share = self._recipe.other_speech_share if self.model.config.uses_landmarks else 0.0
-        other = torch.rand(len(rows), generator=generator) < share
-        spoken = np.where(other.numpy()[:, None], known, rows)
+    def _extra(self, rows: Rows, known: Rows, generator: torch.Generator) -> dict[str, Tensor]:
+        own = np.stack([self._data.train[c].points_crop[f] for c, f in rows])
+        mouth = mouth_mask(torch.from_numpy(own), self._latents.whole.shape[-1])
+        points = self.conditions.points(rows, known, generator)
+        spoken = self.conditions.spoken(rows, known, generator)
         guides = self._guides(self._data.train, spoken, points, generator)
         if "maps" in guides and "windows" in guides:
-            heard = guides["windows"]
-            heard = heard + torch.randn(heard.shape, generator=generator) * self._speech_jitter
-            deaf = torch.rand(len(rows), generator=generator) < self._recipe.deaf_share
-            guides["windows"] = torch.where(deaf[:, None, None], 0.0, heard)
-        return {**guides, "mouth": mouth, "own": torch.from_numpy(own)}
-
-    def _in_use(
-        self, points: NDArray[np.float32], known: NDArray[np.int64], generator: torch.Generator
-    ) -> NDArray[np.float32]:
-        """Points (B, 68, 2) as they are in use: under other upper faces, some completed.
-
-        A completed face is of the moment of the upper one, with lips as far open as they are: what
-        is drawn there is what is generated, not a guess at it by the jaw.
-        """
-        jitter = np.zeros_like(points)
-        if self.model.config.uses_landmarks:
-            noise = torch.randn(points.shape, generator=generator)
-            jitter = (noise * self._recipe.point_jitter).numpy()
-        drawn = points + jitter
-        if self._completed:
-            faces = np.stack([self._completed[c][f] for c, f in known])
-            completed = open_as(faces + jitter, points)
-            chosen = torch.rand(len(points), generator=generator) < self._completed_share
-            drawn = np.where(chosen.numpy()[:, None, None], completed, drawn)
-        drawn[:, list(UPPER)] = self._upper(known) + jitter[:, list(UPPER)]
-        return drawn
+            guides["windows"] = self.conditions.jittered(guides["windows"], generator)
+        is_own = torch.from_numpy((rows == known).all(1))
+        return {**guides, "mouth": mouth, "own": is_own}
 
     def _guides(
         self,
         clips: list[ClipData],
-        rows: NDArray[np.int64],
+        rows: Rows,
         points: NDArray[np.float32] | None = None,
         voices: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
@@ -161,10 +114,7 @@ class SynthesisTask(DiffusionTask):
                 points = np.stack([clips[c].points_crop[f] for c, f in rows])
             guides["maps"] = torch.from_numpy(landmark_maps(points, self._data.size_px))
         if self.model.config.uses_audio:
-            spoken = [self._windows[clips[c].name] for c, _ in rows]
-            chosen = [any_voice(one, voices) if voices else one[0] for one in spoken]
-            heard = np.stack([one[f] for one, (_, f) in zip(chosen, rows, strict=True)])
-            guides["windows"] = torch.from_numpy(heard)
+            guides["windows"] = self.conditions.windows(clips, rows, voices)
         return guides
 
     def _guidance(self, guides: Mapping[str, Tensor], masked: Tensor) -> Guidance:
