@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from difftalker import config as configs
-from difftalker.config import STAGES, Config, from_dict
+from difftalker.config import STAGES, Config, from_saved
 from difftalker.errors import DiffTalkerError, UsageError
 
 
@@ -183,7 +183,7 @@ def _has(run: Path, stage: str, config: Config) -> bool:
     facts, written = run / stage / "checkpoint" / "facts.json", run / "config.json"
     if not (facts.is_file() and written.is_file()):
         return False
-    theirs = from_dict(Config, json.loads(written.read_text()), str(written))
+    theirs = from_saved(Config, json.loads(written.read_text()), str(written))
     finished = json.loads(facts.read_text())["step"] >= getattr(theirs.training, stage).steps
     return finished and ingredients(stage, theirs) == ingredients(stage, config)
 

@@ -5,7 +5,7 @@
 Each part of a prepared dataset is completed by fits to the other parts (no transformers, which add
 little, nothing painted, no rest in silence), in all the voices that the dataset holds. Prints, for
 each kind of fit, the mean error of the lower landmarks (crop units) and the correlation of the
-lips' opening with the one seen: under the clip's own sound, as it is and brought in step with the
+lips' opening with the one seen: under the clip's own sound, as it is and aligned with the
 lips; under the next clip's; and under its own in another voice.
 """
 
@@ -24,12 +24,12 @@ from difftalker.face.landmarks import LOWER
 from difftalker.face.lips import relative_opening
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.metrics import correlation
-from difftalker.training.cross_fit import bring_in_step, complete, fitted
+from difftalker.training.cross_fit import align_sound, complete, fitted
 
 COLUMNS = (
     "error",
     "own sound",
-    "in step",
+    "aligned",
     "next clip's",
     "other voice",
     "other voice, next clip's",
@@ -69,7 +69,7 @@ def main() -> None:
     options = parser.parse_args()
     config = configs.tiny().model.completion
     clips = load_dataset(options.dataset, validation_clips=0).train
-    bring_in_step(config, clips)
+    align_sound(config, clips)
     delays_s = {clip.name: clip.delay_s for clip in clips}
     apart_s = np.abs(list(delays_s.values()))
     print(f"{len(clips)} clips, {(apart_s >= 0.02).sum()} of them 0.02 s or more out of step")
@@ -82,7 +82,7 @@ def main() -> None:
                 clip.delay_s = delays_s[clip.name]
             known = [clip for i, clip in enumerate(clips) if i % options.folds != fold]
             windows = [c.windows_of_all(config.features, config.window) for c in known]
-            net = fitted(replace(config, hears_opening=hears), known, windows)
+            net = fitted(replace(config, opening_from_speech=hears), known, windows)
             rows += figures(net, clips[fold :: options.folds], delays_s)
         means = np.nanmean(np.array(rows), 0)
         cells = [f"{m:{len(name)}.{5 if name == 'error' else 4}f}" for m, name in

@@ -31,7 +31,7 @@ def trainers(folder: Path, batch: int) -> dict[str, Trainer]:
     """The same stage twice: in the precision that is chosen, and in float32."""
     chosen = configs.preset("tiny")
     stage = replace(chosen.training.synthesis, batch=batch, steps=10_000)
-    training = replace(chosen.training, synthesis=stage, voices=0, in_step=False)
+    training = replace(chosen.training, synthesis=stage, voices=0, align_sound=False)
     config = replace(chosen, training=training)
     info = probe_video(samples.footage())
     with VideoWriter.like(info, folder / "clip.mp4", audio=samples.speech()) as writer:

@@ -35,7 +35,7 @@ from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.video import read_frames
 from difftalker.metrics import mouth_opening_correlation, silence_leak
 from difftalker.speech.silence import silent_frames, sound_level_db
-from difftalker.training.cross_fit import bring_in_step, complete, fitted
+from difftalker.training.cross_fit import align_sound, complete, fitted
 
 FOLDS = 4
 COLUMNS = ("opening asked for", "painted", "silence asked for", "painted")
@@ -47,7 +47,7 @@ def held_out(
     """A completion of the avatar's kind, fitted to all clips but every fourth, in all voices."""
     config = avatar.config.completion
     if delays_s is None:
-        bring_in_step(config, clips)
+        align_sound(config, clips)
     else:
         for clip in clips:
             clip.delay_s = delays_s[clip.name]

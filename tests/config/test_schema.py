@@ -1,12 +1,15 @@
-"""Options of the configuration: which are refused."""
+"""Options of the configuration: which are refused, and which have had other names."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from typing import Any
 
 import pytest
 
-from difftalker.config import ModelConfig, SynthesisConfig
+from difftalker.config import Config, ModelConfig, SynthesisConfig, from_saved, paper
+from difftalker.config.codec import RENAMED
 from difftalker.errors import UsageError
 
 
@@ -24,3 +27,11 @@ from difftalker.errors import UsageError
 def test_wrong_options_are_refused(kind: Any, wrong: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         kind(**wrong)
+
+
+def test_saved_settings_may_have_their_former_names() -> None:
+    text = json.dumps(dataclasses.asdict(paper()))
+    for former, name in RENAMED.items():
+        assert text.count(f'"{name}"') == 1
+        text = text.replace(f'"{name}"', f'"{former}"')
+    assert from_saved(Config, json.loads(text), "config.json") == paper()

@@ -216,6 +216,8 @@ def test_the_reader_learns(clips: list[SpokenClip], tmp_path: Path) -> None:
     )  # fmt: skip
     torch.manual_seed(0)
     task = LipsTask(LipReader(TINY), clips, clips)
+    task.fit()
+    task.prepare()
     batch = task.batch(np.array([0, 1, 2]), torch.Generator().manual_seed(5))
 
     def losses() -> dict[str, float]:

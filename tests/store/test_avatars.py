@@ -70,6 +70,21 @@ def test_only_an_avatar_has_a_card(tmp_path: Path) -> None:
         avatar.extend_card(tmp_path, "text")
 
 
+def test_settings_under_their_former_names_are_read(folder: Path) -> None:
+    config = folder / "config.json"
+    raw = json.loads(config.read_text())
+    completion = raw["model"]["completion"]
+    completion["rests"] = not completion.pop("hold_in_silence")
+    completion["hears_opening"] = completion.pop("opening_from_speech")
+    config.write_text(json.dumps(raw))
+    found = avatar.read(folder).config.completion
+    assert (found.hold_in_silence, found.opening_from_speech) == (False, True)
+    completion["hold_in_silence"] = True
+    config.write_text(json.dumps(raw))
+    with pytest.raises(AvatarError, match="unknown key 'rests'"):
+        avatar.read(folder)
+
+
 # The calibration
 
 

@@ -1,4 +1,4 @@
-"""Landmarks completed by fits to other clips, and sound brought in step with lips."""
+"""Landmarks completed by fits to other clips, and sound aligned with lips."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from difftalker.landmarks.completion import CompletionNet
 from difftalker.training.cross_fit import (
     FEWEST_CLIPS,
     PIECE_FRAMES,
-    bring_in_step,
+    align_sound,
     complete,
     completed_by_others,
 )
@@ -67,7 +67,7 @@ def test_sound_is_brought_in_step_with_lips(tmp_path: Path) -> None:
     late_s = np.zeros(12)
     late_s[[1, 4, 7]] = 0.3, -0.08, 0.04
     clips = spoken_clips(tmp_path / "data", late_s.tolist())
-    bring_in_step(configs.debug().model.completion, clips)
+    align_sound(configs.debug().model.completion, clips)
     found_s = np.array([clip.delay_s for clip in clips])
     # A lag that all have is none of theirs: fits do not know it.
     np.testing.assert_allclose(found_s - np.median(found_s), late_s, atol=0.02)
@@ -77,11 +77,11 @@ def test_sound_is_brought_in_step_with_lips(tmp_path: Path) -> None:
 def test_sound_of_few_clips_and_of_others_voices_stays(tmp_path: Path) -> None:
     clips = spoken_clips(tmp_path / "data", [0.2] + 11 * [0.0])
     few = clips[: FEWEST_CLIPS - 1]
-    bring_in_step(configs.debug().model.completion, few)
+    align_sound(configs.debug().model.completion, few)
     assert all(clip.delay_s == 0 for clip in few)
     for clip, other in zip(clips, [*clips[1:], clips[0]], strict=True):
         clip.points_crop = other.points_crop.copy()
-    bring_in_step(configs.debug().model.completion, clips)
+    align_sound(configs.debug().model.completion, clips)
     assert all(clip.delay_s == 0 for clip in clips)
 
 

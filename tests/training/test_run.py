@@ -65,6 +65,16 @@ def test_a_finished_stage_is_left_as_it_is(finished: Finished, tmp_path: Path) -
     assert {f"validation_{k}": v for k, v in numbers.items()}.items() <= last.items()
 
 
+def test_a_run_that_was_saved_with_former_names_goes_on(finished: Finished, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "run"))
+    text = (folder / "config.json").read_text()
+    former = text.replace('"hold_in_silence"', '"rests"')
+    assert former != text
+    (folder / "config.json").write_text(former)
+    assert run_at(finished.dataset, folder).unfinished() == []
+    assert (folder / "config.json").read_text() == text
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed_and_resumed_is_as_left_alone(
     finished: Finished, stage: str, tmp_path: Path

@@ -11,7 +11,7 @@ from helpers import write_dataset
 from helpers_training import run_at
 
 
-def test_a_run_hears_its_clips_in_step(tmp_path: Path) -> None:
+def test_the_sound_of_a_run_is_aligned_once(tmp_path: Path) -> None:
     names = [f"clip-{i}" for i in range(10)]
     dataset = write_dataset(tmp_path / "data", names, frames=60)
     run = run_at(dataset, tmp_path / "run")
@@ -25,7 +25,7 @@ def test_a_run_hears_its_clips_in_step(tmp_path: Path) -> None:
     again = run_at(dataset, tmp_path / "run")
     again.trainer("landmarks")
     assert all(clip.delay_s == 0.1 for clip in again.data.train)
-    off = dataclasses.replace(again.config.training, in_step=False)
+    off = dataclasses.replace(again.config.training, align_sound=False)
     apart = Run(dataclasses.replace(again.config, training=off), again.options)
     apart.trainer("landmarks")
     assert all(clip.delay_s == 0 for clip in apart.data.train)

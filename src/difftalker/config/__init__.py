@@ -1,6 +1,6 @@
 """Every size and setting: what there is (``schema``, ``training``) and values (``presets``)."""
 
-from difftalker.config.codec import override
+from difftalker.config.codec import from_saved, override
 from difftalker.config.presets import (
     COMPLETIONS,
     FINE_TUNING,
@@ -78,6 +78,7 @@ __all__ = [
     "debug",
     "fine_tuned",
     "from_dict",
+    "from_saved",
     "half",
     "override",
     "paper",

@@ -1,13 +1,42 @@
-"""Configs from words of the command line; from JSON by ``core.codec``."""
+"""Configs from words of the command line, and as they were saved (JSON: ``core.codec``)."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from difftalker.config.schema import Config
+from difftalker.core.codec import from_dict
 from difftalker.errors import UsageError
+
+C = TypeVar("C")
+
+RENAMED = {
+    "hears_opening": "opening_from_speech",
+    "rests": "hold_in_silence",
+    "in_step": "align_sound",
+    "deaf_share": "no_speech_share",
+}
+"""Former names of settings, which saved avatars and runs may have, and their names."""
+LEVELS = 3
+"""How deep settings lie at most: ``training.synthesis_recipe.no_speech_share``."""
+
+
+def from_saved(kind: type[C], values: Mapping[str, Any], where: str) -> C:
+    """A config from the JSON of an avatar or run, whose settings may have their former names.
+
+    Raises:
+        UsageError: as of :func:`difftalker.core.codec.from_dict`.
+    """
+    return from_dict(kind, _renamed(values, LEVELS), where)
+
+
+def _renamed(values: Any, levels: int) -> Any:
+    if not levels or not isinstance(values, Mapping):
+        return values
+    former = {old: new for old, new in RENAMED.items() if new not in values}
+    return {former.get(key, key): _renamed(each, levels - 1) for key, each in values.items()}
 
 
 def override(config: Config, settings: Mapping[str, str]) -> Config:

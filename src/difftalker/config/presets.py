@@ -54,7 +54,7 @@ def debug() -> Config:
                 layers=1,
                 audio_dim=16,
                 neighbours=2,
-                hears_opening=True,
+                opening_from_speech=True,
             ),
             autoencoder=AutoencoderConfig(channels=(8, 16), latent_channels=4, groups=4),
             prior=PriorConfig(channels=(8, 16), groups=4, head_dim=8, context_dim=8),
@@ -78,7 +78,7 @@ def tiny() -> Config:
     """The default: trains in under three hours and dubs in real time on a 2-core CPU."""
     return Config(
         model=ModelConfig(
-            completion=CompletionConfig(hears_opening=True),
+            completion=CompletionConfig(opening_from_speech=True),
             synthesis=SynthesisConfig(guidance="both"),
         ),
         training=TrainingConfig(
@@ -101,7 +101,7 @@ def half() -> Config:
         model=ModelConfig(
             preset="half",
             size_px=128,
-            completion=CompletionConfig(audio_dim=64, hears_opening=True),
+            completion=CompletionConfig(audio_dim=64, opening_from_speech=True),
             autoencoder=AutoencoderConfig(channels=(64, 128)),
             prior=PriorConfig(channels=(64, 96, 128)),
             synthesis=SynthesisConfig(stem_channels=(16, 32, 48)),
@@ -132,7 +132,7 @@ def base() -> Config:
     return Config(
         model=ModelConfig(
             preset="base",
-            completion=CompletionConfig(width=128, hears_opening=True),
+            completion=CompletionConfig(width=128, opening_from_speech=True),
             autoencoder=AutoencoderConfig(channels=(64, 128, 256), patch=2, layers=2),
             prior=PriorConfig(channels=(192, 320, 448), layers=2, head_dim=64, attention_levels=2),
             synthesis=SynthesisConfig(stem_channels=(32, 64, 128)),
@@ -154,7 +154,7 @@ def sd15() -> Config:
         model=ModelConfig(
             preset="sd15",
             size_px=512,
-            completion=CompletionConfig(width=128, hears_opening=True),
+            completion=CompletionConfig(width=128, opening_from_speech=True),
             prior=PriorConfig(prediction="epsilon"),
             synthesis=SynthesisConfig(stem_channels=(16, 32, 96), heads=8),
             sampling=SamplingConfig(steps=20),
@@ -200,7 +200,7 @@ def paper() -> Config:
                 whole_share=0.0,
                 other_upper_share=0.0,
                 other_speech_share=0.0,
-                deaf_share=0.0,
+                no_speech_share=0.0,
                 speech_jitter=0.0,
                 point_jitter=0.0,
             ),
@@ -208,7 +208,7 @@ def paper() -> Config:
             mouth_weight=1.0,
             completed_share=0.0,
             voices=0,
-            in_step=False,
+            align_sound=False,
             latent_stride=1,
         ),
     )
@@ -221,7 +221,7 @@ PAPER_LANDMARKS = LandmarkRecipe(base_weight=0.0, rotation_rad=0.0, scaling=0.0,
 def _plain_adam(
     *, steps: int, batch: int, learning_rate: float, autocast: bool = True
 ) -> StageConfig:
-    """Adam as in Section 3.2, which tells of nothing besides the learning rate."""
+    """Adam as in Section 3.2, which names nothing besides the learning rate."""
     return StageConfig(
         steps=steps,
         batch=batch,
@@ -248,15 +248,15 @@ PRESETS: dict[str, Callable[[], Config]] = {
 
 
 def paper_completion(config: CompletionConfig) -> CompletionConfig:
-    """The completion as in Section 2.3: frame by frame, a contour that hears nothing."""
+    """The completion as in Section 2.3: frame by frame, a contour without audio."""
     return dataclasses.replace(
         config,
         neighbours=0,
         audio_moves_contour=False,
         dropout=0.0,
         least_squares=False,
-        hears_opening=False,
-        rests=False,
+        opening_from_speech=False,
+        hold_in_silence=False,
     )
 
 

@@ -19,7 +19,7 @@ MAX_SIZE_PX = 1024
 MASKS = ("jaw", "mouth")
 """What is made anew: the lower face with its jaw line, or the mouth alone."""
 GUIDANCES = ("landmarks", "audio", "both")
-"""What tells the synthesis of the mouth."""
+"""What the synthesis is conditioned on."""
 FEATURE_DIMS = {"whisper-short": 384, "whisper": 384, "characters": 29, "mel": 80}
 """Width of each kind of speech features, by the names of ``speech.registry.ENCODERS``."""
 FEATURE_OPTIONS = {
@@ -49,17 +49,17 @@ class CompletionConfig:
     neighbours: int = 8
     """Video frames on either side that a frame looks at; 0 is the paper's frame by frame."""
     audio_moves_contour: bool = True
-    """Whether audio offsets the lower contour too; the paper's LF-Trans hears nothing."""
+    """Whether audio offsets the lower contour too; the paper's LF-Trans takes no audio."""
     audio_offsets: bool = True
     """AM-Trans; False is the paper's ablation, with audio into BM-Trans instead."""
     dropout: float = 0.1
     least_squares: bool = True
     """Whether the transformers begin at the least-squares fit of the points to upper points and
     speech, in place of the mean face."""
-    hears_opening: bool = False
-    """Whether a network beside the least squares tells from the speech how far the lips are open;
-    avatars of before know of none."""
-    rests: bool = True
+    opening_from_speech: bool = False
+    """Whether a network beside the least squares predicts the opening of the lips from speech; off
+    in avatars that have no such network."""
+    hold_in_silence: bool = True
     """Whether the mouth is held still where nothing is said (``landmarks.silence_hold``)."""
 
     def __post_init__(self) -> None:
@@ -191,7 +191,7 @@ class ModelConfig:
     """Side of the crop that the networks see."""
     mask: str = "jaw"
     """What is made anew: ``jaw``, the lower face with its whole jaw line, or ``mouth``, a box that
-    leaves the jaw line visible (an ablation: a jaw that is seen tells of the mouth)."""
+    leaves the jaw line visible (an ablation: a visible jaw shows how far the mouth is open)."""
     completion: CompletionConfig = field(default_factory=CompletionConfig)
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import get_type_hints
 
 from difftalker.config import checks
 
-STAGES = ("landmarks", "autoencoder", "prior", "synthesis", "decoder")
 OPTIMIZERS = ("adamw", "adam")
 SCHEDULES = ("cosine", "constant")
 
@@ -118,13 +118,14 @@ class SynthesisRecipe:
     video without footage needs it."""
     other_upper_share: float = 0.5
     """Share of examples whose upper face is of another moment of the clip, as in dubbed footage:
-    cheeks tell of the mouth that was there."""
+    cheeks show the mouth that was there."""
     alike_crop: float = 0.008
     """Mean distance of the upper points, crop units, up to which another upper face is taken."""
     other_speech_share: float = 0.3
-    """Share of these that hear the other moment too: lips are as far open as they are drawn."""
-    deaf_share: float = 0.15
-    """Share of examples, of those that use landmarks and audio, that hear nothing."""
+    """Share of these with the speech of the other moment too: the opening of the lips is to follow
+    the landmarks."""
+    no_speech_share: float = 0.15
+    """Share of examples, of those that use landmarks and audio, without speech."""
     speech_jitter: float = 0.3
     """Noise on speech beside landmarks, in standard deviations of each feature."""
     point_jitter: float = 0.0015
@@ -137,7 +138,7 @@ class SynthesisRecipe:
             "whole_share",
             "other_upper_share",
             "other_speech_share",
-            "deaf_share",
+            "no_speech_share",
         )
         checks.not_negative(self, "alike_crop", "speech_jitter", "point_jitter")
 
@@ -165,7 +166,7 @@ class DecoderRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """All stages of training."""
+    """All stages of training, in their order, and what their examples and losses are."""
 
     landmarks: StageConfig
     autoencoder: StageConfig
@@ -190,10 +191,10 @@ class TrainingConfig:
     """Share of the synthesis's examples with completed landmarks, as in use, from a fit to other
     clips, with lips as open as in the footage; the others have the footage's landmarks."""
     voices: int = 2
-    """In how many other voices each clip's sound is heard as well; a dataset that is given has
-    those that it was prepared with."""
-    in_step: bool = True
-    """Whether each clip's sound is first brought in step with its lips, up to half a second."""
+    """How many voice conversions of each clip's sound are learned from as well; a dataset that is
+    given has those that it was prepared with."""
+    align_sound: bool = True
+    """Whether each clip's sound is first shifted to fit its lips, by up to half a second."""
     latent_stride: int = 2
     """Every how many frames latents are kept for the diffusion stages: neighbours differ little."""
     autocast: bool = True
@@ -204,3 +205,7 @@ class TrainingConfig:
         checks.check(0 <= self.voices <= 20, "voices", self.voices, "0 <= voices <= 20")
         checks.shares(self, "completed_share")
         checks.not_negative(self, "lips_weight")
+
+
+STAGES = tuple(name for name, kind in get_type_hints(TrainingConfig).items() if kind is StageConfig)
+"""The stages of training, in order: those fields of ``TrainingConfig``."""

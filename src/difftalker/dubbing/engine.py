@@ -148,7 +148,7 @@ class Engine:
         if not synthesis.uses_audio:
             return None
         silent = np.zeros(len(times_s), bool)
-        if synthesis.uses_landmarks and self.config.completion.rests:
+        if synthesis.uses_landmarks and self.config.completion.hold_in_silence:
             silent = speech.silent(times_s, SILENT_MARGIN_S + OPENS_S)
         return SpokenWindows(speech.windows(times_s), silent)
 

@@ -77,7 +77,7 @@ class TransformerCompleter(Completer):
             pieces.append(piece)
             progress("complete", sum(map(len, pieces)), len(times_s))
         points = np.concatenate(pieces)
-        if not self._net.config.rests:
+        if not self._net.config.hold_in_silence:
             return points
         seen = np.ones(len(times_s), bool) if found is None else found
         return hold_silence(points, times_s, seen, speech.silent(times_s), cuts)

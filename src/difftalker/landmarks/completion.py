@@ -157,7 +157,7 @@ class CompletionNet(nn.Module):
             if config.least_squares
             else None
         )
-        uses_opening = config.least_squares and config.audio_offsets and config.hears_opening
+        uses_opening = config.least_squares and config.audio_offsets and config.opening_from_speech
         self.opening = OpeningNet(config) if uses_opening else None
 
     @property

@@ -6,7 +6,8 @@
           /card.md              who, which footage, consent, licence, measured quality
 
 Nothing but these files is read, and no path is taken from within them. Avatars of format 2 have
-their calibration in the configuration of the autoencoder; they are read as well.
+their calibration in the configuration of the autoencoder; they are read as well. So are settings
+under their former names (``config.codec.RENAMED``).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from difftalker.config import ModelConfig, from_dict
+from difftalker.config import ModelConfig, from_dict, from_saved
 from difftalker.core.files import whole_file, whole_folder
 from difftalker.core.hashing import sha256_of
 from difftalker.core.text import printable
@@ -87,7 +88,7 @@ def read(name_or_folder: str | Path) -> AvatarFiles:
         _check_file(folder, name, raw["files"])
     measured = _measured(folder, raw)
     try:
-        config = from_dict(ModelConfig, raw["model"], f"{folder.name}/config.json")
+        config = from_saved(ModelConfig, raw["model"], f"{folder.name}/config.json")
         if config.base_model:
             raise UsageError("it names a base model", wanted="all weights in its own folder")
         calibration = from_dict(Calibration, measured, f"{folder.name}/{_CALIBRATION}")

@@ -28,7 +28,7 @@ FOLDS = 4
 FEWEST_CLIPS = 8
 """Fewest clips for which the fits can estimate the delay of the sound."""
 ROUNDS = 2
-"""Fits to clips in step tell better which are not."""
+"""Fits to clips that are aligned show better which are not."""
 LONGEST_S = 0.48
 STEP_S = 0.01
 ALIKE = 0.6
@@ -85,7 +85,7 @@ def completed_by_others(
     A fit to the clip itself would know it too well. A single clip has no others.
     """
     completed = [np.zeros(0, np.float32)] * len(clips)
-    config = replace(config, least_squares=True, hears_opening=False)
+    config = replace(config, least_squares=True, opening_from_speech=False)
     for i, net, windows in _by_others(config, clips):
         completed[i] = complete(net, clips[i].points_crop, windows)
     return completed
@@ -104,7 +104,7 @@ def _by_others(
             yield i, net, windows[i]
 
 
-def bring_in_step(config: CompletionConfig, clips: Sequence[ClipData]) -> None:
+def align_sound(config: CompletionConfig, clips: Sequence[ClipData]) -> None:
     """Set how late the sound of each clip is (``ClipData.delay_s``), up to half a second.
 
     It is that time at which the opening of the mouth that is predicted from its sound, by fits to
@@ -112,7 +112,7 @@ def bring_in_step(config: CompletionConfig, clips: Sequence[ClipData]) -> None:
     """
     if len(clips) < FEWEST_CLIPS:
         return
-    with_opening = replace(config, least_squares=True, audio_offsets=True, hears_opening=True)
+    with_opening = replace(config, least_squares=True, audio_offsets=True, opening_from_speech=True)
     for _ in range(ROUNDS):
         predicted = [np.zeros(0, np.float32)] * len(clips)
         for i, net, windows in _by_others(with_opening, clips):

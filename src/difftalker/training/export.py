@@ -76,7 +76,7 @@ def _sound(delays_s: Mapping[str, float]) -> str:
     if not len(apart_s):
         return ""
     return (
-        f"brought in step with the lips; {(apart_s >= TOLD_S).sum()} of {len(apart_s)} clips were"
+        f"aligned with the lips; {(apart_s >= TOLD_S).sum()} of {len(apart_s)} clips were"
         f" {TOLD_S:.2f} s or more apart, {apart_s.max():.2f} s at most"
     )
 

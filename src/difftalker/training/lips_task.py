@@ -143,14 +143,23 @@ class LipsTask:
         self.examples = len(train)
         if not train:
             raise TrainingError("there is no clip to learn from", wanted="one at least")
-        heard = np.concatenate([clip.heard for clip in train])
-        self._heard_mean, self._heard_std = heard.mean(0), heard.std(0) + 1e-3
-        points = np.concatenate([clip.points for clip in train]).mean(0)
-        model.mean_points.copy_(torch.from_numpy(points))
         letter = SLOTS.index("letter")
         counts = np.bincount([c.chosen[letter] for c in train], minlength=len(GRAMMAR[letter]))
         weights = np.array([float(counts[c.chosen[letter]]) ** -BALANCE for c in train])
         self._letter_shares = weights / weights.sum()
+
+    fitted = ("mean_points",)
+    """Buffers of the model that ``fit`` sets; see ``trainer.Fits``."""
+
+    def fit(self) -> None:
+        """Set the mean landmarks of the lips."""
+        points = np.concatenate([clip.points for clip in self._clips]).mean(0)
+        self.model.mean_points.copy_(torch.from_numpy(points))
+
+    def prepare(self) -> None:
+        """Measure the scale of the speech features; see ``trainer.Prepares``."""
+        heard = np.concatenate([clip.heard for clip in self._clips])
+        self._heard_mean, self._heard_std = heard.mean(0), heard.std(0) + 1e-3
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
         """Examples on the device; see ``trainer.Task``."""

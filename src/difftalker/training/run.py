@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from difftalker.config import STAGES, Config, ModelConfig, from_dict
+from difftalker.config import STAGES, Config, ModelConfig, from_saved
 from difftalker.core.files import write_whole
 from difftalker.core.jobs import Cancel, OnEvent, never, no_event
 from difftalker.data.dataset import Dataset, load_dataset
@@ -175,7 +175,7 @@ def _remember_config(config: Config, options: TrainOptions) -> None:
 def _begun_with(path: Path) -> ModelConfig:
     """The model configuration of an earlier call; settings that it did not know are at default."""
     try:
-        return from_dict(ModelConfig, json.loads(path.read_text())["model"], str(path))
+        return from_saved(ModelConfig, json.loads(path.read_text())["model"], str(path))
     except UsageError as error:
         raise TrainingError(
             f"the run in {path.parent} was begun by another version of DiffTalker ({error.found})",

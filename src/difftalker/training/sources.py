@@ -33,7 +33,7 @@ from difftalker.synthesis.net import SynthesisNet
 from difftalker.synthesis.prior import Prior
 from difftalker.training import artefacts
 from difftalker.training.artefacts import Artefact
-from difftalker.training.cross_fit import bring_in_step
+from difftalker.training.cross_fit import align_sound
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -223,12 +223,12 @@ class Sources:
 
     # Footage
 
-    def in_step(self) -> Dataset:
-        """The data, the sound of its clips in step with their lips; found once a run."""
+    def aligned(self) -> Dataset:
+        """The data, each clip's sound aligned with its lips; the delays are found once a run."""
         clips = [*self.data.train, *self.data.validation]
         path = self.options.run / "delays.json"
-        if self.config.training.in_step and not path.is_file():
-            bring_in_step(self.config.model.completion, clips)
+        if self.config.training.align_sound and not path.is_file():
+            align_sound(self.config.model.completion, clips)
             write_whole(path, json.dumps({c.name: c.delay_s for c in clips}, indent=1) + "\n")
         delays_s = self.delays_s()
         for clip in clips:
@@ -236,13 +236,13 @@ class Sources:
         return self.data
 
     def guiding(self) -> Dataset:
-        """The data, in step where the synthesis uses audio."""
-        return self.in_step() if self.config.model.synthesis.uses_audio else self.data
+        """The data, its sound aligned where the synthesis uses audio."""
+        return self.aligned() if self.config.model.synthesis.uses_audio else self.data
 
     def delays_s(self) -> dict[str, float]:
         """How much later than its picture each clip's sound was found to be, by names."""
         path = self.options.run / "delays.json"
-        if not self.config.training.in_step or not path.is_file():
+        if not self.config.training.align_sound or not path.is_file():
             return {}
         found: dict[str, float] = json.loads(path.read_text())
         return found

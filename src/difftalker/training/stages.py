@@ -1,6 +1,6 @@
 """The stages of training, one after the other: what each needs, learns and leaves.
 
-Adding a stage is adding it to ``TABLE``, and its settings to ``TrainingConfig``.
+A stage is added in two places: to ``TABLE``, and its settings to ``TrainingConfig``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from difftalker.config import STAGES
 from difftalker.data.latents import LatentSet
 from difftalker.dubbing.networks import build_autoencoder, build_prior
 from difftalker.landmarks.completion import CompletionNet
@@ -46,7 +45,7 @@ def _landmarks(sources: Sources) -> LandmarkTask:
     training = sources.config.training
     return LandmarkTask(
         sources.begun("landmarks", net),
-        sources.in_step(),
+        sources.aligned(),
         span=training.span_frames,
         lips_weight=training.lips_weight,
         recipe=training.landmark_recipe,
@@ -198,5 +197,4 @@ TABLE: dict[str, Stage] = {
         ),
     )
 }
-"""By name, in the order of training."""
-assert tuple(TABLE) == STAGES, "TrainingConfig has settings for every stage"
+"""By name, in the order of training: that of the fields of ``TrainingConfig``."""

@@ -102,7 +102,7 @@ def test_speech_beside_landmarks_is_blurred_and_sometimes_missing(
 
 
 def test_lips_are_as_they_are_drawn_whatever_is_said(dataset: Path, tmp_path: Path) -> None:
-    recipe = SynthesisRecipe(speech_jitter=0.0, deaf_share=0.0)
+    recipe = SynthesisRecipe(speech_jitter=0.0, no_speech_share=0.0)
     data, model = load_dataset(dataset, validation_clips=1), configs.debug().model
     for guidance in ("both", "audio"):
         synthesis = dataclasses.replace(model.synthesis, guidance=guidance)

@@ -122,5 +122,5 @@ class Conditions:
     def jittered(self, windows: Tensor, generator: torch.Generator) -> Tensor:
         """Speech (B, W, features) with noise, some of it missing: landmarks have to suffice."""
         heard = windows + torch.randn(windows.shape, generator=generator) * self._speech_jitter
-        missing = torch.rand(len(windows), generator=generator) < self._recipe.deaf_share
+        missing = torch.rand(len(windows), generator=generator) < self._recipe.no_speech_share
         return torch.where(missing[:, None, None], 0.0, heard)
