@@ -13,6 +13,8 @@ from torch import Tensor
 
 import difftalker
 from difftalker import config as configs
+from difftalker.store.calibration import UNMEASURED
+from difftalker.training.artefacts import load
 from difftalker.training.trainer import Trainer
 
 SMALL = {
@@ -55,6 +57,12 @@ def test_the_paper_trains_its_stages(dataset: Path, tmp_path: Path) -> None:
         log = (trained.run / stage / "log.jsonl").read_text().splitlines()
         assert json.loads(log[0])["step"] == 2
     assert not (trained.run / "decoder" / "checkpoint").exists()
+    left = load(trained.run / "decoder" / "artefact")
+    begun = load(trained.run / "autoencoder" / "artefact")
+    assert left.calibration == UNMEASURED
+    for name, tensor in begun.weights["autoencoder"].items():
+        assert torch.equal(left.weights["autoencoder"][name], tensor)
+    assert not (trained.run / "made-latents").exists()
 
 
 def test_without_averaging_limit_or_schedule_steps_are_adams(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from torch.nn import functional as nnf
 from difftalker.config import DecoderRecipe, SamplingConfig
 from difftalker.core.device import autocast
 from difftalker.data.dataset import ClipData, Dataset, frame_index
-from difftalker.data.latents import Progress, encode_frames, identity, keep
+from difftalker.data.latents import encode_frames, identity, keep
 from difftalker.errors import FaceError
 from difftalker.experts.critic import Critic, critic_loss, feature_loss, fine, generator_loss
 from difftalker.face.compose.blend import paste
@@ -31,6 +31,7 @@ from difftalker.face.lips import opening_correction, relative_opening
 from difftalker.media.video import Frame
 from difftalker.synthesis.autoencoder import Autoencoder, high_pass, to_images, to_pixels
 from difftalker.synthesis.region import box_mask
+from difftalker.training.sources import bar
 from difftalker.training.tasks import SynthesisTask, gradient_error, mouth_mask, psnr
 
 HALVINGS = 8
@@ -58,7 +59,6 @@ class DecoderTask:
         stride: int,
         autocast: bool = True,
         recipe: DecoderRecipe | None = None,
-        progress: Progress = lambda done, total: None,
         device: str = "cpu",
     ) -> None:
         """``folder`` keeps the latents of every ``stride``-th frame, made with ``sampling``."""
@@ -74,16 +74,23 @@ class DecoderTask:
         self._index, self._autocast = frame_index(data.train, stride), autocast
         self._recipe = recipe or DecoderRecipe()
         self.examples = len(self._index)
-        made_of = identity([autoencoder, synthesis.model], data.train, stride)
-        made_of["sampling"] = [sampling.sampler, sampling.steps]
-        (self._latents,) = keep(
-            folder,
-            ("made",),
-            self._index,
-            lambda rows: [self._made(data.train, rows)],
-            made_of,
-            progress,
-        )
+        self._folder = folder
+        # Before a checkpoint is read: the encoder decides, and the tuned decoder does not.
+        self._made_of = identity([autoencoder, synthesis.model], data.train, stride)
+        self._made_of["sampling"] = [sampling.sampler, sampling.steps]
+
+    def prepare(self) -> None:
+        """Sample the latents to learn from, or read them; see ``trainer.Prepares``."""
+        clips = self._data.train
+        with bar("latents") as progress:
+            (self._latents,) = keep(
+                self._folder,
+                ("made",),
+                self._index,
+                lambda rows: [self._made(clips, rows)],
+                self._made_of,
+                progress,
+            )
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
         """Examples on the device; see ``trainer.Task``."""

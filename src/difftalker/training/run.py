@@ -105,8 +105,8 @@ class Run:
             return False
         if self.sources.steps(stage):
             return stage in self.options.stages
-        # Without steps there is only what is fitted; a decoder is then the autoencoder's.
-        return stage != "decoder" and all(map(self.sources.finished, TABLE[stage].needs))
+        # Without steps there is only what is fitted, or the network as it begins.
+        return all(map(self.sources.finished, TABLE[stage].needs))
 
     def _finish(self, stage: str, on_event: OnEvent, cancel: Cancel) -> Log:
         """Train a stage to its end, and write its artefact."""

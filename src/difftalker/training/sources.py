@@ -87,8 +87,6 @@ class Sources:
 
     def finished(self, stage: str) -> bool:
         """Whether the networks of a stage can be read."""
-        if stage == "decoder" and not self.steps(stage):
-            return self.finished("autoencoder")
         if self.ready_made(stage):
             return True
         facts = artefacts.load_facts(self.folder(stage) / "artefact")
@@ -178,15 +176,13 @@ class Sources:
         """The autoencoder with the decoder of the last stage."""
         if self._is_brought("decoder"):
             return self.brought("decoder", Autoencoder)
-        if not self.steps("decoder"):
-            return self.autoencoder()
         left = self.artefact("decoder").weights["autoencoder"]
         return _filled(self.placed(build_autoencoder(self.config.model)), left)
 
     def calibration(self) -> Calibration:
         """What was measured with the trained decoder, or is known of the avatar begun from."""
-        if self.ready_made("decoder") or not self.steps("decoder"):
-            return self.known_calibration() if self.options.keep else UNMEASURED
+        if self.ready_made("decoder"):
+            return self.known_calibration()
         return self.artefact("decoder").calibration
 
     def known_calibration(self) -> Calibration:

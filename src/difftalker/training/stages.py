@@ -15,10 +15,10 @@ from difftalker.data.latents import LatentSet
 from difftalker.dubbing.networks import build_autoencoder, build_prior
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.landmarks.head_motion import HeadMotion
-from difftalker.store.calibration import Calibration
+from difftalker.store.calibration import UNMEASURED, Calibration
 from difftalker.training.artefacts import Artefact
 from difftalker.training.decoder_task import DecoderTask
-from difftalker.training.sources import Sources, bar
+from difftalker.training.sources import Sources
 from difftalker.training.tasks import AutoencoderTask, LandmarkTask, PriorTask, SynthesisTask
 from difftalker.training.trainer import Task
 
@@ -145,29 +145,28 @@ def _decoder(sources: Sources) -> DecoderTask:
         device=sources.device,
     )
     training = sources.config.training
-    with bar("latents") as progress:
-        return DecoderTask(
-            autoencoder,
-            maker,
-            sources.data,
-            model.sampling,
-            sources.options.run / "made-latents",
-            recipe=training.decoder_recipe,
-            stride=training.decoder_recipe.stride * training.latent_stride,
-            autocast=training.autocast,
-            progress=progress,
-            device=sources.device,
-        )
+    return DecoderTask(
+        autoencoder,
+        maker,
+        sources.data,
+        model.sampling,
+        sources.options.run / "made-latents",
+        recipe=training.decoder_recipe,
+        stride=training.decoder_recipe.stride * training.latent_stride,
+        autocast=training.autocast,
+        device=sources.device,
+    )
 
 
 def _decoder_artefact(task: DecoderTask, sources: Sources) -> Artefact:
-    detail = task.detail()
-    openings = task.openings(detail) or sources.known_calibration().openings
     tuned: Any = task.model["autoencoder"]
-    return Artefact(
-        weights={"autoencoder": tuned.state_dict()},
-        calibration=Calibration(detail=detail, openings=openings),
-    )
+    weights = {"autoencoder": tuned.state_dict()}
+    known = sources.known_calibration()
+    if not sources.steps("decoder"):  # the autoencoder's own decoder: nothing is measured with it
+        return Artefact(weights=weights, calibration=known if sources.options.keep else UNMEASURED)
+    detail = task.detail()
+    openings = task.openings(detail) or known.openings
+    return Artefact(weights=weights, calibration=Calibration(detail=detail, openings=openings))
 
 
 def _trainable(net: Any, device: str) -> Any:
