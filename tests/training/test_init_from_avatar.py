@@ -16,7 +16,7 @@ from difftalker.config import STAGES
 from difftalker.core.hashing import sha256_of
 from difftalker.data.dataset import load_dataset
 from difftalker.dubbing.avatar import load
-from difftalker.dubbing.load_checked import restore
+from difftalker.dubbing.load_checked import load_networks
 from difftalker.errors import UsageError
 from difftalker.face.landmarks import UPPER
 from difftalker.store.avatars import read
@@ -48,7 +48,7 @@ def test_a_synthesis_that_saw_begins_one_that_hears_too(finished: Finished, tmp_
         keep=True,
     )
     begun = Run(both, options).trainer("synthesis").task.model.state_dict()
-    saw = restore(read(first)).synthesis.state_dict()
+    saw = load_networks(read(first)).synthesis.state_dict()
     assert all(torch.equal(begun[name], value) for name, value in saw.items())
     new = set(begun) - set(saw)
     assert new
@@ -89,7 +89,7 @@ def test_every_stage_begins_from_an_avatar(
     run = run_at(finished.dataset, finished.folder)
     save_avatar(run, first, name="a", consent="drawn", source="tests", command="make test")
     part = "synthesis" if stages[0] == "prior" else stages[0]
-    old = restore(read(first)).state()[part]
+    old = load_networks(read(first)).state()[part]
     begun = started(finished, tmp_path / "run", first, stages).trainer(stages[0]).task.model
     prefix = "prior." if stages[0] == "prior" else ""
     for name, tensor in begun.state_dict().items():

@@ -13,7 +13,7 @@ from difftalker.core.jobs import Progress, no_progress
 from difftalker.dubbing.dub import Dub, complete
 from difftalker.dubbing.engine import Engine
 from difftalker.dubbing.footage import TrackedFootage, located_by
-from difftalker.dubbing.load_checked import restore
+from difftalker.dubbing.load_checked import load_networks
 from difftalker.dubbing.talk import Talk
 from difftalker.errors import UsageError
 from difftalker.face.detect.people import Choice
@@ -122,5 +122,5 @@ def load(name_or_folder: str | Path, *, device: str = "cpu") -> Avatar:
         AvatarError: the folder or a file is missing, truncated or altered.
     """
     files = avatars.read(name_or_folder)
-    networks, calibration = restore(files), files.calibration
+    networks, calibration = load_networks(files), files.calibration
     return Avatar(files.name, files.config, networks, device, files.facts, calibration)

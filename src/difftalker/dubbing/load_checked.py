@@ -37,7 +37,7 @@ _MAX_LAYERS = 16
 _MAX_LIST = 8
 
 
-def restore(files: AvatarFiles) -> Networks:
+def load_networks(files: AvatarFiles) -> Networks:
     """The networks of an avatar, with its weights.
 
     Raises:

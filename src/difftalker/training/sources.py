@@ -21,7 +21,7 @@ from difftalker.config import STAGES, Config
 from difftalker.core.files import write_whole
 from difftalker.data.dataset import Dataset
 from difftalker.data.latents import LatentSet, Progress, encode_clips
-from difftalker.dubbing.load_checked import restore
+from difftalker.dubbing.load_checked import load_networks
 from difftalker.dubbing.networks import Networks, build_autoencoder, build_prior
 from difftalker.errors import TrainingError
 from difftalker.landmarks.completion import CompletionNet
@@ -136,7 +136,7 @@ class Sources:
     def motion(self) -> HeadMotion:
         """How the head moves in the footage that the landmarks were learned from."""
         if self.start and self._is_brought("landmarks"):
-            return restore(self.start).motion
+            return load_networks(self.start).motion
         return _filled(HeadMotion(), self.artefact("landmarks").weights["motion"])
 
     def autoencoder(self) -> Autoencoder:
@@ -192,7 +192,7 @@ class Sources:
     def brought(self, stage: str, kind: type[N]) -> N:
         """The network of a stage as it is in the avatar that the run began from."""
         assert self.start is not None
-        networks = restore(self.start)
+        networks = load_networks(self.start)
         parts = {
             "landmarks": networks.completion,
             "autoencoder": networks.autoencoder,
