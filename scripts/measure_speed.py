@@ -27,7 +27,7 @@ from difftalker.dubbing.footage import locate
 from difftalker.face.compose.blend import Blender
 from difftalker.face.compose.light import Light, Skin
 from difftalker.face.crop import cut
-from difftalker.face.detect.track import FaceDetector
+from difftalker.face.detect.detector import FaceDetector
 from difftalker.face.detect.tracklets import Tracker
 from difftalker.media import limits
 from difftalker.media.video import VideoWriter, read_frames

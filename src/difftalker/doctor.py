@@ -171,7 +171,7 @@ def _detector() -> str:
         raise _Absent("its weights are not there")
     import numpy as np
 
-    from difftalker.face.detect.track import FaceDetector
+    from difftalker.face.detect.detector import FaceDetector
     from difftalker.media.video import Frame
 
     with FaceDetector() as detector:

@@ -19,7 +19,8 @@ from difftalker.face.compose.blend import blend_mask
 from difftalker.face.crop import frame_face
 from difftalker.face.detect.shots import ChangeMeter, face_jumps
 from difftalker.face.detect.track import FaceTrack
-from difftalker.face.spans import TURNED, TURNED_BACK, find_spans, roll, strengths, turn
+from difftalker.face.landmarks import roll_deg
+from difftalker.face.spans import TURNED, TURNED_BACK, find_spans, strengths, turn
 from difftalker.media.video import Image, read_frames
 from synthetic import (
     SIDE_PX,
@@ -139,7 +140,7 @@ def test_a_head_that_is_rolled_too_far_keeps_its_mouth(degrees: float, reason: s
     turned = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     track = still_track(12)
     points = (track.points_px[4:8] - 48) @ turned.T + 48
-    assert np.allclose(abs(roll(points.astype(np.float32))), abs(degrees), atol=0.01)
+    assert np.allclose(abs(roll_deg(points.astype(np.float32))), abs(degrees), atol=0.01)
     track.points_px[4:8] = points
     spans = find_spans(track)
     assert {span.reason for span in spans if 4 <= span.start_frame < 8 or len(spans) == 1} == {

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from difftalker.core.files import whole_file, whole_folder, write_whole
 from difftalker.core.hashing import sha256_of
@@ -33,6 +34,7 @@ from difftalker.errors import DiffTalkerError, FaceError, MediaError, UsageError
 from difftalker.face.crop import CropTrack, Framing, cut, frame_face, frame_rate
 from difftalker.face.detect.people import Choice
 from difftalker.face.detect.track import FaceTrack, track
+from difftalker.face.spans import is_rolled
 from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.limits import Limits, current, limited
 from difftalker.media.video import read_frames
@@ -250,20 +252,20 @@ def _with_features(clip: Clip, video: Path, folder: Path, config: PrepareConfig,
 def _build(video: Path, folder: Path, config: PrepareConfig, whom: Choice) -> dict[str, Any]:
     face = track(read_frames(video), source=video.name, face=whom)
     framing = frame_face(face, config.size_px)
-    _check_usable(face, framing.crop, video)
+    found = face.usable & ~is_rolled(face)
+    _check_usable(found, framing.crop, video)
     _write_frames(video, folder / "frames.npy", framing.crop, config.size_px)
-    _write_track(folder / "track.npz", face, framing)
+    _write_track(folder / "track.npz", face, found, framing)
     for kind, voice in config.kinds_and_voices:
         _save_features(video, kind, voice, folder)
     fps = frame_rate(face.times_s)
-    return {"frames": len(face), "found": int(face.usable.sum()), "fps": round(fps, 4)}
+    return {"frames": len(face), "found": int(found.sum()), "fps": round(fps, 4)}
 
 
-def _check_usable(face: FaceTrack, crop: CropTrack, video: Path) -> None:
-    found = face.usable
+def _check_usable(found: NDArray[np.bool_], crop: CropTrack, video: Path) -> None:
     if found.sum() < MIN_FRAMES or found.mean() < MIN_FOUND:
         raise FaceError(
-            f"{video.name} shows a face in {found.sum()} of {len(found)} frames",
+            f"{video.name} shows an upright face in {found.sum()} of {len(found)} frames",
             wanted=f"{MIN_FRAMES} frames and {MIN_FOUND:.0%} of the clip at least",
             fix="cut the clip to where the speaker is seen",
         )
@@ -284,7 +286,7 @@ def _write_frames(video: Path, path: Path, crop: CropTrack, size_px: int) -> Non
     out.flush()
 
 
-def _write_track(path: Path, face: FaceTrack, framing: Framing) -> None:
+def _write_track(path: Path, face: FaceTrack, found: NDArray[np.bool_], framing: Framing) -> None:
     np.savez(
         path,
         points_crop=framing.points_crop,
@@ -292,7 +294,7 @@ def _write_track(path: Path, face: FaceTrack, framing: Framing) -> None:
         centre_px=framing.crop.centre_px,
         side_px=framing.crop.side_px,
         times_s=face.times_s,
-        found=face.usable,
+        found=found,
         cuts=face.cuts,
     )
 

@@ -72,3 +72,14 @@ def mouth_opening(points: NDArray[np.floating]) -> NDArray[np.floating]:
     """(..., 68, 2) -> (...): mean distance of the inner lips, in the unit of the points."""
     opening: NDArray[np.floating] = np.linalg.norm(lip_gaps(points), axis=-1).mean(axis=-1)
     return opening
+
+
+def roll_deg(points: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Measure how far heads are rolled, (..., 68, 2) -> (...), degrees, -180 to 180.
+
+    The angle from the horizontal to the line from eye to eye: 0 upright, positive clockwise, 180
+    upside down. Not a number without a face.
+    """
+    across = points[..., EYES[6:], :].mean(-2) - points[..., EYES[:6], :].mean(-2)
+    angle: NDArray[np.floating] = np.degrees(np.arctan2(across[..., 1], across[..., 0]))
+    return angle

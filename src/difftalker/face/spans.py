@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from difftalker.core.arrays import smoothstep
 from difftalker.face.crop import frame_rate
 from difftalker.face.detect.track import COVERED, OTHER, FaceTrack
-from difftalker.face.landmarks import EYES, JAW
+from difftalker.face.landmarks import JAW, roll_deg
 
 Reason = Literal["face", "no face", "turned away", "rolled", "covered", "other person"]
 
@@ -21,7 +21,7 @@ TURNED = 0.75
 TURNED_BACK = 0.65
 """Turn below which a face that was turned away is driven again."""
 ROLLED_DEG = 35.0
-"""Roll (see ``roll``) from which on a face is not driven; avatars learn from upright heads."""
+"""Roll (``landmarks.roll_deg``) from which on a face is not driven: avatars learn upright heads."""
 FADE_S = 0.16
 """Length of the fade between a new mouth and frames that keep their own, seconds."""
 
@@ -102,15 +102,11 @@ def turn(points_px: NDArray[np.float32]) -> NDArray[np.float32]:
     return place
 
 
-def roll(points_px: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Measure how far heads are rolled, (frames, 68, 2) -> (frames,), degrees, -180 to 180.
-
-    The angle from the horizontal to the line from eye to eye: 0 upright, positive clockwise, 180
-    upside down. Not a number without a face.
-    """
-    across = points_px[:, EYES[6:]].mean(1) - points_px[:, EYES[:6]].mean(1)
-    angle: NDArray[np.float32] = np.degrees(np.arctan2(across[:, 1], across[:, 0]))
-    return angle
+def is_rolled(track: FaceTrack) -> NDArray[np.bool_]:
+    """(frames,): whether the head is rolled by more than ``ROLLED_DEG``."""
+    with np.errstate(invalid="ignore"):
+        rolled: NDArray[np.bool_] = np.abs(roll_deg(track.points_px)) > ROLLED_DEG
+    return rolled
 
 
 def _reasons(track: FaceTrack) -> NDArray[np.object_]:
@@ -122,8 +118,7 @@ def _reasons(track: FaceTrack) -> NDArray[np.object_]:
         away = amount[i] > (TURNED_BACK if away and i not in new_shots else TURNED)
         if away:
             reasons[i] = "turned away"
-    with np.errstate(invalid="ignore"):
-        reasons[np.abs(roll(track.points_px)) > ROLLED_DEG] = "rolled"
     reasons[track.why == COVERED] = "covered"
+    reasons[is_rolled(track)] = "rolled"
     reasons[track.why == OTHER] = "other person"
     return reasons

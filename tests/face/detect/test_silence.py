@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from difftalker.face.detect import track
+from difftalker.face.detect import detector
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def together(*work: Callable[[], None]) -> None:
 
 
 def fail_within() -> None:
-    with track._native_silence():
+    with detector._native_silence():
         os.write(2, b"a note")
         raise ValueError("within")
 
@@ -45,14 +45,14 @@ def test_it_comes_back_after_overlapping_threads() -> None:
     first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
 
     def first() -> None:
-        with track._native_silence():
+        with detector._native_silence():
             first_is_in.set()
             second_is_in.wait(10)
         first_is_out.set()
 
     def second() -> None:
         first_is_in.wait(10)
-        with track._native_silence():
+        with detector._native_silence():
             second_is_in.set()
             first_is_out.wait(10)
             os.write(2, b"a note")
@@ -75,7 +75,7 @@ def test_it_comes_back_after_an_error() -> None:
 def test_it_comes_back_after_many_threads() -> None:
     def often() -> None:
         for _ in range(200):
-            with track._native_silence():
+            with detector._native_silence():
                 os.write(2, b"a note")
 
     with stderr_in_file() as file:

@@ -18,6 +18,7 @@ from difftalker.dubbing.previews import save_report
 from difftalker.errors import AssetError, FaceError, UsageError
 from difftalker.evaluation.run import evaluate
 from difftalker.face.detect.cover import find_covered
+from difftalker.face.detect.detector import FaceDetector
 from difftalker.face.detect.people import (
     Choice,
     Person,
@@ -25,7 +26,7 @@ from difftalker.face.detect.people import (
     find_people,
     read_picture,
 )
-from difftalker.face.detect.track import FaceDetector, FaceTrack
+from difftalker.face.detect.track import FaceTrack
 from difftalker.face.detect.tracklets import Detection, Tracker
 from difftalker.face.spans import find_spans
 from difftalker.media.video import Frame, Image, VideoWriter, read_frames

@@ -1,17 +1,13 @@
-"""Face tracks: MediaPipe's FaceLandmarker over a video, one person chosen, covers marked."""
+"""Face tracks: the faces of a video, one person chosen, covers marked."""
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +15,7 @@ from numpy.typing import NDArray
 from difftalker.core.prefetch import prefetch
 from difftalker.errors import FaceError
 from difftalker.face.detect.cover import find_covered
+from difftalker.face.detect.detector import FaceDetector
 from difftalker.face.detect.people import (
     Choice,
     Likeness,
@@ -29,20 +26,11 @@ from difftalker.face.detect.people import (
 )
 from difftalker.face.detect.shots import ChangeMeter
 from difftalker.face.detect.tracklets import Detection, Tracker, Tracklet
-from difftalker.face.landmarks import POINTS, from_mediapipe
+from difftalker.face.landmarks import POINTS
 from difftalker.media.video import Frame
-from difftalker.store import assets
-
-logger = logging.getLogger(__name__)
 
 SMOOTHING_FRAMES = 0.5
 """Standard deviation of the Gaussian that takes the detector's jitter off, in frames."""
-MAX_FACES = 6
-"""Most faces that are tracked in one frame."""
-SCAN_S = 0.4
-"""Interval at which the whole picture is searched while one face is tracked, seconds."""
-ALONE_S = 1.0
-"""Time without a second face after which one face counts as alone, seconds."""
 
 NOTHING, COVERED, OTHER = range(3)
 """Values of ``FaceTrack.why``: the reason why a frame is not driven."""
@@ -136,144 +124,6 @@ def smooth(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 
     out: NDArray[np.float32] = gaussian_filter1d(values, sigma, axis=0, mode="nearest")
     return out
-
-
-@contextmanager
-def _landmarker(faces: int) -> Iterator[Any]:
-    """Give a function that detects up to ``faces`` faces of a frame, (68, 2) pixels each.
-
-    One face is tracked and smoothed over time. Several are detected in every frame anew, as
-    MediaPipe does in its video mode as well.
-    """
-    import mediapipe as mp
-    from mediapipe.tasks.python import BaseOptions, vision
-
-    mode = vision.RunningMode.VIDEO if faces == 1 else vision.RunningMode.IMAGE
-    options = vision.FaceLandmarkerOptions(
-        base_options=BaseOptions(model_asset_path=str(assets.path("face_landmarker"))),
-        running_mode=mode,
-        num_faces=faces,
-    )
-    last_ms = -1
-
-    def find(frame: Frame) -> list[NDArray[np.float32]]:
-        nonlocal last_ms
-        # MediaPipe wants rising whole milliseconds.
-        last_ms = max(last_ms + 1, round(frame.time_s * 1000))
-        data = np.ascontiguousarray(frame.image)
-        with _native_silence():
-            image = mp.Image(image_format=mp.ImageFormat.SRGB, data=data)
-            if faces == 1:
-                result = landmarker.detect_for_video(image, last_ms)
-            else:
-                result = landmarker.detect(image)
-        return _points_px(result, frame.image)
-
-    with _native_silence():
-        landmarker = vision.FaceLandmarker.create_from_options(options)
-    with landmarker:
-        yield find
-
-
-class _Silence:
-    """The process's standard error, turned away while any thread is within."""
-
-    def __init__(self) -> None:
-        self._lock, self._within, self._kept = threading.Lock(), 0, -1
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._within:
-                self._kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, 2)
-                os.close(nowhere)
-            self._within += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._within -= 1
-            if not self._within:
-                os.dup2(self._kept, 2)
-                os.close(self._kept)
-
-
-_SILENCE = _Silence()
-
-
-def _native_silence() -> AbstractContextManager[None]:
-    """MediaPipe's own notes go nowhere, unless details are asked for.
-
-    Its loggers heed no environment variable (``GLOG_minloglevel``, ``TF_CPP_MIN_LOG_LEVEL`` and
-    ``GOOGLE_STDERRTHRESHOLD`` change nothing in 1.2), so the descriptor they write to is turned
-    away while its code runs. Failures come back as exceptions all the same.
-    """
-    return nullcontext() if logger.isEnabledFor(logging.DEBUG) else _SILENCE
-
-
-class FaceDetector:
-    """Detects the faces of each frame; use it as a context manager.
-
-    While there is one face, it is tracked, and every ``SCAN_S`` the whole picture is searched for
-    others. Once there are more, all are detected in every frame, until one has been alone for
-    ``ALONE_S``.
-    """
-
-    def __init__(self) -> None:
-        self._open = ExitStack()
-        self._many = self._open.enter_context(_landmarker(MAX_FACES))
-        self._one: Any = None
-        self._one_open = ExitStack()
-        self._searched_s = self._several_s = -np.inf
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._one_open.close()
-        self._open.close()
-
-    def detect(self, frame: Frame, *, changed: bool = False) -> list[NDArray[np.float32]]:
-        """Detect the points (68, 2), pixels, of each face in the next frame.
-
-        ``changed`` says that much of the picture changed, so that it is searched anew.
-        """
-        if frame.time_s - self._several_s < ALONE_S:
-            return self._search(frame)
-        one = self._follow(frame)
-        if changed or frame.time_s - self._searched_s >= SCAN_S:
-            several = self._search(frame)
-            if len(several) > 1:
-                self._one_open.close()
-                self._one = None
-                return several
-        return one
-
-    def _follow(self, frame: Frame) -> list[NDArray[np.float32]]:
-        if self._one is None:
-            self._one = self._one_open.enter_context(_landmarker(1))
-        return list(self._one(frame))
-
-    def detect_all(self, frame: Frame) -> list[NDArray[np.float32]]:
-        """Detect the points (68, 2), pixels, of each face in a single picture."""
-        return list(self._many(frame))
-
-    def _search(self, frame: Frame) -> list[NDArray[np.float32]]:
-        found = self.detect_all(frame)
-        self._searched_s = frame.time_s
-        if len(found) > 1:
-            self._several_s = frame.time_s
-        return found
-
-
-def _points_px(result: Any, image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    height, width = image.shape[:2]
-    meshes = [np.array([(p.x, p.y) for p in face], np.float32) for face in result.face_landmarks]
-    return [(from_mediapipe(mesh) * (width, height)).astype(np.float32) for mesh in meshes]
 
 
 def track(
