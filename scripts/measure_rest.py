@@ -34,7 +34,7 @@ from difftalker.landmarks.completion import CompletionNet
 from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.video import read_frames
 from difftalker.metrics import mouth_opening_correlation, silence_leak
-from difftalker.speech.silence import silent_frames, sound_level_db
+from difftalker.speech.silence import silent_at
 from difftalker.training.cross_fit import align_sound, complete, fitted
 
 FOLDS = 4
@@ -69,8 +69,7 @@ def figures(
     clip.delay_s = 0.0
     windows = clip.windows(net.config.features, net.config.window)
     heard = windows[np.minimum(np.arange(len(times_s)), len(windows) - 1)]
-    level_db = sound_level_db(stream_audio(audio), times_s, rate_hz=SAMPLE_RATE_HZ)
-    silent = silent_frames(level_db, times_s)
+    silent = silent_at(stream_audio(audio), times_s, rate_hz=SAMPLE_RATE_HZ)
     asked = complete(net, face.framing.points_crop, heard)
     asked = silence_hold.hold_silence(asked, times_s, face.track.usable, silent, face.track.cuts)
     made = folder / "made.mp4"

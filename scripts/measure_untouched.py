@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from difftalker.dubbing.avatar import Avatar, load
 from difftalker.dubbing.footage import TrackedFootage
-from difftalker.media.audio import sound_duration_s
+from difftalker.media.audio import SAMPLE_RATE_HZ, read_audio
 from difftalker.media.timeline import Fit, fit
 from difftalker.media.video import probe_video, read_frames
 from difftalker.packaged import samples
@@ -170,7 +170,7 @@ def dubbed(avatar: Avatar, video: Path, audio: Path, folder: Path, mode: Fit) ->
     result = avatar.dub(video, audio).save(output, lossless=True, fit=mode)
     originals = list(read_frames(video))
     times_s = np.array([frame.time_s for frame in originals])
-    sound_s = sound_duration_s(audio) if mode != "trim" else 0.0
+    sound_s = len(read_audio(audio)) / SAMPLE_RATE_HZ if mode != "trim" else 0.0
     source = fit(times_s, probe_video(video), mode, sound_s).source
     outside = changed_outside = changed_within = frames = 0
     for i, image in enumerate(shown(output)):

@@ -73,9 +73,17 @@ def ratio_interval(
     top, bottom = pairs.mean(1)
     low = high = np.nan
     if n > 1:
-        drawn = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
-        tops, bottoms = pairs[:, drawn].mean(-1)
-        low, high = np.percentile(tops / bottoms, [2.5, 97.5]) - less
+        from scipy.stats import bootstrap
+
+        found = bootstrap(
+            tuple(pairs),
+            lambda tops, bottoms, axis: tops.mean(axis) / bottoms.mean(axis),
+            n_resamples=RESAMPLES,
+            paired=True,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
+        low, high = np.array(found.confidence_interval) - less
     return Estimate(mean=float(top / bottom) - less, low=float(low), high=float(high), n=n)
 
 

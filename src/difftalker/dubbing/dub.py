@@ -24,10 +24,9 @@ from difftalker.config import DEFAULT_CRF, SamplingConfig
 from difftalker.core.allocator import give_back
 from difftalker.core.jobs import Progress, no_progress
 from difftalker.dubbing.engine import Engine
-from difftalker.dubbing.footage import TrackedFootage, check_person
+from difftalker.dubbing.footage import TrackedFootage
 from difftalker.dubbing.render_loop import RenderInputs, RenderLoop
 from difftalker.errors import UsageError
-from difftalker.face.crop import frame_face
 from difftalker.face.detect.people import Choice
 from difftalker.face.detect.track import FaceTrack
 from difftalker.face.landmarks import UPPER
@@ -175,21 +174,16 @@ class Dub:
         """The footage's face, as given, as kept, or found now."""
         if self._located is not None:
             return self._located
-        config, photo = self.engine.config, self.face.picture
+        photo = self.face.picture
         whom = repr(self.face) if photo is None else file_hash(photo)
         likeness = self.engine.likeness
         looks = None if likeness is None else likeness.looks
         key = key_of(__version__, file_hash(self.video), whom, looks)
-        if kept := journal.get("track", key):
-            face = FaceTrack.from_arrays(unpack(kept))
-            framing = frame_face(face, config.size_px, config.mask)
-            info = probe_video(self.video)
-            footage = TrackedFootage(video=self.video, info=info, track=face, framing=framing)
-            if not self.any_face:
-                check_person(footage, self.engine.name)
-            return footage
-        footage = self.engine.locate(self.video, self.face, self.any_face, progress)
-        journal.put("track", key, pack(vars(footage.track)))
+        kept = journal.get("track", key)
+        known = FaceTrack.from_arrays(unpack(kept)) if kept else None
+        footage = self.engine.locate(self.video, self.face, self.any_face, progress, known=known)
+        if known is None:
+            journal.put("track", key, pack(vars(footage.track)))
         return footage
 
     def _points(

@@ -16,12 +16,13 @@ from difftalker import __version__
 from difftalker.config import ModelConfig, SamplingConfig
 from difftalker.core.device import has_fast_bfloat16
 from difftalker.core.jobs import Progress, no_progress
-from difftalker.dubbing.footage import TrackedFootage, check_person, locate
+from difftalker.dubbing.footage import TrackedFootage, check_person, locate, tracked_before
 from difftalker.dubbing.networks import Networks
 from difftalker.dubbing.render_loop import CHUNK_FRAMES
 from difftalker.errors import AvatarError
 from difftalker.face.detect.looks import LOOK_SIZE
 from difftalker.face.detect.people import Choice, Likeness
+from difftalker.face.detect.track import FaceTrack
 from difftalker.landmarks.completer import PIECE_FRAMES, Completer, TransformerCompleter
 from difftalker.landmarks.silence_hold import OPENS_S
 from difftalker.speech.encoder import SpeechEncoder
@@ -89,10 +90,13 @@ class Engine:
         face: Choice,
         any_face: bool = False,
         progress: Progress = no_progress,
+        *,
+        known: FaceTrack | None = None,
     ) -> TrackedFootage:
         """Track the chosen face in footage; it has to be that of the avatar's person.
 
-        ``face`` chooses, by default this person. ``any_face`` takes somebody else, too.
+        ``face`` chooses, by default this person. ``any_face`` takes somebody else, too. ``known``
+        is what an earlier call found, and stands in place of tracking.
 
         Raises:
             MediaError: the footage cannot be read.
@@ -100,7 +104,10 @@ class Engine:
                 avatar's.
         """
         size, mask = self.config.size_px, self.config.mask
-        footage = locate(Path(video), size, progress, face, mask=mask, likeness=self.likeness)
+        if known is None:
+            footage = locate(Path(video), size, progress, face, mask=mask, likeness=self.likeness)
+        else:
+            footage = tracked_before(Path(video), known, size, mask)
         if not any_face:
             check_person(footage, self.name)
         return footage

@@ -139,6 +139,16 @@ def locate(
     return TrackedFootage(video=video, info=info, track=found, framing=framing)
 
 
+def tracked_before(video: Path, track: FaceTrack, size_px: int, mask: str) -> TrackedFootage:
+    """Footage whose face was found earlier, framed as :func:`locate` does.
+
+    Raises:
+        MediaError: the footage cannot be read.
+    """
+    framing = frame_face(track, size_px, mask)
+    return TrackedFootage(video=video, info=probe_video(video), track=track, framing=framing)
+
+
 def check_person(footage: TrackedFootage, avatar: str) -> None:
     """Refuse footage whose chosen person does not look like that of an avatar.
 

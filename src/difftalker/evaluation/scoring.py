@@ -20,7 +20,7 @@ from difftalker.face.detect.track import FaceTrack, track
 from difftalker.face.landmarks import CONTOUR, LOWER, MOUTH, POINTS
 from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.video import read_frames
-from difftalker.speech.silence import silent_frames, sound_level_db
+from difftalker.speech.silence import silent_at
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +48,7 @@ def score(clip: Footage, output: Output, judges: Sequence[Judge] = ()) -> Score:
         MediaError: the video has not as many frames as the footage, or its sound cannot be read.
     """
     made = _track_again(output.video, clip)
-    level_db = sound_level_db(stream_audio(output.audio), made.times_s, rate_hz=SAMPLE_RATE_HZ)
-    silent = silent_frames(level_db, made.times_s)
+    silent = silent_at(stream_audio(output.audio), made.times_s, rate_hz=SAMPLE_RATE_HZ)
     figures = {
         **_completion_errors(clip.located, output.dub),
         **_found_again(clip.located, made),

@@ -86,15 +86,6 @@ def stream_audio(
         yield np.concatenate(held)
 
 
-def sound_duration_s(path: MediaPath) -> float:
-    """The length of the main sound track from the time of the first picture on, by decoding it.
-
-    Errors as in ``stream_audio``.
-    """
-    samples: int = sum(part.shape[1] for part in sound_parts(path, rate_hz=48_000, layout="mono"))
-    return samples / 48_000
-
-
 def sound_parts(path: MediaPath, *, rate_hz: int, layout: str) -> Iterator[FloatArray]:
     """Stream the main sound track in small parts, ``(channels, samples)`` float32 in [-1, 1].
 

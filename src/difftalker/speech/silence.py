@@ -41,6 +41,17 @@ def sound_level_db(
     return level_db
 
 
+def silent_at(
+    blocks: Iterable[Floats],
+    times_s: NDArray[np.floating],
+    margin_s: float = SILENT_MARGIN_S,
+    *,
+    rate_hz: int,
+) -> NDArray[np.bool_]:
+    """(F,): whether a sound, blocks (samples,), is silent at rising times, away from speech."""
+    return silent_frames(sound_level_db(blocks, times_s, rate_hz=rate_hz), times_s, margin_s)
+
+
 def silent_frames(
     level_db: Floats, times_s: NDArray[np.floating], margin_s: float = SILENT_MARGIN_S
 ) -> NDArray[np.bool_]:

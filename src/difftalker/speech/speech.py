@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from difftalker.errors import MediaError
 from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.speech.encoder import SpeechEncoder
-from difftalker.speech.silence import SILENT_MARGIN_S, silent_frames, sound_level_db
+from difftalker.speech.silence import SILENT_MARGIN_S, silent_at
 from difftalker.speech.windows import WindowStream
 
 BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
@@ -79,9 +79,7 @@ class Speech:
     def silent(self, times_s: Times, margin_s: float = SILENT_MARGIN_S) -> NDArray[np.bool_]:
         """(F,): whether frames at these times are silent, ``margin_s`` away from any speech."""
         blocks = self._samples.blocks(BLOCK_SAMPLES)
-        return silent_frames(
-            sound_level_db(blocks, times_s, rate_hz=SAMPLE_RATE_HZ), times_s, margin_s
-        )
+        return silent_at(blocks, times_s, margin_s, rate_hz=SAMPLE_RATE_HZ)
 
 
 class _Scratch:
