@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:  # torch is loaded once the number of threads is set
+    from helpers_track import ByHand
 
 
 def pytest_configure() -> None:
@@ -28,3 +32,11 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from helpers_networks import write_base_model
 
     return write_base_model(tmp_path_factory.mktemp("base-model"))
+
+
+@pytest.fixture(scope="module")
+def by_hand(tmp_path_factory: pytest.TempPathFactory) -> ByHand:
+    """Footage whose face is tracked by hand, speech and an untrained avatar."""
+    from helpers_track import ByHand
+
+    return ByHand.within(tmp_path_factory.mktemp("track"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
 
@@ -99,6 +99,31 @@ def track_by_hand(footage: Path) -> TrackedFootage:
 def track_of(avatar: Avatar, located: TrackedFootage, speech: Path) -> LandmarkTrack:
     """A track as the command makes it, but for the search for the face."""
     return located.as_track(avatar.complete(located, speech), avatar.config.size_px, avatar.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByHand:
+    """Footage and speech in a folder, an avatar, and where the face is in the footage."""
+
+    folder: Path
+    footage: Path
+    speech: Path
+    avatar: Avatar
+    located: TrackedFootage
+
+    @classmethod
+    def within(cls, folder: Path) -> ByHand:
+        footage = write_footage(folder / "footage.mkv")
+        return cls(
+            folder=folder,
+            footage=footage,
+            speech=write_speech(folder / "speech.wav"),
+            avatar=debug_avatar(),
+            located=track_by_hand(footage),
+        )
+
+    def track(self) -> LandmarkTrack:
+        return track_of(self.avatar, self.located, self.speech)
 
 
 def same(a: LandmarkTrack, b: LandmarkTrack) -> bool:

@@ -12,62 +12,24 @@ import pytest
 from difftalker import cli
 from difftalker.core.hashing import sha256_of
 from difftalker.dubbing import engine
-from difftalker.dubbing.avatar import Avatar
-from difftalker.dubbing.footage import TrackedFootage
 from difftalker.landmarks.edits import Edit
 from difftalker.landmarks.track_file import LandmarkTrack
 from difftalker.media.audio import probe_audio
 from difftalker.store import avatars
-from helpers_track import (
-    FACELESS,
-    FRAMES,
-    debug_avatar,
-    pictures,
-    same,
-    track_by_hand,
-    write_footage,
-    write_speech,
-)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("track")
-
-
-@pytest.fixture(scope="module")
-def footage(folder: Path) -> Path:
-    return write_footage(folder / "footage.mkv")
-
-
-@pytest.fixture(scope="module")
-def speech(folder: Path) -> Path:
-    return write_speech(folder / "speech.wav")
-
-
-@pytest.fixture(scope="module")
-def avatar() -> Avatar:
-    return debug_avatar()
-
-
-@pytest.fixture(scope="module")
-def located(footage: Path) -> TrackedFootage:
-    return track_by_hand(footage)
+from helpers_track import FACELESS, FRAMES, ByHand, pictures, same
 
 
 @pytest.fixture
-def person(
-    avatar: Avatar, located: TrackedFootage, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def person(by_hand: ByHand, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An avatar's folder; where the packaged footage is absent its face is located by hand."""
-    home = folder / "nobody"
+    home = by_hand.folder / "nobody"
     if not home.exists():
-        nets = avatar.networks
+        nets = by_hand.avatar.networks
         avatars.write(
-            home, name="nobody", config=avatar.config, architecture=nets.architecture(),
+            home, name="nobody", config=by_hand.avatar.config, architecture=nets.architecture(),
             weights=nets.state(), facts={}, card="Nobody.",
         )  # fmt: skip
-    monkeypatch.setattr(engine, "locate", lambda *_, **__: located)
+    monkeypatch.setattr(engine, "locate", lambda *_, **__: by_hand.located)
     return home
 
 
@@ -78,18 +40,18 @@ def spoken(words: list[str | Path], capsys: pytest.CaptureFixture[str]) -> dict[
 
 
 def test_landmarks_are_written_drawn_edited_and_rendered(
-    person: Path, footage: Path, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    person: Path, by_hand: ByHand, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     npz, text, preview = (tmp_path / name for name in ("t.npz", "t.json", "preview.mp4"))
-    common: list[str | Path] = [footage, speech, "--avatar", person]
+    common: list[str | Path] = [by_hand.footage, by_hand.speech, "--avatar", person]
     record = spoken(["landmarks", *common, "-o", npz, "--preview", preview], capsys)
     assert (record["frames"], record["frames_driven"]) == (FRAMES, FRAMES - 1)
     plain = LandmarkTrack.load(npz)
-    assert plain.video_sha256 == sha256_of(footage)
+    assert plain.video_sha256 == sha256_of(by_hand.footage)
     assert plain.avatar == "nobody"
     assert len(pictures(preview)) == FRAMES
     assert probe_audio(preview).rate_hz == 16_000
-    drawn = np.abs(pictures(preview).astype(int) - pictures(footage)).mean((1, 2, 3))
+    drawn = np.abs(pictures(preview).astype(int) - pictures(by_hand.footage)).mean((1, 2, 3))
     assert drawn[FACELESS] < 0.5 * np.delete(drawn, FACELESS).min()
 
     edit = ["--edit", "mouth=2@0.1-", "--edit", "shift=0.04"]
@@ -108,11 +70,11 @@ def test_landmarks_are_written_drawn_edited_and_rendered(
 
 
 def test_wrong_use_is_one_line_and_leaves_nothing(
-    person: Path, footage: Path, speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    person: Path, by_hand: ByHand, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = tmp_path / "bad.npz"
     bad.write_bytes(b"PK")
-    common: list[str | Path] = [footage, speech, "--avatar", person]
+    common: list[str | Path] = [by_hand.footage, by_hand.speech, "--avatar", person]
     for code, words in (
         (2, ["landmarks", *common, "-o", tmp_path / "t.npz", "--edit", "nose=2"]),
         (1, ["landmarks", *common, "-o", tmp_path / "t.txt"]),

@@ -8,66 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from difftalker.dubbing.avatar import Avatar
-from difftalker.dubbing.footage import TrackedFootage
 from difftalker.errors import DiffTalkerError, MediaError, TrackError
 from difftalker.landmarks.edits import Edit
 from difftalker.landmarks.track_file import LandmarkTrack
 from difftalker.media.timeline import Fit
 from difftalker.packaged import samples
-from helpers_track import (
-    FACELESS,
-    FPS,
-    FRAMES,
-    debug_avatar,
-    pictures,
-    same,
-    track_by_hand,
-    track_of,
-    write_footage,
-    write_speech,
-)
+from helpers_track import FACELESS, FPS, FRAMES, ByHand, pictures, same
 from media.made import tone, write_sound
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("track")
-
-
-@pytest.fixture(scope="module")
-def footage(folder: Path) -> Path:
-    return write_footage(folder / "footage.mkv")
-
-
-@pytest.fixture(scope="module")
-def speech(folder: Path) -> Path:
-    return write_speech(folder / "speech.wav")
-
-
-@pytest.fixture(scope="module")
-def avatar() -> Avatar:
-    return debug_avatar()
-
-
-@pytest.fixture(scope="module")
-def located(footage: Path) -> TrackedFootage:
-    return track_by_hand(footage)
-
-
-@pytest.fixture(scope="module")
-def made(avatar: Avatar, located: TrackedFootage, speech: Path) -> LandmarkTrack:
-    return track_of(avatar, located, speech)
+def made(by_hand: ByHand) -> LandmarkTrack:
+    return by_hand.track()
 
 
 def test_a_track_renders_what_a_dubbing_without_it_renders(
-    avatar: Avatar,
-    located: TrackedFootage,
-    made: LandmarkTrack,
-    footage: Path,
-    speech: Path,
-    folder: Path,
+    by_hand: ByHand, made: LandmarkTrack
 ) -> None:
+    avatar, located, folder = by_hand.avatar, by_hand.located, by_hand.folder
+    footage, speech = by_hand.footage, by_hand.speech
     made.save(folder / "made.json")
     again = LandmarkTrack.load(folder / "made.json")
     plain, rendered, edited = (folder / f"{name}.mkv" for name in ("plain", "rendered", "edited"))
@@ -93,8 +52,9 @@ def test_a_track_renders_what_a_dubbing_without_it_renders(
     ],
 )
 def test_a_track_goes_with_the_frames_that_the_sound_asks_for(
-    fit: Fit, source: list[int], avatar: Avatar, made: LandmarkTrack, footage: Path, folder: Path
+    fit: Fit, source: list[int], by_hand: ByHand, made: LandmarkTrack
 ) -> None:
+    avatar, footage, folder = by_hand.avatar, by_hand.footage, by_hand.folder
     long = write_sound(folder / "long.wav", tone(16_000, (FRAMES + 6) / FPS), 16_000)
     once, fitted = folder / "once.mkv", folder / f"{fit}.mkv"
     wide = made.edited([Edit(kind="mouth", amount=3)])
@@ -120,9 +80,9 @@ def test_a_track_goes_with_the_frames_that_the_sound_asks_for(
     assert fitted.read_bytes() == whole
 
 
-def test_an_edit_is_at_times_of_the_output(
-    avatar: Avatar, located: TrackedFootage, footage: Path, folder: Path
-) -> None:
+def test_an_edit_is_at_times_of_the_output(by_hand: ByHand) -> None:
+    avatar, located, folder = by_hand.avatar, by_hand.located, by_hand.folder
+    footage = by_hand.footage
     long = write_sound(folder / "long.wav", tone(16_000, 2 * FRAMES / FPS), 16_000)
     wide = Edit(kind="mouth", amount=9, start_s=FRAMES / FPS, soft_s=0)
     results = [
@@ -137,9 +97,9 @@ def test_an_edit_is_at_times_of_the_output(
         far.save(folder / "far.mp4", fit="loop")
 
 
-def test_a_track_of_other_footage_is_refused(
-    avatar: Avatar, made: LandmarkTrack, footage: Path, speech: Path, folder: Path
-) -> None:
+def test_a_track_of_other_footage_is_refused(by_hand: ByHand, made: LandmarkTrack) -> None:
+    avatar, folder = by_hand.avatar, by_hand.folder
+    footage, speech = by_hand.footage, by_hand.speech
     other = folder / "other.mkv"
     other.write_bytes(footage.read_bytes() + b" ")
     with pytest.raises(TrackError, match=r"belong to other footage than .*other\.mkv"):
@@ -152,7 +112,8 @@ def test_a_track_of_other_footage_is_refused(
         avatar.dub(folder / "none.mkv", speech, landmarks=made)
 
 
-def test_landmarks_of_packaged_footage(avatar: Avatar, tmp_path: Path) -> None:
+def test_landmarks_of_packaged_footage(by_hand: ByHand, tmp_path: Path) -> None:
+    avatar = by_hand.avatar
     try:
         video, audio = samples.footage(), samples.speech()
     except DiffTalkerError as error:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:  # torch is loaded once the number of threads is set
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> LandmarkTrack:
     """A track as the command makes it, but for the search for the face."""
-    from helpers_track import debug_avatar, track_by_hand, track_of, write_footage, write_speech
+    from helpers_track import ByHand
 
-    folder = tmp_path_factory.mktemp("track")
-    located = track_by_hand(write_footage(folder / "footage.mkv"))
-    return track_of(debug_avatar(), located, write_speech(folder / "speech.wav"))
+    return ByHand.within(tmp_path_factory.mktemp("track")).track()
