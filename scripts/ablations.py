@@ -11,7 +11,7 @@ variants differ by their change alone. The avatars are then measured beside each
         --clips data/grid/protocol.json:test --report out/ablations \
         --ablation no-am-trans=runs/ablations/avatars/no-am-trans ...
 
-A variant that fails is told and does not stop the others.
+A variant that fails is reported and does not stop the others.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ VARIANTS = {
         settings={"model.synthesis.guidance": "audio"},
     ),
     "paper": Variant(
-        changes="completion as printed: frame by frame, a contour that hears nothing (Section 2.3)",
+        changes="completion as printed: frame by frame, a contour without audio (Section 2.3)",
         completion="paper",
     ),
     "mel": Variant(changes="speech as log-mels", settings=_features("mel", 80)),
@@ -203,7 +203,7 @@ def _link(folder: Path, target: Path) -> None:
 
 
 def _dataset(config: Config, options: Options) -> Path:
-    """The dataset given, or one made of the footage, with the features that a variant hears."""
+    """The dataset given, or one made of the footage, with the features of a variant."""
     from difftalker.data.footage import find_footage
     from difftalker.data.prepare import PrepareConfig, load_manifest, prepare
     from difftalker.speech.registry import ENCODERS

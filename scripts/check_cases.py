@@ -40,22 +40,22 @@ class Bench:
     avatar: str
 
     def command(self, name: str, video: str, *options: str, suffix: str) -> tuple[int, str]:
-        """Run a command on a file and the speech; its exit code and what it told."""
-        told = io.StringIO()
+        """Run a command on a file and the speech; its exit code and what it printed."""
+        message = io.StringIO()
         inputs = (str(self.folder / video), str(self.folder / "speech.wav"))
         output = str(self.scratch / f"out{suffix}")
         words = [name, *inputs, "--avatar", self.avatar, "--output", output, *options]
-        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(message), contextlib.redirect_stdout(io.StringIO()):
             code = cli.main(words)
-        return code, told.getvalue().strip()
+        return code, message.getvalue().strip()
 
 
 def limits_hold(bench: Bench, name: str) -> str:
     """Footage without a length is refused under limits that are tighter than it is."""
     for option, value in (("--max-frames", "10"), ("--max-duration", "1.5")):
-        code, told = bench.command("landmarks", name, option, value, suffix=".npz")
-        if code != 1 or option not in told or value not in told:
-            return f"{option} {value}: exit code {code}, {told[-200:]!r}"
+        code, message = bench.command("landmarks", name, option, value, suffix=".npz")
+        if code != 1 or option not in message or value not in message:
+            return f"{option} {value}: exit code {code}, {message[-200:]!r}"
     return ""
 
 
@@ -81,10 +81,10 @@ def gap_costs_nothing(bench: Bench, name: str) -> str:
     took_s = []
     for one in ("ts_wrap.ts", name):
         began = time.monotonic()
-        code, told = bench.command("landmarks", one, suffix=".npz")
+        code, message = bench.command("landmarks", one, suffix=".npz")
         took_s.append(time.monotonic() - began)
         if code:
-            return told[-200:]
+            return message[-200:]
     return f"{took_s[1]:.1f} s, {took_s[0]:.1f} s without" if took_s[1] > 1.5 * took_s[0] else ""
 
 
@@ -107,17 +107,17 @@ def one_frame(bench: Bench, name: str) -> str:
 
 def decodable_track(bench: Bench, name: str) -> str:
     """The first track that can be decoded, and a line that says so."""
-    code, told = bench.command("landmarks", name, suffix=".npz")
+    code, message = bench.command("landmarks", name, suffix=".npz")
     frames = len(list(read_frames(bench.folder / name)))
-    is_right = code == 0 and frames == 25 and "cannot be decoded" in told
-    return "" if is_right else f"exit code {code}, {frames} frames, {told[-200:]!r}"
+    is_right = code == 0 and frames == 25 and "cannot be decoded" in message
+    return "" if is_right else f"exit code {code}, {frames} frames, {message[-200:]!r}"
 
 
 def reported(bench: Bench, name: str) -> tuple[str, dict[str, Any]]:
     """What went wrong with a dubbing, and its report."""
     report = bench.scratch / "report.json"
-    code, told = bench.command("dub", name, "--report", str(report), suffix=".mp4")
-    return (told[-200:] or "failed", {}) if code else ("", json.loads(report.read_text()))
+    code, message = bench.command("dub", name, "--report", str(report), suffix=".mp4")
+    return (message[-200:] or "failed", {}) if code else ("", json.loads(report.read_text()))
 
 
 def passes_through(bench: Bench, name: str) -> str:

@@ -387,7 +387,7 @@ def prepared(case: Case, seeds: Path, folder: Path) -> list[str]:
 
 
 def match_track(path: Path, video: Path) -> None:
-    """Let a track belong to damaged footage, so that painting it is not refused out of hand."""
+    """Let a track belong to damaged footage, so that rendering it is not refused out of hand."""
     from difftalker.core.hashing import sha256_of
     from difftalker.errors import MediaError
     from difftalker.landmarks.track_file import LandmarkTrack
@@ -421,25 +421,25 @@ def work(pipe: Connection, seeds: Path, scratch: Path) -> None:
 
 
 def tried(case: Case, seeds: Path, folder: Path) -> tuple[str, str]:
-    """What came of a case: a word and what was told."""
+    """What came of a case: a word and what was printed."""
     from difftalker import cli
 
-    output, told, printed = folder / "out.mkv", io.StringIO(), io.StringIO()
+    output, errors, printed = folder / "out.mkv", io.StringIO(), io.StringIO()
     try:
         words = prepared(case, seeds, folder)
-        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(printed):
             code = cli.main(["dub", *words, "--output", str(output)])
     except BaseException as error:
         return "trace", f"{type(error).__name__}: {error}"
-    return judged(code, told.getvalue(), output)
+    return judged(code, errors.getvalue(), output)
 
 
-def judged(code: int, told: str, output: Path) -> tuple[str, str]:
+def judged(code: int, errors: str, output: Path) -> tuple[str, str]:
     """Whether a run ended as it may."""
     from difftalker.errors import MediaError
     from difftalker.media.video import read_frames
 
-    lines = [line for line in told.splitlines() if line.strip()]
+    lines = [line for line in errors.splitlines() if line.strip()]
     left = [path.name for path in output.parent.glob(".*") if not path.name.endswith(".dubbing")]
     if left or (code and output.exists()):
         return "partial", f"exit code {code}, and there are {left or output.name}"
@@ -451,8 +451,8 @@ def judged(code: int, told: str, output: Path) -> tuple[str, str]:
         return "dubbed", f"{frames} frames"
     last = lines[-1] if lines else ""
     is_ours = last.startswith("difftalker: ") and "an unexpected" not in last
-    if code not in (1, 2) or not is_ours or "Traceback" in told:
-        return "trace", f"exit code {code}: {told.strip()[-600:]}"
+    if code not in (1, 2) or not is_ours or "Traceback" in errors:
+        return "trace", f"exit code {code}: {errors.strip()[-600:]}"
     return ("contained" if "its decoder" in last else "refused"), last
 
 

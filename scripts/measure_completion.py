@@ -3,7 +3,7 @@
     python scripts/measure_completion.py DATASET --folds 4
 
 Each part of a prepared dataset is completed by fits to the other parts (no transformers, which add
-little, nothing painted, no rest in silence), in all the voices that the dataset holds. Prints, for
+little, nothing rendered, no hold in silence), in all the voices that the dataset holds. Prints, for
 each kind of fit, the mean error of the lower landmarks (crop units) and the correlation of the
 lips' opening with the one seen: under the clip's own sound, as it is and aligned with the
 lips; under the next clip's; and under its own in another voice.
@@ -37,7 +37,7 @@ COLUMNS = (
 
 
 def opens(net: CompletionNet, clip: ClipData, heard: ClipData, voice: int) -> tuple[float, float]:
-    """Error (of its own sound) and correlation of the opening of a clip that hears another."""
+    """Error (of its own sound), and correlation of the opening under another clip's sound."""
     windows = heard.windows(net.config.features, net.config.window, voice)
     frames = min(len(clip), len(heard))
     both = clip.found[:frames] & heard.found[:frames]
@@ -74,15 +74,15 @@ def main() -> None:
     apart_s = np.abs(list(delays_s.values()))
     print(f"{len(clips)} clips, {(apart_s >= 0.02).sum()} of them 0.02 s or more out of step")
     print(f"{'':28}" + "  ".join(COLUMNS))
-    kinds = {"least squares": False, "and openings that are heard": True}
-    for kind, hears in kinds.items():
+    kinds = {"least squares": False, "and openings from speech": True}
+    for kind, from_speech in kinds.items():
         rows: list[tuple[float, ...]] = []
         for fold in range(options.folds):
             for clip in clips:
                 clip.delay_s = delays_s[clip.name]
             known = [clip for i, clip in enumerate(clips) if i % options.folds != fold]
             windows = [c.windows_of_all(config.features, config.window) for c in known]
-            net = fitted(replace(config, opening_from_speech=hears), known, windows)
+            net = fitted(replace(config, opening_from_speech=from_speech), known, windows)
             rows += figures(net, clips[fold :: options.folds], delays_s)
         means = np.nanmean(np.array(rows), 0)
         cells = [f"{m:{len(name)}.{5 if name == 'error' else 4}f}" for m, name in

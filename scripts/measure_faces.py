@@ -3,7 +3,7 @@
 Builds scenes out of clips of one speaker and of others (``face_scenes``): 30 % of frames without a
 face, hard cuts, a dissolve, two people who cross, one who leaves and comes back, covered mouths.
 Each is written as a video, searched as ``dub`` does it, and compared with what it was built of;
-clips as they are tell of false alarms. Exits with 1 where a promise is broken.
+clips as they are show false alarms. Exits with 1 where a promise is broken.
 
     python scripts/measure_faces.py GRID/s1 GRID/other_speakers --clips GRID/protocol.json:train
     ... --plain 93          all clips of the list for false alarms

@@ -4,7 +4,7 @@
 
 Clips of the avatar's person are put into another light, dubbed with their own sound, and measured
 as `difftalker evaluate` does it: the step of the luma across the mask's edges, in the output over
-that in the footage (`evaluation.metrics.seam_step`). 1 is unseen. Faces are searched once, in the
+that in the footage (`metrics.seam_step`). 1 is unseen. Faces are searched once, in the
 clip as it is: this is about light alone. With --ideal the networks' faces are replaced by those of
 the clip as it is, so that what is left is what matching the light and blending do. Prints the seam
 for each light, clip by clip, and exits 1 where the mean over clips is further than a tenth from 1.
@@ -16,21 +16,23 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker.config import SamplingConfig
 from difftalker.dubbing.avatar import Avatar, load
 from difftalker.dubbing.footage import TrackedFootage, locate
 from difftalker.face.crop import cut
 from difftalker.media.video import VideoWriter, probe_video, read_frames
 from difftalker.metrics import seam_step
 from difftalker.packaged import samples
+from difftalker.synthesis.renderer import Renderer
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -97,26 +99,25 @@ def face_of(avatar: Avatar, clip: Path, frames: int, scratch: Path) -> TrackedFo
     return locate(video, avatar.config.size_px, mask=avatar.config.mask)
 
 
-class Ideal(Avatar):
-    """An avatar that paints the faces of footage as they are, the driven ones one by one."""
+class Ideal(Renderer):
+    """A renderer that gives the faces of footage as they are, the driven ones one by one."""
 
-    def __init__(self, avatar: Avatar, footage: TrackedFootage) -> None:
-        super().__init__("ideal", avatar.config, avatar.networks)
-        crop, size = footage.framing.crop, avatar.config.size_px
+    uses_landmarks, uses_audio = True, False
+
+    def __init__(self, footage: TrackedFootage, size_px: int) -> None:
+        self.size_px, self.key = size_px, f"the faces of {footage.video}"
+        crop, size = footage.framing.crop, size_px
         self._faces = (
             cut(frame.image, crop, i, size)
             for i, frame in enumerate(read_frames(footage.video))
             if footage.strength[i] > 0
         )
 
-    def paint(
+    def render(
         self,
         crops: Image,
         boxes: NDArray[np.int32],
         points_crop: NDArray[np.float32],
-        sampling: SamplingConfig,
-        seed: int = 0,
-        *,
         windows: NDArray[np.float32] | None = None,
     ) -> Image:
         """The next faces of the footage, (n, S, S, 3)."""
@@ -129,13 +130,19 @@ def seam(
     found: TrackedFootage,
     light: Callable[[Floats], Floats],
     scratch: Path,
+    ideal: bool,
 ) -> float:
     """Dub a clip in another light; the step across the mask's edges over that of the footage."""
     video, output = scratch / "in.mkv", scratch / "out.mkv"
     relit(clip, light, video, len(found))
     located = replace(found, video=video, info=probe_video(video))
-    points = found.framing.points_crop if isinstance(avatar, Ideal) else None
-    avatar.dub(video, clip, located=located, landmarks=points).save(output, lossless=True)
+    points = found.framing.points_crop if ideal else None
+    job = avatar.dub(video, clip, located=located, landmarks=points)
+    with ExitStack() as stack:
+        if ideal:
+            renderer = Ideal(found, avatar.config.size_px)
+            stack.enter_context(patch.object(avatar, "renderer", lambda *_: renderer))
+        job.save(output, lossless=True)
     framing, size = located.framed(avatar.config).framing, avatar.config.size_px
     steps = []
     for i, pair in enumerate(zip(read_frames(output), read_frames(video), strict=True)):
@@ -154,7 +161,9 @@ def main() -> None:
     parser.add_argument("--clips", nargs="+", required=True, help="names without suffix")
     parser.add_argument("--avatar", default=samples.AVATAR)
     parser.add_argument("--frames", type=int, default=50, help="of each clip")
-    parser.add_argument("--ideal", action="store_true", help="faces of the clip, not painted ones")
+    parser.add_argument(
+        "--ideal", action="store_true", help="faces of the clip, not generated ones"
+    )
     parser.add_argument("--only", default="", help="only lights with this in their name")
     options = parser.parse_args()
     avatar, wrong = load(options.avatar), 0
@@ -166,13 +175,7 @@ def main() -> None:
             if options.only not in name:
                 continue
             seams = [
-                seam(
-                    Ideal(avatar, each) if options.ideal else avatar,
-                    clip,
-                    each,
-                    light,
-                    Path(scratch),
-                )
+                seam(avatar, clip, each, light, Path(scratch), options.ideal)
                 for clip, each in zip(clips, found, strict=True)
             ]
             mean = float(np.mean(seams))

@@ -1,4 +1,4 @@
-"""Is the avatar's person told from others?
+"""Is the avatar's person distinguished from others?
 
     measure_likeness.py grid-s1 --own GRID/s1 --clips GRID/protocol.json:test --others GRID/speakers
     measure_likeness.py AVATAR --own GRID/s1 --clips GRID/protocol.json:train --write

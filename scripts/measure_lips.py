@@ -1,13 +1,13 @@
-"""What opens a painted mouth: the lips drawn, or what else tells of a mouth?
+"""What opens a rendered mouth: the drawn lips, or the other conditions?
 
     python scripts/measure_lips.py grid-s1 GRID/s1/bbal6n.mpg GRID/s1/bgin1s.mpg
 
 Two moments of each video, at which the head is held most alike, are taken apart: at one the mouth
 is closed, at the other it is open. A face is put together of the upper face of one of them, the
 completed pose of one of them (jaw, mouth and chin; each the other's or not) and the speech around
-one of them, and painted with lips drawn from closed to wide open. How far must they be drawn open
-before the mouth that is found on the painting is open by 1.5, 3 and 5 % of the face's scale? Where
-lips decide, it is the same whatever the rest tells. Prints means and standard deviations over the
+one of them, and rendered with lips drawn from closed to wide open. How far must they be drawn open
+before the mouth detected on the result is open by 1.5, 3 and 5 % of the face's scale? Where lips
+decide, it is the same under all other conditions. Prints means and standard deviations over the
 videos, for all eight faces, and by how much each part moves the 3 %.
 """
 
@@ -99,7 +99,9 @@ def main() -> None:
     avatar = load(options.avatar)
     found = [row for video in find_footage(options.footage, ()) for row in needed(avatar, video)]
     rows = 100 * np.array(found).reshape(-1, len(PARTS) + len(WANTED))
-    print(f"{len(rows) // 8} videos; of the open moment: drawn, % of the face's scale, for painted")
+    print(
+        f"{len(rows) // 8} videos; of the open moment: drawn, % of the face's scale, for rendered"
+    )
     print(" " * 32 + "".join(f"{100 * one:14g} %" for one in WANTED))
     for which in itertools.product((0, 100), repeat=len(PARTS)):
         drawn = rows[(rows[:, : len(PARTS)] == which).all(1), len(PARTS) :]
@@ -108,8 +110,8 @@ def main() -> None:
         print(f"{name:32}" + "  ".join(cells))
     for i, part in enumerate(PARTS):
         three = rows[:, len(PARTS) + WANTED.index(0.03)]
-        told = three[rows[:, i] > 0].mean() - three[rows[:, i] == 0].mean()
-        print(f"an open {part} moves the drawn opening for 3 % by {told:+.1f} %")
+        moved = three[rows[:, i] > 0].mean() - three[rows[:, i] == 0].mean()
+        print(f"an open {part} moves the drawn opening for 3 % by {moved:+.1f} %")
 
 
 if __name__ == "__main__":

@@ -85,14 +85,14 @@ def measure(
         spent["find faces"] = found - sum(within.values())
         spent |= within
         within.clear()
-        spent["hear and complete"] = _cpu_s(lambda: avatar.complete(located, speech))
+        spent["encode and complete"] = _cpu_s(lambda: avatar.complete(located, speech))
         points = avatar.complete(located, speech)
         job = avatar.dub(footage, speech, steps=steps, located=located, landmarks=points)
-        painted = _cpu_s(lambda: job.save(Path(folder) / "out.mp4"))
+        rendered = _cpu_s(lambda: job.save(Path(folder) / "out.mp4"))
         spent |= {part: within[part] for part in PARTS if part in within}
         first = next(read_frames(footage)).image
         spent["cut"] = len(located) * _cpu_s(lambda: cut(first, located.framing.crop, 0, size))
-        spent["the rest, x264 above all"] = painted - sum(within.values()) - spent["cut"]
+        spent["the rest, x264 above all"] = rendered - sum(within.values()) - spent["cut"]
     return spent, len(located)
 
 

@@ -210,16 +210,16 @@ def main() -> None:
             write_sound(sound, row.sound_s)
             found = dubbed(avatar, video, sound, folder, row.fit)
             wrong, pixels = wrong + (not found.is_right), pixels + found.outside
-            tell(row.name, found)
+            print_row(row.name, found)
         for path in options.footage:
             found = dubbed(avatar, path, samples.speech(), folder, "trim")
             wrong, pixels = wrong + (not found.is_right), pixels + found.outside
-            tell(path.name, found)
+            print_row(path.name, found)
     print(f"{pixels} pixels outside of masks, {'none changed' if not wrong else 'NOT ALL RIGHT'}")
     sys.exit(bool(wrong) or not pixels)
 
 
-def tell(name: str, found: Finding) -> None:
+def print_row(name: str, found: Finding) -> None:
     """Print one line."""
     frames = f"{found.frames} of {found.wanted} frames, {found.driven} driven"
     changed = f"changed outside {found.changed_outside}, within {found.changed_within}"

@@ -7,7 +7,7 @@ Each voice is a video of somebody who speaks. Its sound moves the landmarks of t
 and the opening of their lips is correlated with that of the speaker's own. ``--altered N`` also
 lets the avatar's person say the same words in N synthetic voices (``difftalker.data.voices``): the
 sound of each piece of footage, so altered, drives the other pieces, and the opening is correlated
-with that under the person's own voice. ``--read`` also paints them: the lip reader's word error,
+with that under the person's own voice. ``--read`` also renders them: the lip reader's word error,
 where the name of a file spells a sentence of GRID. Prints a line a voice, mean and extremes over
 the footage, and the mean over voices.
 """
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("footage", type=Path, nargs="+", help="of the avatar's person")
     parser.add_argument("--voices", type=Path, nargs="*", default=[], help="videos, or folders")
     parser.add_argument("--altered", type=int, default=0, metavar="N", help="synthetic voices")
-    parser.add_argument("--read", action="store_true", help="paint, and read lips")
+    parser.add_argument("--read", action="store_true", help="render, and read lips")
     options = parser.parse_args()
     avatar, judge = load(options.avatar), LipJudge() if options.read else None
     size_px, mask = avatar.config.size_px, avatar.config.mask

@@ -183,7 +183,7 @@ def wanted_at(row: Row, path: Path) -> list[Fraction]:
 def shown_at(path: Path) -> list[Fraction]:
     """When each frame is shown, seconds, rising, by plain PyAV.
 
-    Sorted, because AVI tells in which order frames are stored, and not when they are shown.
+    Sorted, because AVI says in which order frames are stored, and not when they are shown.
     """
     with av.open(str(path)) as container:
         return sorted(
@@ -233,10 +233,10 @@ def dub(video: Path, track: Path, avatar: Path, output: Path) -> str:
     """Dub by the command, the footage's own sound as the new one; what went wrong, if anything."""
     words = [str(video), str(video), "--landmarks", str(track), "--avatar", str(avatar)]
     lossless = ["--lossless"] if output.suffix == ".mkv" else []
-    told = io.StringIO()
-    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         code = cli.main(["dub", *words, *lossless, "--output", str(output)])
-    return told.getvalue().strip() if code else ""
+    return said.getvalue().strip() if code else ""
 
 
 def compared(source: Sequence[Fraction], output: Sequence[Fraction], exact: bool) -> str:

@@ -1,6 +1,6 @@
 """English to be spoken: random sentences in the 28 characters a to z, space and apostrophe.
 
-For teaching a network to spell what it hears, so the words matter more than the sense: common
+For teaching a network to spell speech, so the words matter more than the sense: common
 words in simple frames, contractions, numbers, spelled letters, names, commands as in GRID (Cooke et
 al. 2006), and rows of unrelated words from a lexicon. The words are in spoken_words.json.
 """

@@ -60,7 +60,7 @@ class Text:
 
 
 def shown(value: object) -> Text | object:
-    """A default, by its type where its own text tells where it lies in memory or is long."""
+    """A default, by its type where its own text has a memory address or is long."""
     plain = value is None or isinstance(value, str | int | float | tuple)
     return value if plain else Text(f"<{type(value).__name__}>")
 

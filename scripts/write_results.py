@@ -247,14 +247,14 @@ def _ablations(report: Report) -> Iterator[str]:
         "Each dubs the same clips with their own sound, measured in the crops of"
         f" `{report['avatar']['name']}` (the row `own_audio` above)."
         + (
-            f" `{WITHOUT_LANDMARKS}` completes landmarks as that avatar does, but paints without"
+            f" `{WITHOUT_LANDMARKS}` completes landmarks as that avatar does, but renders without"
             " them: its errors of completion say nothing of its pictures."
             if WITHOUT_LANDMARKS in report["ablations"]
             else ""
         )
         + (
             f" `{MOUTH_MASK}` leaves most of the lower face as it was, and is scored in the whole"
-            " of it like the others: its pictures are better by what it did not have to paint."
+            " of it like the others: its pictures are better by what it did not have to render."
             if MOUTH_MASK in report["ablations"]
             else ""
         )

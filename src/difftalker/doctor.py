@@ -25,7 +25,7 @@ _MISSING_LIBRARY = re.compile(r"(lib[\w.+-]*\.so[\w.]*): cannot open shared obje
 
 
 def missing_library(error: BaseException) -> DiffTalkerError | None:
-    """What to tell the user where the failure of an import is a missing system library."""
+    """What to print where the failure of an import is a missing system library."""
     found = _MISSING_LIBRARY.search(str(error))
     if found is None:
         return None

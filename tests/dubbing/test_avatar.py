@@ -98,11 +98,9 @@ def test_the_lower_face_of_the_input_never_reaches_the_networks(
     sampling = SamplingConfig(sampler=sampler, steps=3)
     made = avatar.renderer(sampling, 7).render(crops, boxes, points)
     for lower in (noise_like(crops), np.zeros_like(crops), crops[::-1]):
-        painted_over = np.where(inside, lower, crops)
-        assert not np.array_equal(painted_over, crops)
-        assert np.array_equal(
-            avatar.renderer(sampling, 7).render(painted_over, boxes, points), made
-        )
+        filled = np.where(inside, lower, crops)
+        assert not np.array_equal(filled, crops)
+        assert np.array_equal(avatar.renderer(sampling, 7).render(filled, boxes, points), made)
 
 
 def test_the_upper_face_and_the_landmarks_do_reach_them(avatar: Avatar) -> None:

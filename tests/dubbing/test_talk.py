@@ -296,12 +296,12 @@ def test_speech_beside_landmarks_makes_the_talk_too(
     nothing = np.zeros((16, 64, 64, 3), np.uint8)
     whole = np.tile(np.array([0, 64, 0, 64], np.int32), (16, 1))
     made = both.renderer().render(nothing, whole, points, heard)
-    deaf = both.renderer().render(nothing, whole, points)
+    silent = both.renderer().render(nothing, whole, points)
     assert np.array_equal(images[:16, shown == 1], made[:, shown == 1])
-    assert not np.array_equal(made, deaf)
+    assert not np.array_equal(made, silent)
 
 
-def test_what_cannot_talk_is_told_before_the_work(
+def test_what_cannot_talk_is_refused_before_the_work(
     avatar: Avatar, speech: Path, tmp_path: Path
 ) -> None:
     for wrong in ({"fps": 0.0}, {"fps": 1000.0}, {"fps": float("nan")}, {"steps": 0}):

@@ -43,7 +43,7 @@ def test_an_output_without_a_face_is_measured_as_such(clips: list[Path], tmp_pat
     assert figures["psnr_lower"] < 20
 
 
-def test_flicker_is_told_apart_by_place(clips: list[Path], tmp_path: Path) -> None:
+def test_flicker_is_measured_by_place(clips: list[Path], tmp_path: Path) -> None:
     """Texture that boils beside the mouth shows in the static part, on it in the moving one."""
     clip = Footage(path=clips[0], size_px=64, located=locate(clips[0], 64), locate_seconds=0.0)
     flickers = {}

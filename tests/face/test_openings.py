@@ -1,4 +1,4 @@
-"""Lips opened as far as wanted, and drawn wider open where a painting opens them too little."""
+"""Lips opened as far as wanted, and drawn wider open where a rendering opens them too little."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_a_mouth_is_as_far_open_at_each_pair_of_lips_as_that_of_another_face() -
     np.testing.assert_allclose(opened[2], points[2], atol=1e-6)
 
 
-def painted(drawn: NDArray[np.floating]) -> NDArray[np.floating]:
-    """A painting in which thin gaps fade: what is less than 0.01 open is closed."""
+def rendered(drawn: NDArray[np.floating]) -> NDArray[np.floating]:
+    """A rendering in which thin gaps fade: what is less than 0.01 open is closed."""
     found: NDArray[np.floating] = np.maximum(0, 0.95 * drawn - 0.01)
     return found
 
@@ -65,12 +65,12 @@ def painted(drawn: NDArray[np.floating]) -> NDArray[np.floating]:
 def test_what_is_painted_too_little_is_drawn_wider() -> None:
     rng = np.random.default_rng(0)
     openings = rng.uniform(0, 0.2, 600) * rng.integers(0, 2, 600)
-    added = opening_correction(openings, painted(openings) + rng.normal(0, 1e-4, 600))
+    added = opening_correction(openings, rendered(openings) + rng.normal(0, 1e-4, 600))
     assert len(added) == len(OPENINGS)
     points = speaking(np.linspace(0.01, 0.06, 20))
     asked = relative_opening(points)
-    before = np.abs(painted(asked) - asked)
-    after = np.abs(painted(relative_opening(correct_openings(points, added))) - asked)
+    before = np.abs(rendered(asked) - asked)
+    after = np.abs(rendered(relative_opening(correct_openings(points, added))) - asked)
     assert after.max() < 0.2 * before.max()
     # Wider than all that was seen it is as much as at the widest of them.
     assert added[-1] == added[-2]

@@ -95,7 +95,7 @@ def test_a_looser_limit_holds_in_the_thread_that_reads(tmp_path: Path) -> None:
         assert len(list(prefetch(read_frames(long)))) == 2
 
 
-def test_the_numbers_are_told_as_they_were_given(endless: Path) -> None:
+def test_the_numbers_are_printed_as_they_were_given(endless: Path) -> None:
     """A limit of 1.5 s is not told as one of 2 s, which a file of 1.52 s would seem to keep."""
     with limited(Limits(duration_s=1.5)), pytest.raises(MediaError) as error:
         list(read_frames(endless))

@@ -37,7 +37,7 @@ from difftalker.speech.registry import load_encoder
 from difftalker.store import assets
 from difftalker.store import experts as expert
 from difftalker.training import characters_task, experts
-from difftalker.training.characters_task import CharactersTask, Heard
+from difftalker.training.characters_task import CharactersTask, Utterance
 from difftalker.training.expert_job import ExpertOptions
 from difftalker.training.trainer import Trainer
 from helpers import write_dataset
@@ -164,12 +164,12 @@ def test_sizes_are_checked(change: dict[str, float]) -> None:
         CharactersConfig(**change)  # type: ignore[arg-type]
 
 
-def spoken_like(text: str, seed: int) -> Heard:
+def spoken_like(text: str, seed: int) -> Utterance:
     """Features in which every character has its own direction for three steps, amid noise."""
     directions = np.random.default_rng(7).normal(0, 1, (len(ALPHABET), 12))
     steps = directions[encode_text(text)].repeat(3, axis=0)
     noise = np.random.default_rng(seed).normal(0, 0.1, steps.shape)
-    return Heard(text, (steps + noise).astype(np.float32), text)
+    return Utterance(text, (steps + noise).astype(np.float32), text)
 
 
 def test_spelling_is_learned(tmp_path: Path) -> None:

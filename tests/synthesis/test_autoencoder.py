@@ -65,7 +65,7 @@ def test_painting_out_leaves_what_lies_outside() -> None:
     mask = box_mask(torch.tensor([[32, 64, 8, 56]]), 64)
     pixels = to_pixels(pictures(1))
     pixels[..., 40, 20] = torch.nan
-    painted = mask_out(pixels, mask)
-    inside = mask.bool().expand_as(painted)
-    assert (painted[inside] == 0).all()
-    assert torch.equal(painted[~inside], pixels[~inside])
+    masked = mask_out(pixels, mask)
+    inside = mask.bool().expand_as(masked)
+    assert (masked[inside] == 0).all()
+    assert torch.equal(masked[~inside], pixels[~inside])

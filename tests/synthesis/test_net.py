@@ -55,9 +55,9 @@ def test_landmarks_and_speech_guide_together() -> None:
         ):
             assert (net(noisy, steps, other) - guided).abs().max() > 1e-3
         # Where nothing is heard there may as well be features of zero.
-        deaf = net(noisy, steps, net.guide(known, maps=maps))
+        without = net(noisy, steps, net.guide(known, maps=maps))
         zeros = net.guide(known, maps=maps, windows=torch.zeros_like(windows))
-        assert torch.equal(net(noisy, steps, zeros), deaf)
+        assert torch.equal(net(noisy, steps, zeros), without)
 
 
 def test_a_training_step_changes_the_branch_and_leaves_the_prior() -> None:

@@ -94,17 +94,17 @@ def test_sd15_trains_samples_and_becomes_an_avatar_of_its_own(
     calibration = run.sources.calibration()
     ours = Avatar("x", networks.resolved(run.config.model), networks, calibration=calibration)
     clip = load_dataset(dataset, validation_clips=1).validation[0]
-    wanted = painted(ours, clip)
+    wanted = rendered(ours, clip)
 
     shutil.rmtree(base)
     assert str(base) not in (tmp_path / "avatar" / "config.json").read_text()
     theirs = load(tmp_path / "avatar")
     assert theirs.config.base_model == ""
     assert theirs.config.prior.prediction == "epsilon"
-    assert np.array_equal(painted(theirs, clip), wanted)
+    assert np.array_equal(rendered(theirs, clip), wanted)
 
 
-def painted(avatar: Avatar, clip: ClipData) -> Any:
+def rendered(avatar: Avatar, clip: ClipData) -> Any:
     frames = slice(0, 2)
     return avatar.renderer(seed=1).render(
         np.array(clip.frames[frames]), clip.boxes[frames], clip.points_crop[frames]

@@ -82,7 +82,9 @@ def test_the_packaged_avatar_is_begun_at_where_it_has_the_same_networks(tmp_path
         ),
     ],
 )
-def test_what_does_not_fit_is_told(model: configs.ModelConfig, why: str, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_reported(
+    model: configs.ModelConfig, why: str, tmp_path: Path
+) -> None:
     start = choose_start("", model, tmp_path)
     assert start.avatar == ""
     assert start.why == f"the packaged avatar nobody has other networks: {why}"
@@ -295,7 +297,7 @@ def test_a_part_is_cut_out_as_it_was_after_sound_without_a_face(
     assert located.strength.tolist() == [0.0] * 5 + [1.0] * 10  # nothing of the footage is shown
 
 
-def test_a_report_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_report_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     part = Part(footage=tmp_path / "gone.mp4", start_s=0, stop_s=1, whole=True)
     record = held_out.report_held_out(debug_avatar(), [part], tmp_path)
     assert "no such file" in held_out.text(record)

@@ -1,4 +1,4 @@
-"""What all commands share: options, progress, and how results and failures are told.
+"""What all commands share: options, progress, and how results and failures are printed.
 
 Results go to standard output, as text or with ``--json`` as one object; everything else goes to
 standard error. A failure is one line there, and with ``--json`` an object ``{"error": ...}`` too.
@@ -113,7 +113,7 @@ COMMON, COMPUTE, GUARDS = Common(), Compute(), Guards()
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command has to tell."""
+    """What a command found out."""
 
     record: Mapping[str, Any]
     """For ``--json``."""
@@ -125,12 +125,12 @@ class Outcome:
 def run(app: App, words: Sequence[str]) -> int:
     """Parse and carry out one command line; returns the exit code."""
     with _forgiving_streams(), _interrupts(words):
-        return _told(app, words)
+        return _reported(app, words)
 
 
-def _told(app: App, words: Sequence[str]) -> int:
-    """Carry out a command line and tell how it ended."""
-    # Read before the words are parsed: wrong use has to be told in the same way.
+def _reported(app: App, words: Sequence[str]) -> int:
+    """Carry out a command line and report how it ended."""
+    # Read before the words are parsed: wrong use has to be reported in the same way.
     options = words[: words.index("--")] if "--" in words else words
     as_json, debug = "--json" in options, "--debug" in options
     with _quiet(debug):

@@ -1,4 +1,4 @@
-"""Jobs: plain data that says what is to be done, and how one tells of itself while it runs.
+"""Jobs: plain data that says what is to be done, and how one reports while it runs.
 
 A job is a frozen dataclass of plain values. It goes to JSON and back, so that a command line, a
 server and a batch fill in the very same thing.
@@ -37,7 +37,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def no_event(event: Event) -> None:
-    """Tell nobody."""
+    """Do nothing."""
 
 
 def never() -> bool:
@@ -46,7 +46,7 @@ def never() -> bool:
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
-    """Tell nobody."""
+    """Do nothing."""
 
 
 def reporting(on_event: OnEvent, cancel: Cancel = never) -> Progress:

@@ -130,7 +130,7 @@ class Dub:
             scratch_folder=journal.folder,
         )
         with journal:
-            # Unusable sound is told before the work, not after.
+            # Unusable sound is refused before the work, not after.
             speech = self.engine.speech(self.audio)
             footage, timeline, points = self._completed(speech, journal, fit, progress)
             give_back()

@@ -66,7 +66,7 @@ class DubJob(Job):
     """What is refused as too large."""
 
     def check(self) -> None:
-        """Refuse what can be told to fail without reading any footage.
+        """Refuse what is known to fail without reading any footage.
 
         Raises:
             UsageError: options are unknown, or do not go together.

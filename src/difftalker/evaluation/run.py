@@ -295,7 +295,7 @@ def _described(estimate: metrics.Estimate, values: Sequence[float]) -> dict[str,
 
 
 def _plain(value: Any) -> Any:
-    """What a judge tells of itself, as JSON knows it."""
+    """The facts of a judge, as JSON knows them."""
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -323,7 +323,7 @@ def _speed(dubs: Sequence[tuple[DubResult, float]]) -> dict[str, Any]:
 
 
 def peak_memory_mb() -> float | None:
-    """The most memory that this process has held, 10^6 bytes; None where no system tells."""
+    """The most memory that this process has held, 10^6 bytes; None where that is not known."""
     try:
         import resource
     except ImportError:  # Windows

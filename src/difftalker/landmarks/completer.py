@@ -40,7 +40,7 @@ class Completer(abc.ABC):
     ) -> Points:
         """All points (frames, 68, 2) for upper ones (frames, 37, 2), crop units, at these times.
 
-        ``found`` (frames,) tells where there is a face, by default everywhere; at ``cuts`` a shot
+        ``found`` (frames,) says where there is a face, by default everywhere; at ``cuts`` a shot
         begins.
 
         Raises:

@@ -119,7 +119,7 @@ class _Decoder:
         """See ``ask``."""
         self._request += 1
         self._is_busy = True
-        # The path is told as it was given, so the decoder has to stand where the parent stands.
+        # The path is passed as it was given, so the decoder has to stand where the parent stands.
         self._send(
             request=self._request,
             task=task,
@@ -131,7 +131,7 @@ class _Decoder:
         while True:
             kind, facts, data = self._received(path)
             if kind == ANSWER:
-                yield Answer(facts["told"], data.view(facts["type"]).reshape(facts["shape"]))
+                yield Answer(facts["facts"], data.view(facts["type"]).reshape(facts["shape"]))
                 continue
             self._is_busy = False
             if kind == FAILURE:
@@ -162,7 +162,7 @@ class _Decoder:
         self._process.wait()
 
     def _send(self, **message: Any) -> None:
-        with suppress(OSError):  # that a process is dead is told where it does not answer
+        with suppress(OSError):  # a dead process is found out where it does not answer
             self._requests.write(json.dumps(message).encode() + b"\n")
 
     def _received(self, path: Path) -> tuple[bytes, dict[str, Any], Bytes]:

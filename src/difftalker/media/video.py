@@ -112,10 +112,10 @@ class VideoInfo:
             )
 
     def record(self) -> dict[str, object]:
-        """What a report tells of the footage, as JSON knows it."""
-        told = ("width", "height", "rotation_deg", "codec", "pixel_format", "hdr", "interlaced")
+        """What a report says of the footage, as JSON knows it."""
+        names = ("width", "height", "rotation_deg", "codec", "pixel_format", "hdr", "interlaced")
         rates = {"frames_per_second": float(self.fps), "time_base": str(self.time_base)}
-        return {**{name: getattr(self, name) for name in told}, **rates}
+        return {**{name: getattr(self, name) for name in names}, **rates}
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ ALPHABET = " abcdefghijklmnopqrstuvwxyz'"
 BLANK = len(ALPHABET)
 CHARACTERS = len(ALPHABET) + 1
 FLOOR = -10.0
-"""Natural logarithm of the least posterior that is told apart from none, 4.5e-5."""
+"""Natural logarithm of the least posterior that is distinguished from none, 4.5e-5."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class CharactersNet(nn.Module):
 def levels(log_posteriors: Tensor) -> Tensor:
     """Log-posteriors as features from 0 to 1: ``1 + max(ln p, -10) / 10``.
 
-    The posteriors themselves are nearly all 0 or 1, which tells a network little of a mouth on its
+    The posteriors themselves are nearly all 0 or 1, which gives a network little of a mouth on its
     way from one sound to the next.
     """
     return 1 - log_posteriors.clamp(min=FLOOR) / FLOOR

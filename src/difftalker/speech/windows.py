@@ -86,7 +86,7 @@ class WindowStream:
 class SpokenWindows:
     """The windows of the frames of one video, in order; zeros where nothing is said.
 
-    What networks make of noise and breath that they hear there is no speech.
+    There networks would make mouths of noise and breath.
     """
 
     def __init__(self, stream: WindowStream, silent: NDArray[np.bool_]) -> None:

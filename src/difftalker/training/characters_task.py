@@ -1,4 +1,4 @@
-"""Learning to spell what is heard, by connectionist temporal classification.
+"""Learning to spell speech, by connectionist temporal classification.
 
 Source: Graves, Fernandez, Gomez and Schmidhuber 2006, "Connectionist temporal classification".
 """
@@ -46,7 +46,7 @@ HIDDEN_SPANS, HIDDEN_FEATURES = 2, 8
 ABOUT = """Reads characters (26 letters, space, apostrophe, blank) off the encoder of Whisper
 tiny.en, at 50 Hz: the speech features `characters`. The figures are character error rates of the
 best path, without a dictionary: on GRID clips (`cer_grid`), on new sentences of the synthetic
-voices that it learned from (`cer_known_voices`), and on a voice that it never heard
+voices that it learned from (`cer_known_voices`), and on a voice it was not trained on
 (`cer_unseen_voice`)."""
 CORPORA = "the GRID audiovisual sentence corpus (Cooke et al. 2006, CC BY 4.0)"
 SYNTHETIC = """; synthetic speech with its texts, made by `scripts/make_training_speech.py`: \
@@ -55,8 +55,8 @@ slt; free of restrictions) and espeak-ng 1.51 (what it says is free to use)"""
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A sentence as the network meets it."""
+class Utterance:
+    """A spoken sentence: its features and its text."""
 
     name: str
     features: NDArray[np.floating]
@@ -72,8 +72,8 @@ class CharactersTask:
     def __init__(
         self,
         model: CharactersNet,
-        train: Sequence[Heard],
-        watched: Mapping[str, Sequence[Heard]],
+        train: Sequence[Utterance],
+        watched: Mapping[str, Sequence[Utterance]],
         *,
         device: str = "cpu",
     ) -> None:
@@ -129,7 +129,7 @@ class CharactersTask:
         """Nothing to see."""
         return None
 
-    def _read(self, heard: Heard) -> str:
+    def _read(self, heard: Utterance) -> str:
         features = torch.tensor(heard.features).float().to(self.device)
         return decode(self.model(features[None])[0])
 
@@ -153,7 +153,9 @@ def job(data: Dataset, options: ExpertOptions) -> ExpertJob:
     """
     config = CharactersConfig(feature_dim=FEATURE_DIMS[FEATURES])
     train = [_grid(clip) for clip in data.train]
-    watched: dict[str, Sequence[Heard]] = {"cer_grid": [_grid(clip) for clip in data.validation]}
+    watched: dict[str, Sequence[Utterance]] = {
+        "cer_grid": [_grid(clip) for clip in data.validation]
+    }
     if options.speech:
         held_out = {clip.name for clip in data.validation}
         more, unseen = _further(load_speech(options.speech), held_out, options)
@@ -170,23 +172,23 @@ def job(data: Dataset, options: ExpertOptions) -> ExpertJob:
     )
 
 
-def _grid(clip: ClipData) -> Heard:
-    return Heard(clip.name, clip.features(FEATURES), grid_sentence(clip.name))
+def _grid(clip: ClipData) -> Utterance:
+    return Utterance(clip.name, clip.features(FEATURES), grid_sentence(clip.name))
 
 
 def _further(
     spoken: Sequence[Spoken], held_out: set[str], options: ExpertOptions
-) -> tuple[list[Heard], dict[str, Sequence[Heard]]]:
+) -> tuple[list[Utterance], dict[str, Sequence[Utterance]]]:
     """Sentences to learn from, and those to measure on."""
     usable = [clip for clip in spoken if clip.clip not in held_out]
     features = encode_speech(
         usable, options.run / "speech", features=FEATURES, device=options.device
     )
-    train: list[Heard] = []
-    known: list[Heard] = []
-    unseen: list[Heard] = []
+    train: list[Utterance] = []
+    known: list[Utterance] = []
+    unseen: list[Utterance] = []
     for i, (clip, found) in enumerate(zip(usable, features, strict=True)):
         measured = not clip.clip and i % HELD_OUT_STRIDE == 0
         kept = unseen if clip.unseen else known if measured else train
-        kept.append(Heard(clip.name, found, clip.text))
+        kept.append(Utterance(clip.name, found, clip.text))
     return train, {"cer_known_voices": known, "cer_unseen_voice": unseen}

@@ -16,7 +16,7 @@ from difftalker.training import artefacts
 from difftalker.training.run import Run
 from difftalker.training.stages import TABLE
 
-TOLD_S = 0.04
+APART_S = 0.04
 """An offset of sound and picture that a card counts: a frame of most footage."""
 
 
@@ -76,8 +76,8 @@ def _sound(delays_s: Mapping[str, float]) -> str:
     if not len(apart_s):
         return ""
     return (
-        f"aligned with the lips; {(apart_s >= TOLD_S).sum()} of {len(apart_s)} clips were"
-        f" {TOLD_S:.2f} s or more apart, {apart_s.max():.2f} s at most"
+        f"aligned with the lips; {(apart_s >= APART_S).sum()} of {len(apart_s)} clips were"
+        f" {APART_S:.2f} s or more apart, {apart_s.max():.2f} s at most"
     )
 
 

@@ -1,4 +1,4 @@
-"""Training the lip reader: words, where they stand, and what is heard with them.
+"""Training the lip reader: words, where they stand, and the speech around them.
 
 Little footage has to do, so examples are made up from it: words of other clips take the place of
 a clip's own, at another speed, and pictures are moved, turned, mirrored, blurred and lit.
@@ -32,8 +32,8 @@ from difftalker.speech.grid import (
 )
 from difftalker.training.expert_job import ExpertJob, ExpertOptions
 
-ABOUT = """Reads the words of a GRID sentence from pictures of the mouth and its landmarks; it hears
-nothing. Reading is choosing one word for each of the six places of GRID's grammar."""
+ABOUT = """Reads the words of a GRID sentence from pictures of the mouth and its landmarks; without
+sound. Reading is choosing one word for each of the six places of GRID's grammar."""
 STAGE = StageConfig(
     steps=900, batch=16, learning_rate=1.5e-3, ema=0.99, weight_decay=0.05, validate_every=100,
     checkpoint_every=50,

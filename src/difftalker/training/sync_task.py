@@ -58,8 +58,8 @@ def job(data: Dataset, options: ExpertOptions) -> ExpertJob:
         stage=STAGE,
         config=asdict(config),
         unseen=task.validate,
-        about="Tells whether a mouth fits the sound, from windows of 5 frames: sync_c and sync_d "
-        "of `difftalker evaluate`.",
+        about="Measures whether a mouth fits the sound, from windows of 5 frames: sync_c and "
+        "sync_d of `difftalker evaluate`.",
         corpora="the GRID audiovisual sentence corpus (Cooke, Barker, Cunningham and Shao, 2006), "
         "speaker s1, CC BY 4.0",
     )
@@ -107,10 +107,10 @@ class SyncTask:
         return [self._clips[int(i)].name for i in indices]
 
     def validate(self) -> dict[str, float]:
-        """On clips held out: shares told right, and confidence and distance of own and other sound.
+        """On clips held out: shares found right; confidence and distance of own and other sound.
 
-        ``told``: the clip from one shifted by 5 to 15 frames; ``offset``: the best offset within a
-        frame; ``other_…``: with the next clip's sound.
+        ``told``: the clip distinguished from one shifted by 5 to 15 frames; ``offset``: the best
+        offset within a frame; ``other_…``: with the next clip's sound.
         """
         embedded = [self._embedded(clip) for clip in self._watched]
         own = [offset_distances(picture, sound) for picture, sound in embedded]
@@ -182,7 +182,7 @@ def spoil_pictures(mouths: Tensor, generator: torch.Generator) -> Tensor:
     """Mouths (B, F, H, W), 0 to 255, as other cameras, codecs and networks would show them.
 
     One way a clip: mirrored, moved, scaled, turned, lighter or darker, soft by up to two pixels,
-    and with noise in grains of one and of eight pixels. So sharpness tells the network nothing.
+    and with noise in grains of one and of eight pixels. So sharpness is no cue.
     """
     spoilt = _moved(mouths, generator)
     spoilt = _softened(spoilt, generator)

@@ -184,7 +184,7 @@ def test_a_picture_chooses_its_person(
         choose(people, Choice.parse(path), 640, photo + 1)
 
 
-def test_a_face_that_is_not_there_is_told(people: list[Person], tmp_path: Path) -> None:
+def test_a_face_that_is_not_there_is_reported(people: list[Person], tmp_path: Path) -> None:
     with pytest.raises(FaceError, match="2 people in the footage, and --face 3"):
         choose(people, Choice.parse(3), 640)
     for text in ("0", "-1", "nobody", str(tmp_path / "none.png"), str(tmp_path)):

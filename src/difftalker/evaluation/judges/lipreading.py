@@ -36,7 +36,7 @@ class LipJudge:
     def __init__(
         self, folder: str | Path = "", *, alignments: Path | None = None, device: str = "cpu"
     ) -> None:
-        """The packaged expert, or that in ``folder``; ``alignments`` may tell what is said.
+        """The packaged expert, or that in ``folder``; ``alignments`` may have what is said.
 
         Raises:
             AssetError: it is missing or altered, or does not fit.

@@ -124,7 +124,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"fixed": _fixed, "told": _told}
+    environment.filters |= {"fixed": _fixed, "fact": _fact}
     return environment
 
 
@@ -132,7 +132,7 @@ def _fixed(value: float, digits: int) -> str:
     return f"{value:.{digits}f}"
 
 
-def _told(value: Any) -> str:
+def _fact(value: Any) -> str:
     """A fact of a judge's."""
     if isinstance(value, Mapping):
         inner = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())

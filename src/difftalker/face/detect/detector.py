@@ -33,7 +33,7 @@ by 180 degrees 2 have one."""
 TURNS = (0, 2, 1, 3)
 """Right angles by which a picture is turned anticlockwise, in the order in which they are tried."""
 UPRIGHT_DEG = 60.0
-"""Largest roll of a face that tells which way up a picture is."""
+"""Largest roll of a face that shows which way up a picture is."""
 SURE_SEARCHES = 3
 """So many searches in a row with a sure face settle which way up the pictures are."""
 

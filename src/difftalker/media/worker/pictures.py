@@ -80,8 +80,8 @@ def frames(path: Path, limits: Limits) -> Iterator[tuple[Facts, Image]]:
                 clock = _PictureClock(path, facts, limits, by_order=_lacks_times(container))
                 to_rgb = _RgbConverter(decoded.width, decoded.height)
             pts, time_s = clock.tick(decoded)
-            told = {"pts": pts, "time_s": time_s, "offset": clock.offset}
-            yield told, orientation.apply(to_rgb(decoded))
+            facts = {"pts": pts, "time_s": time_s, "offset": clock.offset}
+            yield facts, orientation.apply(to_rgb(decoded))
     if clock is None:
         raise _no_frames(path)
     clock.check_end()
@@ -165,7 +165,7 @@ def _padded_pixels(limits: Limits) -> int:
 
 
 def _check_size(path: Path, width: int, height: int, limits: Limits) -> None:
-    if width == height == 0:  # headers without a size: the decoder will tell that nothing is there
+    if width == height == 0:  # headers without a size: the decoder will find that nothing is there
         return
     if min(width, height) < SMALLEST_SIDE_PX or max(width, height) > LARGEST_SIDE_PX:
         raise MediaError(

@@ -74,7 +74,7 @@ class _Server:
             for facts, data in task(path, limits, **request["arguments"]):
                 array = _NOTHING if data is None else np.ascontiguousarray(data)
                 kind = {"type": array.dtype.str, "shape": array.shape}
-                self._send(ANSWER, {"told": facts, **kind}, array)
+                self._send(ANSWER, {"facts": facts, **kind}, array)
                 if self._stopped >= request["request"]:
                     break
             self._send(END, {})
@@ -89,8 +89,8 @@ class _Server:
             self._send(FAILURE, {"trace": traceback.format_exc()})
 
     def _refuse(self, error: MediaError) -> None:
-        told = {"found": error.found, "wanted": error.wanted, "fix": error.fix}
-        self._send(FAILURE, told)
+        reason = {"found": error.found, "wanted": error.wanted, "fix": error.fix}
+        self._send(FAILURE, reason)
 
     def _send(self, kind: bytes, facts: Facts, data: NDArray[Any] = _NOTHING) -> None:
         text, raw = json.dumps(facts).encode(), data.reshape(-1).view(np.uint8).data

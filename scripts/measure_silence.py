@@ -1,14 +1,14 @@
 """How fast may lips open in silence? Dubbed clips that completion has not seen, at several speeds.
 
-    python scripts/measure_rest.py grid-s1 DATASET GRID/s1 --slower 1 0.75
+    python scripts/measure_silence.py grid-s1 DATASET GRID/s1 --slower 1 0.75
 
 Landmarks of some clips of a prepared dataset are completed by a fit to all but a quarter of them,
-as the avatar's own knows its clips too well to tell when a mouth opens. Their lips are held in
+as the avatar's own fit knows its clips too well to show when a mouth opens. Their lips are held in
 silence (``difftalker.landmarks.silence_hold``), where lips open so many times slower than they do.
-The avatar paints them on the footage, with its own sound and with that of the next clip.
+The footage is dubbed with them, with its own sound and with that of the next clip.
 
 Prints, for both kinds: the correlation of the lips' opening with that of the speaker, of the
-landmarks asked for and of those found on the painting, and the share of silent frames in which the
+landmarks asked for and of those detected on the output, and the share of silent frames in which the
 mouth moves, likewise.
 """
 
@@ -38,7 +38,7 @@ from difftalker.speech.silence import silent_at
 from difftalker.training.cross_fit import align_sound, complete, fitted
 
 FOLDS = 4
-COLUMNS = ("opening asked for", "painted", "silence asked for", "painted")
+COLUMNS = ("opening asked for", "rendered", "silence asked for", "rendered")
 
 
 def held_out(
@@ -63,19 +63,19 @@ def figures(
     speaker: tuple[ClipData, TrackedFootage],
     folder: Path,
 ) -> tuple[float, ...]:
-    """What ``COLUMNS`` says, of a face that hears the sound of a clip."""
+    """What ``COLUMNS`` says, of a face that is driven by the sound of a clip."""
     clip, said = speaker
     times_s, audio = face.track.times_s, said.video
     clip.delay_s = 0.0
     windows = clip.windows(net.config.features, net.config.window)
-    heard = windows[np.minimum(np.arange(len(times_s)), len(windows) - 1)]
+    spoken = windows[np.minimum(np.arange(len(times_s)), len(windows) - 1)]
     silent = silent_at(stream_audio(audio), times_s, rate_hz=SAMPLE_RATE_HZ)
-    asked = complete(net, face.framing.points_crop, heard)
+    asked = complete(net, face.framing.points_crop, spoken)
     asked = silence_hold.hold_silence(asked, times_s, face.track.usable, silent, face.track.cuts)
     made = folder / "made.mp4"
     made.unlink(missing_ok=True)
     avatar.dub(face.video, audio, located=face, landmarks=asked).save(made)
-    painted = track(read_frames(made), source=made).points_px
+    rendered = track(read_frames(made), source=made).points_px
 
     def alike(points: NDArray[np.float32]) -> float:
         reference = said.track.points_px, said.track.times_s
@@ -84,7 +84,7 @@ def figures(
     def moves(points: NDArray[np.float32]) -> float:
         return silence_leak(points, times_s, silent)
 
-    return alike(asked), alike(painted), moves(asked), moves(painted)
+    return alike(asked), alike(rendered), moves(asked), moves(rendered)
 
 
 def main() -> None:
