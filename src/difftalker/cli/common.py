@@ -8,6 +8,7 @@ are escaped; in JSON everything stands as it is, in ASCII.
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import logging
@@ -203,15 +204,18 @@ def _interrupts(words: Sequence[str]) -> Iterator[None]:
         pressed = True
         raise KeyboardInterrupt
 
-    heard = threading.current_thread() is threading.main_thread()
-    heard = heard and before is signal.default_int_handler
-    if heard:
+    is_ours = threading.current_thread() is threading.main_thread()
+    is_ours = is_ours and before is signal.default_int_handler
+    if is_ours:
         signal.signal(signal.SIGINT, answer)
     try:
         yield
     finally:
-        if heard and not pressed:
+        if is_ours and not pressed:
             signal.signal(signal.SIGINT, before)
+        elif is_ours:
+            # Python's own end restores the default handler, which would replace the exit code.
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
 def _tell(failure: DiffTalkerError, as_json: bool, exit_code: int) -> int:
