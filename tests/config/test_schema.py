@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from difftalker.config import Config, ModelConfig, SynthesisConfig, from_saved, paper
+from difftalker.config import Config, ModelConfig, SynthesisConfig, from_saved, override, paper
 from difftalker.config.codec import RENAMED
 from difftalker.errors import UsageError
 
@@ -35,3 +35,16 @@ def test_saved_settings_may_have_their_former_names() -> None:
         assert text.count(f'"{name}"') == 1
         text = text.replace(f'"{name}"', f'"{former}"')
     assert from_saved(Config, json.loads(text), "config.json") == paper()
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("model.completion.rests", "use hold_in_silence"),
+        ("training.synthesis.step", "use steps"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(key: str, near: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        override(paper(), {key: "1"})
+    assert caught.value.fix == near

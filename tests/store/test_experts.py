@@ -99,7 +99,7 @@ def build(sizes: Sizes) -> torch.nn.Linear:
 
 
 def restored(folder: Path) -> torch.nn.Linear:
-    return expert.read(folder, kind="sync").restore(build, Sizes)
+    return expert.read(folder, kind="sync").load_network(build, Sizes)
 
 
 def test_a_network_is_restored(tmp_path: Path) -> None:

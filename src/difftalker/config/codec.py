@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from difftalker.config.schema import Config
@@ -54,8 +55,11 @@ def _replaced(config: Any, path: list[str], text: str, key: str) -> Any:
     name, *rest = path
     names = [f.name for f in dataclasses.fields(config)]
     if name not in names:
+        near = [RENAMED[name]] if name in RENAMED else get_close_matches(name, names, 1)
         raise UsageError(
-            f"unknown configuration key {key!r}", wanted=f"at {name!r}: {', '.join(names)}"
+            f"unknown configuration key {key!r}",
+            wanted=f"at {name!r}: {', '.join(names)}",
+            fix=f"use {near[0]}" if near else "",
         )
     old = getattr(config, name)
     if dataclasses.is_dataclass(old) != bool(rest):

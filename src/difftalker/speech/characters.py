@@ -150,7 +150,7 @@ def load_characters(folder: str | Path = "") -> CharactersNet:
     Raises:
         AssetError: it is missing, altered or does not fit.
     """
-    return expert.read(folder, kind="characters").restore(CharactersNet, CharactersConfig)
+    return expert.read(folder, kind="characters").load_network(CharactersNet, CharactersConfig)
 
 
 class CharactersEncoder(ShortWhisperEncoder):

@@ -65,7 +65,7 @@ class ExpertFiles:
         except (OSError, ValueError) as error:
             raise self._unfit(error) from error
 
-    def restore(self, network: Callable[[C], N], settings: type[C]) -> N:
+    def load_network(self, network: Callable[[C], N], settings: type[C]) -> N:
         """Build the network in float32 with its weights, in evaluation mode and without gradients.
 
         It is built without memory first (torch's device ``meta``) and compared with the header of

@@ -42,7 +42,7 @@ class LipJudge:
             AssetError: it is missing or altered, or does not fit.
         """
         files = expert.read(folder, kind="lips")
-        self._net = files.restore(LipReader, LipReaderConfig).to(device)
+        self._net = files.load_network(LipReader, LipReaderConfig).to(device)
         self._alignments = alignments
         unseen = files.facts.get("unseen")
         self.facts: Mapping[str, Any] = {"sha256": files.sha256, "unseen": unseen}

@@ -76,7 +76,7 @@ class SyncJudge:
             AssetError: it is missing or altered, or does not fit.
         """
         files = expert.read(folder, kind="sync")
-        self._net = files.restore(SyncNet, SyncConfig).to(device)
+        self._net = files.load_network(SyncNet, SyncConfig).to(device)
         self._device, self._encoder = device, LogMelEncoder(device)
         unseen = files.facts.get("unseen")
         self.facts: Mapping[str, Any] = {"sha256": files.sha256, "unseen": unseen}
