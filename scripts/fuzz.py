@@ -1,6 +1,6 @@
 """Hand damaged files to `difftalker dub`, and see that it never does worse than refuse them.
 
-    python scripts/fuzz.py [--count 2000] [--limit-s 900] [--seed 0] [--keep FOLDER]
+    python scripts/fuzz.py [--count 2000] [--start 0] [--limit-s 900] [--seed 0] [--keep FOLDER]
 
 Small videos and sounds in many containers, a landmark track and an avatar are made on the spot and
 damaged: bits flipped, bytes overwritten, cut out, doubled or spliced in from elsewhere, numbers in
@@ -58,13 +58,16 @@ VIDEOS = (
     ("k.mov", "prores_ks", "yuv422p10le", "pcm_s16le"),
     ("l.mpg", "mpeg1video", "yuv420p", "mp2"),
     ("m.ts", "libx264", "yuv420p", "mp2"),
+    ("n.mkv", "libx264", "yuv420p", "pcm_s16le"),
 )
 SOUNDS = (
     *(("a.wav", "pcm_s16le"), ("b.flac", "flac"), ("c.mp3", "mp3"), ("d.ogg", "libopus")),
-    *(("e.m4a", "aac"), ("f.mka", "pcm_s24le"), ("g.ogg", "libopus")),
+    *(("e.m4a", "aac"), ("f.mka", "pcm_s24le"), ("g.ogg", "libopus"), ("h.mka", "flac")),
 )
 CHAINED = ("m.ts", "g.ogg")
 """Files that are written twice over: their clocks start again in the middle."""
+GAPPED, GAP_S = ("n.mkv", "h.mka"), 30
+"""Files whose sound has a gap, and its length."""
 UNLIKELY = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 UNLIKELY_JSON: tuple[Any, ...] = (
     *(None, True, 0, -1, 1, 2**31, 2**63, 10**30, 1e308, -1e308, 0.5, float("nan"), float("inf")),
@@ -152,9 +155,11 @@ def make_media(path: Path, picture: tuple[str, str] | None, sound: str) -> None:
             frame.pts, frame.time_base = i, Fraction(1, FPS)
             out.mux(video.encode(frame))
         tone = 0.3 * np.sin(np.arange(rate_hz * FRAMES // FPS) / 20).astype(np.float32)
-        block = av.AudioFrame.from_ndarray(tone[None], format="flt", layout="mono")
-        block.sample_rate, block.pts = rate_hz, 0
-        out.mux(heard.encode(block))
+        for number, half in enumerate(np.split(tone, 2)):
+            block = av.AudioFrame.from_ndarray(half[None], format="flt", layout="mono")
+            block.sample_rate, block.time_base = rate_hz, Fraction(1, rate_hz)
+            block.pts = number * (len(half) + GAP_S * rate_hz * (path.name in GAPPED))
+            out.mux(heard.encode(block))
         for one in tracks:
             out.mux(one.encode(None))
     if path.name in CHAINED:
@@ -496,6 +501,7 @@ def main() -> None:
     """Print what went wrong, and a summary."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--start", type=int, default=0, help="the first: to go on after a stop")
     parser.add_argument("--limit-s", type=float, default=900.0, help="stop after so long")
     parser.add_argument("--case-s", type=float, default=20.0, help="longer is a hang")
     parser.add_argument("--seed", type=int, default=0)
@@ -512,11 +518,14 @@ def main() -> None:
         folder.mkdir()
         make_seeds(seeds)
         worker = Worker(context, seeds, folder)
-        numbers = range(options.count) if options.only is None else [options.only]
+        stop = options.start + options.count
+        numbers = range(options.start, stop) if options.only is None else [options.only]
         for number in numbers:
             if time.monotonic() - began > options.limit_s:
-                print(f"stopped after {options.limit_s:g} s")
+                print(f"stopped after {options.limit_s:g} s: go on with --start {number}")
                 break
+            if number % 50 == 0:
+                print(f"{number} after {time.monotonic() - began:.0f} s", flush=True)
             case = Case(number=number, kind=kind_of(number), seed=options.seed * 10**9 + number)
             word, text = worker.run(case, options.case_s)
             counts[word] += 1

@@ -161,7 +161,7 @@ class Dub:
         footage = self._locate(journal, progress)
         give_back()
         sound_s = 0.0 if mode == "trim" else speech.duration_s
-        timeline = fit(footage.track.times_s, footage.info, mode, sound_s)
+        timeline = fit(footage.track.times_s, footage.info, mode, sound_s, speech.gaps())
         if self._landmarks is None:
             shown = footage.shown(timeline, self.engine.config)
             points = self._points(shown, speech, journal, progress)

@@ -121,11 +121,14 @@ class Talk:
         )
         with journal:
             speech = self.engine.speech(self.audio)
-            points = self._points(speech, progress)
-            with writer, closing(prefetch(self._rendered(points, speech, journal))) as chunks:
-                for i, image in enumerate(one for chunk in chunks for one in chunk):
-                    writer.write(image, i * self.fps.denominator * TICKS)
-                    progress("render", i + 1, len(points))
+            numbers = self._numbers(speech)
+            points = self._points(numbers, speech, progress)
+            rendered = self._rendered(points, numbers, speech, journal)
+            with writer, closing(prefetch(rendered)) as chunks:
+                images = (one for chunk in chunks for one in chunk)
+                for done, (number, image) in enumerate(zip(numbers, images, strict=True), 1):
+                    writer.write(image, int(number) * self.fps.denominator * TICKS)
+                    progress("render", done, len(points))
         return TalkResult(
             output=output,
             frames=len(points),
@@ -137,31 +140,40 @@ class Talk:
             sampling=self.sampling,
         )
 
-    def _points(self, speech: Speech, progress: Progress) -> Floats:
-        """Landmarks of every frame, (frames, 68, 2)."""
-        # The last frame is still shown when the sound ends.
+    def _numbers(self, speech: Speech) -> NDArray[np.int64]:
+        """The frames that are shown, (frames,), by number: in gaps of the sound the last one stays.
+
+        The last of all is still shown when the sound ends.
+        """
         frames = max(1, math.ceil(speech.duration_s * self.fps - 2e-3))
         check_frames(self.audio, frames, self.engine.config.size_px**2, current())
-        upper = self.engine.networks.motion.sample(frames, float(self.fps), self.seed)
+        numbers = np.arange(frames)
+        return numbers[~speech.gaps().contain(self._times_s(numbers))]
+
+    def _points(self, numbers: NDArray[np.int64], speech: Speech, progress: Progress) -> Floats:
+        """Landmarks of the frames that are shown, (frames, 68, 2)."""
+        upper = self.engine.networks.motion.sample(len(numbers), float(self.fps), self.seed)
         points = self.engine.completer.complete(
-            upper, self._times_s(frames), speech, progress=progress
+            upper, self._times_s(numbers), speech, progress=progress
         )
         check_points(points)
         return points
 
-    def _times_s(self, frames: int) -> NDArray[np.float64]:
-        return np.arange(frames) / float(self.fps)
+    def _times_s(self, numbers: NDArray[np.int64]) -> NDArray[np.float64]:
+        return numbers / float(self.fps)
 
-    def _rendered(self, points: Floats, speech: Speech, journal: Journal) -> Iterator[Image]:
+    def _rendered(
+        self, points: Floats, numbers: NDArray[np.int64], speech: Speech, journal: Journal
+    ) -> Iterator[Image]:
         """Pictures (n, S, S, 3) of neighbouring frames, the background the same in all."""
         renderer = self.engine.renderer(self.sampling, self.seed)
-        windows = self.engine.windows(speech, self._times_s(len(points)))
+        times_s = self._times_s(numbers)
+        windows = self.engine.windows(speech, times_s)
         still = renderer.whole_face(self.engine.completer.neutral(points.mean(0)))
         shown = head_weight(points, len(still))[..., None]
         for start in range(0, len(points), CHUNK_FRAMES):
             part = points[start : start + CHUNK_FRAMES]
-            times_s = self._times_s(len(points))[start : start + CHUNK_FRAMES]
-            heard = windows.take(times_s) if windows else None
+            heard = windows.take(times_s[start : start + CHUNK_FRAMES]) if windows else None
             key = key_of(renderer.key, part, heard)
             kept = journal.get("faces", key)
             if kept is None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -74,7 +75,7 @@ def stream_audio(
     block_samples = max(1, round(rate_hz * block_s))
     held: list[FloatArray] = []
     held_samples = 0
-    for part in sound_parts(path, rate_hz=rate_hz, layout="mono"):
+    for part in _filled(sound_parts(path, rate_hz=rate_hz, layout="mono"), rate_hz):
         held.append(part[0])
         held_samples += part.shape[1]
         if held_samples >= block_samples:
@@ -86,14 +87,40 @@ def stream_audio(
         yield np.concatenate(held)
 
 
-def sound_parts(path: MediaPath, *, rate_hz: int, layout: str) -> Iterator[FloatArray]:
-    """Stream the main sound track in small parts, ``(channels, samples)`` float32 in [-1, 1].
+class SoundPart(NamedTuple):
+    """A part of a sound track, in its place."""
 
-    ``layout`` is FFmpeg's name of the wanted channels ("mono", "stereo", "5.1"). Parts have any
-    length. Timing and errors as in ``stream_audio``.
+    start: int
+    """The sample at which it begins."""
+    samples: FloatArray
+    """``(channels, samples)`` in [-1, 1]."""
+
+    @property
+    def end(self) -> int:
+        """The first sample after it."""
+        return self.start + int(self.samples.shape[1])
+
+
+def sound_parts(path: MediaPath, *, rate_hz: int, layout: str) -> Iterator[SoundPart]:
+    """Stream the main sound track in small parts of any length, in order, without overlap.
+
+    Between parts there is no sound: however long a gap, it takes no time here. ``layout`` is
+    FFmpeg's name of the wanted channels ("mono", "stereo", "5.1"). Timing and errors as in
+    ``stream_audio``.
     """
     for answer in ask("sound", path, rate_hz=rate_hz, layout=layout):
-        yield answer.data
+        yield SoundPart(answer.facts["start"], answer.data)
+
+
+def _filled(parts: Iterable[SoundPart], rate_hz: int) -> Iterator[FloatArray]:
+    """Parts with silence in their gaps, a second at most at a time."""
+    end = 0
+    for part in parts:
+        for start in range(end, part.start, rate_hz):
+            count = min(rate_hz, part.start - start)
+            yield np.zeros((part.samples.shape[0], count), np.float32)
+        yield part.samples
+        end = part.end
 
 
 class SoundTrack:
@@ -107,7 +134,8 @@ class SoundTrack:
         assert isinstance(track, AudioStream)
         track.bit_rate = _AAC_BITS_PER_CHANNEL * track.channels
         self._track, self._layout = track, layout
-        self._parts = sound_parts(source.path, rate_hz=self._rate_hz, layout=layout)
+        parts = sound_parts(source.path, rate_hz=self._rate_hz, layout=layout)
+        self._parts = _filled(parts, self._rate_hz)
         self._rest: FloatArray = np.zeros((len(av.AudioLayout(layout).channels), 0), np.float32)
         self._done_samples = 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
@@ -199,22 +199,32 @@ def duration_s(container: InputContainer, track: Stream) -> float | None:
     return container.duration / av.time_base if container.duration else None
 
 
-def decode_video(path: MediaPath, container: InputContainer) -> Iterator[VideoFrame]:
+Note: TypeAlias = "Callable[[Packet[Stream]], None]"
+"""Is told of each packet before it is decoded."""
+
+
+def decode_video(
+    path: MediaPath, container: InputContainer, note: Note = lambda _: None
+) -> Iterator[VideoFrame]:
     """Decoded frames of the main video track, in order of display."""
     track = video_track(container)
     if track is None:
         raise MediaError(
             f"{path} has no video track", wanted="a moving picture that FFmpeg decodes"
         )
-    return _decode(path, container, track, VideoFrame)
+    return _decode(path, container, track, VideoFrame, [track], note)
 
 
-def decode_audio(path: MediaPath, container: InputContainer) -> Iterator[AudioFrame]:
-    """Decoded frames of the main sound track, in order."""
+def decode_audio(
+    path: MediaPath, container: InputContainer, note: Note = lambda _: None
+) -> Iterator[AudioFrame]:
+    """Decoded frames of the main sound track, in order; ``note`` is told of pictures too."""
     track = audio_track(container)
     if track is None:
         raise MediaError(f"{path} has no sound track", wanted="a file with sound")
-    return _decode(path, container, track, AudioFrame)
+    pictures = video_track(container)
+    tracks = [track] if pictures is None else [pictures, track]
+    return _decode(path, container, track, AudioFrame, tracks, note)
 
 
 def _decode(
@@ -222,11 +232,17 @@ def _decode(
     container: InputContainer,
     track: VideoStream | AudioStream,
     frame_type: type[_AnyFrame],
+    read: Sequence[Stream],
+    note: Note,
 ) -> Iterator[_AnyFrame]:
     """Every frame that decodes; packets that do not are skipped and counted in one warning."""
     track.codec_context.thread_type = "AUTO"
     broken = 0
-    for packet in _packets(path, container, track):
+    for packet in _packets(path, container, read):
+        if packet is not None:
+            note(packet)
+            if packet.stream.index != track.index:
+                continue
         try:
             frames = track.decode(packet)
         except av.FFmpegError:
@@ -238,11 +254,11 @@ def _decode(
 
 
 def _packets(
-    path: MediaPath, container: InputContainer, track: Stream
+    path: MediaPath, container: InputContainer, tracks: Sequence[Stream]
 ) -> Iterator[Packet[Stream] | None]:
-    """Packets of one track, with the empty one that flushes its decoder at the end."""
+    """Packets of some tracks, with the empty ones that flush their decoders at the end."""
     try:
-        yield from container.demux(track)
+        yield from container.demux(*tracks)
     except av.FFmpegError as error:
         logger.warning("%s breaks off: %s", path, error.strerror)
         yield None

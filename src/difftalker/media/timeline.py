@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from difftalker.errors import MediaError, UsageError
 from difftalker.media.container import MediaPath
+from difftalker.media.gaps import Gaps
 from difftalker.media.limits import check_duration, check_frames, current
 from difftalker.media.video import Frame, Image, VideoInfo, read_backwards, read_frames
 
@@ -59,8 +60,17 @@ class Timeline:
         return np.flatnonzero(leap | (np.diff(shot) != 0)) + 1
 
 
-def fit(times_s: NDArray[np.float64], info: VideoInfo, mode: Fit, sound_s: float) -> Timeline:
+def fit(
+    times_s: NDArray[np.float64],
+    info: VideoInfo,
+    mode: Fit,
+    sound_s: float,
+    gaps: Gaps | None = None,
+) -> Timeline:
     """The frames to show for footage with frames at ``times_s`` and ``sound_s`` seconds of sound.
+
+    Where the sound has ``gaps`` the frame before stays: no others are shown there but what the
+    picture rules.
 
     Raises:
         UsageError: there is no such way to fit.
@@ -94,6 +104,10 @@ def fit(times_s: NDArray[np.float64], info: VideoInfo, mode: Fit, sound_s: float
         source = _repeated(cycle, lasts, until)
         lasts = lasts[source]
     starts = np.cumsum(lasts) - lasts
+    if gaps is not None and mode != "trim":
+        shown = ~gaps.contain(starts * float(info.time_base))
+        shown[: len(ticks) if mode == "pad" else 0] = True
+        source, starts = source[shown], starts[shown]
     return Timeline(source=source, ticks=starts, source_ticks=ticks, time_base=info.time_base)
 
 

@@ -164,8 +164,15 @@ class WindowedEncoder(abc.ABC):
         """
         fade = _fade(self.config)
         tail: Floats | None = None
+        silent: dict[int, Floats] = {}  # what there is of it is encoded once
         for window in _cut(blocks, self.config):
-            chunk = self._encode_window(window.samples)
+            is_silent = not window.samples.any()
+            if is_silent and len(window.samples) in silent:
+                chunk = silent[len(window.samples)].copy()
+            else:
+                chunk = self._encode_window(window.samples)
+            if is_silent:
+                silent.setdefault(len(window.samples), chunk.copy())
             if tail is not None:
                 chunk[: len(fade)] = tail + fade * (chunk[: len(fade)] - tail)
             if window.last:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,16 @@ def windows(features: Floats, times_s: Times, *, size: int = 16, rate_hz: float 
 class WindowStream:
     """The same windows from a stream of feature chunks (T_i, C), holding only what is needed."""
 
-    def __init__(self, chunks: Iterable[Floats], size: int = 16, *, rate_hz: float = 50.0) -> None:
-        self.size, self.rate_hz = size, rate_hz
+    def __init__(
+        self,
+        chunks: Iterable[Floats],
+        size: int = 16,
+        *,
+        rate_hz: float = 50.0,
+        clock: Callable[[Times], Times] = lambda times_s: times_s,
+    ) -> None:
+        """``clock`` gives the times of features for those of frames, seconds, in their order."""
+        self.size, self.rate_hz, self._clock = size, rate_hz, clock
         self._chunks = iter(chunks)
         self._held: Floats | None = None
         self._first = 0
@@ -44,7 +52,7 @@ class WindowStream:
         Raises:
             MediaError: there is no feature at all, or a time goes back to what was let go.
         """
-        positions = _positions(times_s, self.size, self.rate_hz)
+        positions = _positions(self._clock(times_s), self.size, self.rate_hz)
         if not positions.size:
             self._read_until(0)
             return np.zeros((0, self.size, self._features().shape[1]), np.float32)

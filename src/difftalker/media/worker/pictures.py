@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from difftalker.errors import MediaError
 from difftalker.media.colour import HD_ROWS_PX, UNTAGGED, Colour, ToneMapper, hdr_of
 from difftalker.media.container import (
+    Note,
     audio_track,
     decode_video,
     duration_s,
@@ -34,7 +35,7 @@ from difftalker.media.container import (
     video_track,
 )
 from difftalker.media.limits import Limits, check_duration, check_frames, check_pixels
-from difftalker.media.worker.clock import Clock
+from difftalker.media.worker.clock import Beginnings, Clock
 from difftalker.media.worker.protocol import Facts, Task
 from difftalker.media.worker.quicktime import Edit, open_pictures
 
@@ -126,6 +127,25 @@ def first_picture_s(path: Path, limits: Limits) -> Fraction | None:
     return None
 
 
+def recording_offsets(path: Path, limits: Limits) -> list[Fraction]:
+    """What is added to the times of each recording in a file, seconds, more than in the first.
+
+    A file holds several where its clock starts again. None are given where packets and pictures do
+    not agree on how many there are.
+    """
+    begins = Beginnings()
+    with suppress(MediaError), open_pictures(path) as (container, edit):
+        clock: _PictureClock | None = None
+        for decoded in _decoded(path, container, limits, edit, begins.note):
+            if clock is None:
+                facts = _facts(path, container, decoded, limits)
+                clock = _PictureClock(path, facts, limits, by_order=_lacks_times(container))
+            clock.tick(decoded)
+        if clock is not None and len(clock.offsets_s) == 1 + begins.count:
+            return [offset_s - clock.offsets_s[0] for offset_s in clock.offsets_s]
+    return []
+
+
 TASKS: dict[str, Task] = {"describe": describe, "frames": frames, "entered": entered}
 
 
@@ -145,7 +165,11 @@ class _Orientation(NamedTuple):
 
 
 def _decoded(
-    path: Path, container: InputContainer, limits: Limits, edit: Edit | None
+    path: Path,
+    container: InputContainer,
+    limits: Limits,
+    edit: Edit | None,
+    note: Note = lambda _: None,
 ) -> Iterator[VideoFrame]:
     """The frames of the main video track that are shown."""
     track = video_track(container)
@@ -153,7 +177,7 @@ def _decoded(
         _check_size(path, track.codec_context.width, track.codec_context.height, limits)
         # Pictures that grow on the way are refused before there is memory for them.
         track.codec_context.options = {"max_pixels": str(_padded_pixels(limits))}
-    for frame in decode_video(path, container):
+    for frame in decode_video(path, container, note):
         _check_size(path, frame.width, frame.height, limits)
         if edit is None or edit.shows(frame):
             yield frame
@@ -281,6 +305,11 @@ class _PictureClock:
     def offset(self) -> int:
         """What is added to the times that are stored."""
         return self._clock.offset
+
+    @property
+    def offsets_s(self) -> list[Fraction]:
+        """What is added in each recording so far, seconds."""
+        return [offset * self._time_base for offset in self._clock.offsets]
 
     def tick(self, frame: VideoFrame) -> tuple[int, float]:
         """The frame's ``pts`` and its seconds since the first frame."""

@@ -5,6 +5,7 @@ Callers use ``media.audio``, which has this done in a process of its own.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
@@ -25,14 +26,19 @@ from difftalker.media.container import (
     open_media,
 )
 from difftalker.media.limits import Limits, check_duration
-from difftalker.media.worker.clock import Clock
 from difftalker.media.worker.pictures import first_picture_s
 from difftalker.media.worker.protocol import Facts, Task
+from difftalker.media.worker.sound_clock import SoundClock
 
 FloatArray = NDArray[np.float32]
+_Placed = tuple[int | None, AudioFrame]
+"""A frame and the sample of the output at which it begins; None: where the one before ends."""
+_Piece = tuple[int | None, FloatArray]
+"""The same resampled, ``(channels, samples)``."""
+_Laid = tuple[int, FloatArray]
+"""The same in its place: from zero on, rising, without overlap."""
 
 _SYNC_TOLERANCE_S = Fraction(1, 1000)
-_GAP_S = Fraction(1, 50)  # containers round times, to milliseconds or worse
 _MIX_OPTIONS = {"rematrix_maxval": "1.0"}
 """Mix channels at weights that sum to 1; float sound is otherwise mixed up to 3.4 times louder."""
 _PART_SAMPLES = 16_384
@@ -60,64 +66,119 @@ def describe(path: Path, limits: Limits) -> Iterator[tuple[Facts, None]]:
 def parts(
     path: Path, limits: Limits, rate_hz: int, layout: str
 ) -> Iterator[tuple[Facts, FloatArray]]:
-    """The sound from the first picture on, ``(channels, samples)`` at a rate and in a layout."""
-    samples = 0
-    for part in _joined(_parts(path, limits, rate_hz, layout)):
-        samples += part.shape[1]
-        check_duration(path, samples / rate_hz, limits)
-        yield {}, part
-    if not samples:
+    """The sound from the first picture on, ``(channels, samples)`` at a rate and in a layout.
+
+    ``start`` is where a part begins, in samples. Between parts there is none: no time is spent on
+    a gap, however long.
+    """
+    end = 0
+    for start, samples in _joined(_laid(_pieces(path, limits, rate_hz, layout), rate_hz)):
+        end = start + samples.shape[1]
+        check_duration(path, end / rate_hz, limits)
+        yield {"start": start}, samples
+    if not end:
         raise MediaError(f"the sound track of {path} holds no sound", wanted="at least one sample")
 
 
 TASKS: dict[str, Task] = {"describe sound": describe, "sound": parts}
 
 
-def _joined(pieces: Iterable[FloatArray]) -> Iterator[FloatArray]:
+def _joined(pieces: Iterable[_Laid]) -> Iterator[_Laid]:
     """The same in fewer, larger parts."""
     held: list[FloatArray] = []
-    for part in pieces:
-        held.append(part)
-        if sum(one.shape[1] for one in held) >= _PART_SAMPLES:
-            yield np.concatenate(held, axis=1)
+    first = end = 0
+    for start, samples in pieces:
+        if held and (start != end or end - first >= _PART_SAMPLES):
+            yield first, np.concatenate(held, axis=1)
             held = []
+        if not held:
+            first = start
+        held.append(samples)
+        end = start + samples.shape[1]
     if held:
-        yield np.concatenate(held, axis=1)
+        yield first, np.concatenate(held, axis=1)
 
 
-def _parts(path: Path, limits: Limits, rate_hz: int, layout: str) -> Iterator[FloatArray]:
+def _laid(pieces: Iterable[_Piece], rate_hz: int) -> Iterator[_Laid]:
+    """Each piece where it belongs, none before zero.
+
+    Where two overlap the later one is heard, as its pictures are seen: the first waits for it, a
+    second at most.
+    """
+    waiting: deque[_Laid] = deque()
+    at = done = 0
+    for start, samples in pieces:
+        while start is not None and waiting and _end(waiting[-1]) > start:
+            first, earlier = waiting.pop()
+            if first < start:
+                waiting.append((first, earlier[:, : start - first]))
+        at = at if start is None else start
+        waiting.append((at, samples))
+        at += samples.shape[1]
+        while waiting and _end(waiting[0]) <= at - rate_hz:
+            yield from _after(done, waiting[0])
+            done = max(done, _end(waiting.popleft()))
+    for piece in waiting:
+        yield from _after(done, piece)
+
+
+def _end(piece: _Laid) -> int:
+    return piece[0] + int(piece[1].shape[1])
+
+
+def _after(done: int, piece: _Laid) -> Iterator[_Laid]:
+    """What of a piece lies after what is given already."""
+    late = max(0, done - piece[0])
+    if late < piece[1].shape[1]:
+        yield piece[0] + late, piece[1][:, late:]
+
+
+def _pieces(path: Path, limits: Limits, rate_hz: int, layout: str) -> Iterator[_Piece]:
     with open_media(path) as container:
-        decoded = decode_audio(path, container)
+        clock = SoundClock(path, limits)
+        decoded = decode_audio(path, container, clock.note)
         for first in decoded:  # once: the rest is taken within
-            early = _early_samples(path, limits, first, rate_hz)
-            mixed = _mixable(chain([first], decoded), layout)
-            whole = _resampled(_without_gaps(mixed), rate_hz, layout)
-            yield from _shifted(whole, early, rate_hz)
+            zero_s = _zero_s(path, limits, first)
+            placed = _placed(chain([first], decoded), clock, zero_s, rate_hz)
+            yield from _resampled(_mixable(placed, layout), rate_hz, layout)
 
 
-def _early_samples(path: Path, limits: Limits, first: AudioFrame, rate_hz: int) -> int:
-    """How far the sound starts before the picture, samples; below zero where it starts after."""
+def _zero_s(path: Path, limits: Limits, first: AudioFrame) -> Fraction:
+    """The first picture's time after that of the first sound, seconds."""
     picture_start_s = first_picture_s(path, limits)
     if picture_start_s is None or first.pts is None or first.time_base is None:
-        return 0
+        return Fraction(0)
     early_s = picture_start_s - first.pts * first.time_base
-    return round(early_s * rate_hz) if abs(early_s) > _SYNC_TOLERANCE_S else 0
+    return early_s if abs(early_s) > _SYNC_TOLERANCE_S else Fraction(0)
 
 
-def _mixable(frames: Iterable[AudioFrame], layout: str) -> Iterator[AudioFrame]:
+def _placed(
+    frames: Iterable[AudioFrame], clock: SoundClock, zero_s: Fraction, rate_hz: int
+) -> Iterator[_Placed]:
+    """Each frame with the sample at which it begins."""
+    begins_s: Fraction | None = None
+    for frame in frames:
+        starts_s = clock.place(frame)
+        if starts_s is None:
+            yield None, frame
+            continue
+        begins_s = starts_s if begins_s is None else begins_s
+        yield round((starts_s - begins_s - zero_s) * rate_hz), frame
+
+
+def _mixable(frames: Iterable[_Placed], layout: str) -> Iterator[_Placed]:
     """The same, averaged to mono where FFmpeg cannot mix as many channels as there are."""
     mixes: dict[str, bool] = {}
-    for frame in frames:
+    for start, frame in frames:
         name = frame.layout.name
         if name not in mixes:
             mixes[name] = _mixes(frame, layout)
-        yield frame if mixes[name] else _averaged(frame)
+        yield start, frame if mixes[name] else _averaged(frame)
 
 
 def _mixes(frame: AudioFrame, layout: str) -> bool:
-    silent = next(_silence(frame, 1))
     try:
-        _resampler(frame.sample_rate, layout).resample(silent)
+        _resampler(frame.sample_rate, layout).resample(_silence(frame))
     except (av.FFmpegError, ValueError):
         return False
     return True
@@ -137,63 +198,36 @@ def _averaged(frame: AudioFrame) -> AudioFrame:
     return averaged
 
 
-def _without_gaps(frames: Iterable[AudioFrame]) -> Iterator[AudioFrame]:
-    """The same, silence in place of what is missing, and without what comes too early.
-
-    Recordings lose sound, and sound cards run fast or slow: the times of the frames, not the number
-    of samples, say where a sound belongs. Times that do not rise are those of another recording
-    that follows the first, by the rule of ``Clock``.
-    """
-    clock, due_s, lasts_s = Clock(Fraction(0)), None, Fraction(0)
-    for frame in frames:
-        if frame.sample_rate > 0 and frame.pts is not None and frame.time_base is not None:
-            starts_s = clock.tick(frame.pts * frame.time_base, lasts_s)
-            lasts_s = Fraction(frame.samples, frame.sample_rate)
-            gap_s = Fraction(0) if due_s is None else starts_s - due_s
-            if gap_s <= -max(lasts_s, _GAP_S):
-                continue
-            if gap_s >= _GAP_S:
-                yield from _silence(frame, round(gap_s * frame.sample_rate))
-            if due_s is None or abs(gap_s) >= _GAP_S:
-                due_s = starts_s
-        if due_s is not None:
-            due_s += Fraction(frame.samples, frame.sample_rate)
-        yield frame
+def _silence(like: AudioFrame) -> AudioFrame:
+    """One silent sample of the kind of another frame."""
+    silent = AudioFrame(format=like.format.name, layout=like.layout.name, samples=1)
+    silent.sample_rate, silent.time_base = like.sample_rate, like.time_base
+    for plane in silent.planes:
+        level = 0x80 if like.format.name.startswith("u8") else 0
+        plane.update(bytes([level]) * plane.buffer_size)
+    return silent
 
 
-def _silence(like: AudioFrame, samples: int) -> Iterator[AudioFrame]:
-    """Silent frames of the kind of another, a second at a time."""
-    for start in range(0, samples, like.sample_rate):
-        count = min(like.sample_rate, samples - start)
-        silent = AudioFrame(format=like.format.name, layout=like.layout.name, samples=count)
-        silent.sample_rate, silent.time_base = like.sample_rate, like.time_base
-        for plane in silent.planes:
-            level = 0x80 if like.format.name.startswith("u8") else 0
-            plane.update(bytes([level]) * plane.buffer_size)
-        yield silent
-
-
-def _shifted(pieces: Iterator[FloatArray], early: int, rate_hz: int) -> Iterator[FloatArray]:
-    """Cut ``early`` samples off the start, or precede it with ``-early`` of silence."""
-    for part in pieces:
-        for start in range(0, -early, rate_hz):  # a second at a time: the gap may be long
-            yield np.zeros((part.shape[0], min(rate_hz, -early - start)), np.float32)
-        kept = part[:, max(early, 0) :]
-        early = max(early - part.shape[1], 0)
-        if kept.shape[1]:
-            yield kept
-
-
-def _resampled(frames: Iterator[AudioFrame], rate_hz: int, layout: str) -> Iterator[FloatArray]:
+def _resampled(frames: Iterable[_Placed], rate_hz: int, layout: str) -> Iterator[_Piece]:
     """Frames brought to one rate and layout, ``(channels, samples)``."""
-    resampler, source = None, None
-    for frame in frames:
+    resampler, source, begins = None, None, None
+    for start, frame in frames:
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if resampler is None or kind != source:  # broadcasts change their sound on the way
-            yield from _drained(resampler)
-            resampler, source = _resampler(rate_hz, layout), kind
-        yield from _arrays(resampler.resample(frame))
-    yield from _drained(resampler)
+        # Broadcasts change their sound on the way.
+        if resampler is None or kind != source or start is not None:
+            yield from _from(begins, _drained(resampler))
+            resampler, source, begins = _resampler(rate_hz, layout), kind, start
+        for one in _arrays(resampler.resample(frame)):
+            yield begins, one
+            begins = None
+    yield from _from(begins, _drained(resampler))
+
+
+def _from(start: int | None, pieces: Iterable[FloatArray]) -> Iterator[_Piece]:
+    """Pieces that follow each other, the first from ``start`` on."""
+    for one in pieces:
+        yield start, one
+        start = None
 
 
 def _resampler(rate_hz: int, layout: str) -> AudioResampler:
