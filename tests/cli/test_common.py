@@ -5,10 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -173,47 +169,3 @@ def test_a_stream_that_cannot_show_a_character_is_no_failure(tmp_path: Path) -> 
     assert r"\xe4" in ran.out
     assert r"\u4e2d" in ran.err
     assert "Traceback" not in ran.err
-
-
-def started(*words: str | Path, shown: str) -> subprocess.Popen[str]:
-    """The command in a process of its own, at work: its progress names the stage ``shown``."""
-    # What is started in the background, as a whole suite may be, inherits an ignored SIGINT.
-    code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from difftalker.cli import common, main; "
-        "common.Bars._open = lambda bars, stage: "
-        "(setattr(bars, '_stage', stage), print(stage, file=sys.stderr, flush=True), "
-        "setattr(bars, '_bar', __import__('tqdm').tqdm(disable=True))); "
-        "sys.exit(main(sys.argv[1:]))"
-    )
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert child.stderr is not None
-    for line in child.stderr:
-        if line.strip() == shown:
-            return child
-    raise AssertionError(f"it ended before {shown}")
-
-
-@pytest.mark.parametrize(("command", "hint"), [("dub", "goes on"), ("landmarks", "starts again")])
-@pytest.mark.parametrize("presses", [1, 2])
-def test_ctrl_c_ends_with_130_and_says_what_comes_next(
-    command: str, hint: str, presses: int, face: Path, speech: Path, debug_avatar: Path,
-    tmp_path: Path,
-) -> None:  # fmt: skip
-    output = tmp_path / ("o.mp4" if command == "dub" else "o.npz")
-    words: list[str | Path] = [command, face, speech, "--avatar", debug_avatar, "--output", output]
-    child = started(*words, shown="locate")
-    for _ in range(presses):
-        child.send_signal(signal.SIGINT)
-        time.sleep(0.05)
-    _, said = child.communicate(timeout=60)
-    assert child.returncode == 130, said
-    assert "Traceback" not in said
-    assert hint in said.splitlines()[-1]
-    assert not output.exists()

@@ -20,7 +20,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -125,29 +125,42 @@ class Outcome:
 
 def run(app: App, words: Sequence[str]) -> int:
     """Parse and carry out one command line; returns the exit code."""
-    with _forgiving_streams(), _interrupts(words):
-        return _reported(app, words)
-
-
-def _reported(app: App, words: Sequence[str]) -> int:
-    """Carry out a command line and report how it ended."""
     # Read before the words are parsed: wrong use has to be reported in the same way.
     options = words[: words.index("--")] if "--" in words else words
-    as_json, debug = "--json" in options, "--debug" in options
+    with _forgiving_streams(), _interrupts(options) as result:
+        return _reported(app, words, result, "--debug" in options)
+
+
+def _reported(app: App, words: Sequence[str], result: _Result, debug: bool) -> int:
+    """Carry out a command line and report how it ended."""
     with _quiet(debug):
         try:
             outcome = _carried_out(app, words)
         except KeyboardInterrupt:
-            return _tell(_stopped(options), as_json, STOPPED)
+            return _tell(_stopped(words), result, STOPPED)
         except Exception as error:
             if debug:
                 _say(traceback.format_exc().rstrip("\n"), kept="\n")
             failure = explained(error)
-            return _tell(failure, as_json, failure.exit_code)
+            return _tell(failure, result, failure.exit_code)
     if outcome is None:
         return 0
-    print(json.dumps(plain(outcome.record)) if as_json else printable(outcome.text, kept="\n"))
+    as_text = printable(outcome.text, kept="\n")
+    result.print(json.dumps(plain(outcome.record)) if result.as_json else as_text)
     return outcome.exit_code
+
+
+class _Result:
+    """What goes to standard output: once, and whole."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json, self.is_begun, self.is_whole = as_json, False, False
+
+    def print(self, text: str) -> None:
+        """Print the text, and wait until it is out."""
+        self.is_begun = True
+        print(text, flush=True)
+        self.is_whole = True
 
 
 def _carried_out(app: App, words: Sequence[str]) -> Outcome | None:
@@ -189,27 +202,35 @@ def _stopped(words: Sequence[str]) -> DiffTalkerError:
 
 
 @contextmanager
-def _interrupts(words: Sequence[str]) -> Iterator[None]:
+def _interrupts(options: Sequence[str]) -> Iterator[_Result]:
     """Let the first Ctrl-C end the command in order, and the next one end the process at once.
 
-    Once there was one, later ones are answered so until the process has ended.
+    Once there was one, later ones are answered so until the process has ended. One that comes while
+    the result is printed is not heard, so that this is whole.
     """
-    before, pressed = signal.getsignal(signal.SIGINT), False
+    before = signal.getsignal(signal.SIGINT)
+    result, pressed, spared = _Result(as_json="--json" in options), False, False
 
     def answer(number: int, frame: FrameType | None) -> None:
-        nonlocal pressed
-        if pressed:
-            os.write(2, f"difftalker: {_stopped(words)}\n".encode())
-            os._exit(STOPPED)
-        pressed = True
-        raise KeyboardInterrupt
+        nonlocal pressed, spared
+        if result.is_begun and not (result.is_whole or spared):
+            spared = True
+            return
+        if not (pressed or result.is_begun):
+            pressed = True
+            raise KeyboardInterrupt
+        with suppress(OSError):
+            os.write(2, f"difftalker: {_stopped(options)}\n".encode())
+            if result.as_json and not result.is_begun:
+                os.write(1, f"{_error(_stopped(options), STOPPED)}\n".encode())
+        os._exit(STOPPED)
 
     is_ours = threading.current_thread() is threading.main_thread()
     is_ours = is_ours and before is signal.default_int_handler
     if is_ours:
         signal.signal(signal.SIGINT, answer)
     try:
-        yield
+        yield result
     finally:
         if is_ours and not pressed:
             signal.signal(signal.SIGINT, before)
@@ -218,13 +239,18 @@ def _interrupts(words: Sequence[str]) -> Iterator[None]:
             atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
-def _tell(failure: DiffTalkerError, as_json: bool, exit_code: int) -> int:
+def _tell(failure: DiffTalkerError, result: _Result, exit_code: int) -> int:
     _say(f"difftalker: {failure}")
-    if as_json:
-        facts = {"kind": type(failure).__name__, "message": str(failure), "found": failure.found}
-        facts |= {"wanted": failure.wanted, "fix": failure.fix}
-        print(json.dumps({"error": {**facts, "exit_code": exit_code}}))
+    if result.as_json:
+        result.print(_error(failure, exit_code))
     return exit_code
+
+
+def _error(failure: DiffTalkerError, exit_code: int) -> str:
+    """A failure as one JSON object."""
+    facts = {"kind": type(failure).__name__, "message": str(failure), "found": failure.found}
+    facts |= {"wanted": failure.wanted, "fix": failure.fix}
+    return json.dumps({"error": {**facts, "exit_code": exit_code}})
 
 
 def _say(text: str, *, kept: str = "") -> None:
