@@ -21,6 +21,8 @@ from difftalker.media.video import VideoWriter
 ROOT = Path(__file__).parents[1]
 SHARED_CLIP = ROOT.parent / "shared" / "data" / "grid" / "s1" / "bbal6n.mpg"
 FACE_FRAMES = 6
+ODD_NAMES = (os.fsdecode(b"a\xff"), "a\nb", "a\x1b$Bb", "a\x1b[31mb")
+"""Bytes that are no UTF-8, a newline, an ISO 2022 escape, and one that colours a terminal."""
 Image = NDArray[np.uint8]
 
 

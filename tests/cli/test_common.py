@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from difftalker import doctor as machine
-from helpers_cli import Command, process
+from helpers_cli import ODD_NAMES, Command, process
 
 
 @pytest.mark.parametrize(
@@ -115,9 +114,6 @@ def test_what_a_library_prints_does_not_spoil_json(
     ran = run("doctor", "--json")
     assert ran.record["ok"] is True
     assert "hello" in ran.err
-
-
-ODD_NAMES = [os.fsdecode(b"a\xff"), "a\nb", "a\x1b$Bb", "a\x1b[31mb"]
 
 
 @pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)

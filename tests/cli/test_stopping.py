@@ -17,14 +17,17 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are POS
 
 AT_WORK, STOPPING = "at work", "stopping"
 CHILD = f"""
-import signal, sys, time
+import signal, sys, threading, time
 # What is started in the background, as a whole suite may be, inherits an ignored SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+import tqdm
 from difftalker.cli import common, main
 
 def opened(bars, stage):
     print({AT_WORK!r}, file=sys.stderr, flush=True)
-    time.sleep(60)
+    # Another thread than the main one is waited for.
+    time.sleep(60 if threading.current_thread() is threading.main_thread() else 2)
+    bars._bar, bars._stage = tqdm.tqdm(disable=True), stage
 
 def left(bars, *_):
     if sys.argv[1] == "2":
@@ -57,7 +60,7 @@ def stopped(presses: int, *words: str | Path) -> Ran:
         else:
             raise AssertionError("".join(said))
         os.killpg(child.pid, signal.SIGINT)
-    out, err = child.communicate(timeout=60)
+    out, err = child.communicate(timeout=90)
     return Ran(child.returncode, out, err)
 
 

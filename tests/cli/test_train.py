@@ -7,11 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import difftalker
 from difftalker.data.prepare import VERSION, Clip
 from difftalker.store import avatars as avatar
-from helpers_cli import Command
+from helpers_cli import ODD_NAMES, Command
 
 
 def test_train_writes_an_avatar_once_all_stages_are_done(run: Command, tmp_path: Path) -> None:
@@ -46,6 +47,24 @@ def test_train_leaves_other_folders_alone(run: Command, tmp_path: Path) -> None:
     run(*words, tmp_path / "new").failed(1, "no such file")
     assert (tmp_path / "letters" / "config.json").read_text() == '{"mine": 1}'
     assert [path.name for path in tmp_path.iterdir()] == ["letters"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES, ids=ascii)
+def test_folders_of_any_name_work_or_are_refused_before_the_work(
+    run: Command, name: str, tmp_path: Path
+) -> None:
+    dataset, folder = write_dataset(tmp_path / f"{name}-data"), tmp_path / f"{name}-run"
+    words = ("train", dataset, "--preset", "debug", "--start", "none", "--stage", "landmarks")
+    more = ("--consent", name, "--source", name, "--set", "training.landmarks.steps=1")
+    ran = run(*words, *more, "--output", tmp_path / "out", "--run", folder)
+    if ran.code:
+        ran.failed(1, "not UTF-8")
+        assert [path.name for path in tmp_path.iterdir()] == [dataset.name]
+    else:
+        assert folder.is_dir()
+    assert ran.out.rstrip("\n").isprintable()
+    refused = run(*words, *more, "--output", tmp_path / "out", "--name", name)
+    refused.failed(2, "printable", "--name")
 
 
 def write_dataset(path: Path, clips: int = 3, frames: int = 24, size: int = 64) -> Path:

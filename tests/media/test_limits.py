@@ -2,53 +2,18 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
-from av.video.frame import VideoFrame
 
 from difftalker.core.prefetch import prefetch
 from difftalker.errors import MediaError
 from difftalker.face.detect import track as faces
 from difftalker.media.limits import Limits, limited
 from difftalker.media.video import Frame, read_frames
+from media.made import streamed
 
 FRAMES = 50
-
-
-class Pipe(io.RawIOBase):
-    """Takes a stream that cannot go back: neither duration nor number of frames is known."""
-
-    def __init__(self) -> None:
-        self.content = b""
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        self.content += bytes(data)
-        return len(data)
-
-
-def streamed(path: Path, times_ms: Sequence[int]) -> Path:
-    """Small pictures at these times, in a webm that tells no length."""
-    pipe = Pipe()
-    with av.open(pipe, "w", format="webm") as out:
-        track = out.add_stream("libvpx", rate=25)
-        track.width, track.height, track.pix_fmt = 64, 48, "yuv420p"
-        track.codec_context.time_base = Fraction(1, 1000)
-        for time_ms in times_ms:
-            frame = VideoFrame.from_ndarray(np.full((48, 64, 3), time_ms % 256, np.uint8), "rgb24")
-            frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
-            out.mux(track.encode(frame))
-        out.mux(track.encode(None))
-    path.write_bytes(pipe.content)
-    return path
 
 
 @pytest.fixture

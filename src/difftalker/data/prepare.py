@@ -18,9 +18,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 
 from difftalker.core.files import whole_file, whole_folder, write_whole
 from difftalker.core.hashing import sha256_of
+from difftalker.core.workers import ctrl_c_held, quiet_workers
 from difftalker.data.voices import by_others
 from difftalker.errors import DiffTalkerError, FaceError, MediaError, UsageError
 from difftalker.face.crop import CropTrack, Framing, cut, frame_face, frame_rate
@@ -116,12 +116,13 @@ def prepare(
     (dataset / "clips").mkdir(parents=True, exist_ok=True)
     clips: dict[str, Clip] = {}
     rejected: dict[str, str] = {}
-    pool = ProcessPoolExecutor(workers or os.cpu_count(), get_context("spawn"))
+    pool = quiet_workers(workers)
     try:
-        jobs = {
-            pool.submit(_prepare_within, current(), video, name, dataset, config, face): video
-            for name, video in names.items()
-        }
+        with ctrl_c_held():  # the first clip starts the workers
+            jobs = {
+                pool.submit(_prepare_within, current(), video, name, dataset, config, face): video
+                for name, video in names.items()
+            }
         for done, job in enumerate(as_completed(jobs), 1):
             video = jobs[job]
             try:
