@@ -29,7 +29,7 @@ from difftalker.face.crop import cut
 from difftalker.face.landmarks import LOWER, UPPER
 from difftalker.face.lips import open_to, relative_opening
 from difftalker.media.video import read_frames
-from difftalker.training.decoder_task import openings_found
+from difftalker.training.calibrate import openings_found
 
 PARTS = ("upper face", "pose", "speech")
 WANTED = (0.015, 0.03, 0.05)

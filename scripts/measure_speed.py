@@ -1,6 +1,7 @@
 """Where the time of a dubbing goes: milliseconds of one core a frame, part by part.
 
-    python scripts/measure_speed.py [--footage FILE] [--speech FILE] [--avatar NAME] [--steps N]
+    python scripts/measure_speed.py [--footage FILE] [--speech FILE] [--avatar NAME]
+        [--renderer diffusion|light] [--steps N]
 
 CPU time and not that of a clock, of networks on one thread: so a machine that is busy with other
 things gives nearly the same numbers. On two idle cores a frame takes a little more than half of the
@@ -22,7 +23,9 @@ from unittest.mock import patch
 import cv2
 import torch
 
+from difftalker.config import RENDERERS
 from difftalker.dubbing.avatar import Avatar, load
+from difftalker.dubbing.engine import Rendering
 from difftalker.dubbing.footage import locate
 from difftalker.face.compose.blend import Blender
 from difftalker.face.compose.light import Light, Skin
@@ -35,15 +38,17 @@ from difftalker.media.worker import pictures
 from difftalker.packaged import samples
 from difftalker.synthesis.autoencoder import Autoencoder
 from difftalker.synthesis.net import SynthesisNet
-from difftalker.synthesis.renderer import DiffusionRenderer
+from difftalker.synthesis.renderer import DiffusionRenderer, LightRenderer
 
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "follow faces": [(Tracker, "update")],
-    "match the light": [(Light, "see"), (Skin, "of")],
+    "match the light": [(Light, "update"), (Skin, "of")],
     "autoencoder's encoder": [(Autoencoder, "encode")],
     "landmark branch": [(SynthesisNet, "guide")],
     "denoising, all steps": [(SynthesisNet, "forward")],
     "autoencoder's decoder": [(DiffusionRenderer, "_decoded")],
+    "light network, what stays": [(LightRenderer, "scene")],
+    "light network, what moves": [(LightRenderer, "generate")],
     "lay into the frame": [(Blender, "blend")],
     "hand to the video's encoder": [(VideoWriter, "write")],
 }
@@ -56,6 +61,7 @@ def main() -> None:
     parser.add_argument("--footage", type=Path, default=samples.footage())
     parser.add_argument("--speech", type=Path, default=samples.speech())
     parser.add_argument("--avatar", default=samples.AVATAR)
+    parser.add_argument("--renderer", default="auto", choices=("auto", *RENDERERS))
     parser.add_argument("--steps", type=int, default=None)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -63,14 +69,15 @@ def main() -> None:
     avatar = load(options.avatar)
     with FaceDetector():
         pass  # what is loaded once is no part of a frame
-    spent, frames = measure(avatar, options.footage, options.speech, options.steps)
+    way = avatar.rendering(options.renderer, steps=options.steps)
+    spent, frames = measure(avatar, options.footage, options.speech, way)
     total = sum(spent.values())
     for part, seconds in [*spent.items(), ("all", total)]:
         print(f"{part:32s}{1000 * seconds / frames:8.1f} ms")
 
 
 def measure(
-    avatar: Avatar, footage: Path, speech: Path, steps: int | None
+    avatar: Avatar, footage: Path, speech: Path, way: Rendering
 ) -> tuple[dict[str, float], int]:
     """Seconds of one core for each part, and the number of frames."""
     within: dict[str, float] = defaultdict(float)
@@ -87,7 +94,7 @@ def measure(
         within.clear()
         spent["encode and complete"] = _cpu_s(lambda: avatar.complete(located, speech))
         points = avatar.complete(located, speech)
-        job = avatar.dub(footage, speech, steps=steps, located=located, landmarks=points)
+        job = avatar.dub(footage, speech, located=located, landmarks=points, **way.options())
         rendered = _cpu_s(lambda: job.save(Path(folder) / "out.mp4"))
         spent |= {part: within[part] for part in PARTS if part in within}
         first = next(read_frames(footage)).image

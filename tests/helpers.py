@@ -15,6 +15,7 @@ from difftalker.core.hashing import sha256_of
 from difftalker.data.prepare import VERSION, Clip, Manifest, PrepareConfig
 from difftalker.face.crop import mask_boxes
 from difftalker.face.landmarks import EYES, INNER_LIPS, JAW, OUTER_LIPS
+from difftalker.speech.live import LAG_FEATURES
 
 Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -87,7 +88,7 @@ def write_dataset(
     folder: Path, names: Sequence[str] = ("a", "b", "c"), *, frames: int = 26, size_px: int = 64
 ) -> Path:
     """A dataset as `difftalker prepare` writes it, of drawn faces whose mouths follow the sound."""
-    config = PrepareConfig(size_px=size_px, features=("mel",))
+    config = PrepareConfig(size_px=size_px, features=("mel", "mel-live"))
     clips = [
         _write_clip(folder / "clips" / name, frames, config, np.random.default_rng(seed))
         for seed, name in enumerate(names)
@@ -115,6 +116,8 @@ def _write_clip(folder: Path, frames: int, config: PrepareConfig, rng: np.random
     )
     np.save(folder / "frames.npy", images)
     np.save(folder / "mel.npy", mel.astype(np.float16))
+    late = np.concatenate([mel[:LAG_FEATURES], mel[:-LAG_FEATURES]])
+    np.save(folder / "mel-live.npy", late.astype(np.float16))
     np.savez(
         folder / "track.npz",
         points_crop=points,

@@ -88,7 +88,7 @@ def test_help_loads_nothing_heavy(command: str) -> None:
 
 
 def test_imports_of_the_package_are_declared() -> None:
-    declared = {canonicalize_name(one.name) for one in requirements("samples", "sd15")}
+    declared = {canonicalize_name(one.name) for one in requirements("samples", "live", "sd15")}
     providers = importlib.metadata.packages_distributions()
     own = sys.stdlib_module_names | {"difftalker"}
     undeclared = [

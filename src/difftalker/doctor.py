@@ -126,8 +126,14 @@ def _bfloat16() -> str:
 
     device = pick_device()
     if not has_fast_bfloat16(device):
-        raise _Absent(f"not fast on this {device}: dubbing and training compute in float32")
-    return f"fast on this {device}: dubbing and training compute in it where it is safe"
+        raise _Absent(
+            f"not fast on this {device}: dubbing and training compute in float32, and by default"
+            " the light network renders"
+        )
+    return (
+        f"fast on this {device}: dubbing and training compute in it where it is safe, and the"
+        " diffusion renders by default"
+    )
 
 
 def _imported(module: str, distribution: str = "") -> str:

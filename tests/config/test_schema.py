@@ -32,7 +32,7 @@ def test_wrong_options_are_refused(kind: Any, wrong: dict[str, str], message: st
 def test_saved_settings_may_have_their_former_names() -> None:
     text = json.dumps(dataclasses.asdict(paper()))
     for former, name in RENAMED.items():
-        assert text.count(f'"{name}"') == 1
+        assert f'"{name}"' in text
         text = text.replace(f'"{name}"', f'"{former}"')
     assert from_saved(Config, json.loads(text), "config.json") == paper()
 

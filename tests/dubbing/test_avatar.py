@@ -95,12 +95,12 @@ def test_the_lower_face_of_the_input_never_reaches_the_networks(
     points = speaking(5)
     boxes = frame_face(track_of(points), SIZE).boxes
     crops, inside = pictures(points), in_box(boxes)
-    sampling = SamplingConfig(sampler=sampler, steps=3)
-    made = avatar.renderer(sampling, 7).render(crops, boxes, points)
+    rendering = avatar.rendering(sampler=sampler, steps=3)
+    made = avatar.renderer(rendering, 7).render(crops, boxes, points)
     for lower in (noise_like(crops), np.zeros_like(crops), crops[::-1]):
         filled = np.where(inside, lower, crops)
         assert not np.array_equal(filled, crops)
-        assert np.array_equal(avatar.renderer(sampling, 7).render(filled, boxes, points), made)
+        assert np.array_equal(avatar.renderer(rendering, 7).render(filled, boxes, points), made)
 
 
 def test_the_upper_face_and_the_landmarks_do_reach_them(avatar: Avatar) -> None:
@@ -108,7 +108,7 @@ def test_the_upper_face_and_the_landmarks_do_reach_them(avatar: Avatar) -> None:
     points = speaking(3)
     boxes = frame_face(track_of(points), SIZE).boxes
     crops, inside = pictures(points), in_box(boxes)
-    made = avatar.renderer(avatar.sampling()).render(crops, boxes, points)
+    made = avatar.renderer(avatar.rendering()).render(crops, boxes, points)
     lower = made[np.broadcast_to(inside, made.shape)]
     assert 10 < lower.mean() < 245
     assert lower.std() > 5
@@ -116,10 +116,10 @@ def test_the_upper_face_and_the_landmarks_do_reach_them(avatar: Avatar) -> None:
     other_points = points.copy()
     other_points[:, list(LOWER), 1] += 0.05
     for others in (
-        avatar.renderer(avatar.sampling()).render(other_upper, boxes, points),
-        avatar.renderer(avatar.sampling()).render(crops, boxes, other_points),
-        avatar.renderer(avatar.sampling(), 1).render(crops, boxes, points),
-        avatar.renderer(avatar.sampling(steps=4)).render(crops, boxes, points),
+        avatar.renderer(avatar.rendering()).render(other_upper, boxes, points),
+        avatar.renderer(avatar.rendering()).render(crops, boxes, other_points),
+        avatar.renderer(avatar.rendering(), 1).render(crops, boxes, points),
+        avatar.renderer(avatar.rendering(steps=4)).render(crops, boxes, points),
     ):
         changed = np.abs(others.astype(int) - made)[np.broadcast_to(inside, made.shape)]
         assert (changed > 0).mean() > 0.2
@@ -130,10 +130,10 @@ def test_detail_sharpens_what_is_painted_and_nothing_else(avatar: Avatar) -> Non
     crops = rng.integers(0, 256, (2, 64, 64, 3), np.uint8)
     boxes = np.array([[32, 64, 8, 56]] * 2, np.int32)
     points = speaking(2)
-    plain = avatar.renderer(avatar.sampling()).render(crops, boxes, points)
+    plain = avatar.renderer(avatar.rendering()).render(crops, boxes, points)
     sharp = Avatar("cartoon", MODEL, avatar.networks, calibration=Calibration(detail=0.8))
     assert sharp.fingerprint != avatar.fingerprint
-    made = sharp.renderer(sharp.sampling()).render(crops, boxes, points)
+    made = sharp.renderer(sharp.rendering()).render(crops, boxes, points)
     changes = [
         np.square(cv2.Laplacian(one[:, 32:, 8:56].astype(np.float32)[0], cv2.CV_32F)).mean()
         for one in (plain, made)
@@ -151,7 +151,7 @@ def test_mouths_are_drawn_wider_open_where_paintings_open_them_too_little(avatar
     corrected = Avatar("cartoon", MODEL, avatar.networks, calibration=wider)
     assert corrected.fingerprint != avatar.fingerprint
     made, plain, drawn = (
-        one.renderer(avatar.sampling()).render(crops, boxes, given)
+        one.renderer(avatar.rendering()).render(crops, boxes, given)
         for one, given in (
             (corrected, points),
             (avatar, points),
@@ -166,18 +166,18 @@ def test_a_seed_means_the_same_face_whatever_the_chunk(avatar: Avatar) -> None:
     points = speaking(6)
     boxes = frame_face(track_of(points), SIZE).boxes
     crops = pictures(points)
-    made = avatar.renderer(avatar.sampling(), 3).render(crops, boxes, points)
-    assert np.array_equal(avatar.renderer(avatar.sampling(), 3).render(crops, boxes, points), made)
+    made = avatar.renderer(avatar.rendering(), 3).render(crops, boxes, points)
+    assert np.array_equal(avatar.renderer(avatar.rendering(), 3).render(crops, boxes, points), made)
     some = slice(2, 4)
-    alone = avatar.renderer(avatar.sampling(), 3).render(crops[some], boxes[some], points[some])
+    alone = avatar.renderer(avatar.rendering(), 3).render(crops[some], boxes[some], points[some])
     # Sums of floats may be taken in another order in another batch.
     assert np.abs(alone.astype(int) - made[some]).max() <= 4
 
 
 def test_sampling_is_the_avatars_own_but_for_what_is_given(avatar: Avatar) -> None:
-    assert avatar.sampling() == MODEL.sampling
-    assert avatar.sampling(steps=9) == SamplingConfig(sampler="dpm++", steps=9)
-    assert avatar.sampling(sampler="ddim") == SamplingConfig(sampler="ddim", steps=2)
+    assert avatar.rendering().sampling == MODEL.sampling
+    assert avatar.rendering(steps=9).sampling == SamplingConfig(sampler="dpm++", steps=9)
+    assert avatar.rendering(sampler="ddim").sampling == SamplingConfig(sampler="ddim", steps=2)
     for wrong in ({"sampler": "euler"}, {"steps": 0}):
         with pytest.raises(UsageError):
             avatar.dub("x.mp4", "x.wav", **wrong)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from difftalker.metrics import detail_energy
 from difftalker.synthesis.autoencoder import high_pass, to_images, to_pixels
-from difftalker.training import decoder_task
-from difftalker.training.decoder_task import MOST_DETAIL, DecoderTask
+from difftalker.training import calibrate
+from difftalker.training.calibrate import MOST_DETAIL
+from difftalker.training.decoder_task import DecoderTask
 from difftalker.training.stages import TABLE
 from helpers_training import Finished, part_of, run_at
 
@@ -82,7 +83,7 @@ def test_openings_that_are_measured_go_into_the_avatar(
         assert len(pictures) == len(times_s)
         return np.linspace(0, 0.3, 200) - (0 if next(true) else 0.01)
 
-    monkeypatch.setattr(decoder_task, "openings_found", found)
+    monkeypatch.setattr(calibrate, "openings_found", found)
     task = run.trainer("decoder").task
     openings = TABLE["decoder"].artefact(task, run.sources).calibration.openings
     assert openings == pytest.approx([0.01] * 8, abs=2e-3)

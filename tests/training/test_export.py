@@ -84,7 +84,8 @@ def test_sd15_trains_samples_and_becomes_an_avatar_of_its_own(
     base = Path(shutil.copytree(base_model, tmp_path / "base"))
     run = Run(sd15_config(base), TrainOptions(dataset=dataset, run=tmp_path / "run"))
     numbers = run.train()
-    assert set(numbers) == {"landmarks", "synthesis", "decoder"}  # the base model has the other two
+    # The base model has the other two.
+    assert set(numbers) == {"landmarks", "synthesis", "decoder", "light", "live"}
     assert all(np.isfinite(list(log.values())).all() for log in numbers.values())
     save_avatar(
         run, tmp_path / "avatar", name="x", consent="drawn", source="none", command="pytest"

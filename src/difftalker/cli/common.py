@@ -43,6 +43,7 @@ _GOES_ON = {"demo", "dub", "talk", "prepare", "train", "train-expert"}
 _flag = Parameter(negative="", show_default=False)
 _positive = Parameter(validator=validators.Number(gt=0))
 _at_least_0 = validators.Number(gte=0, lt=2**63)
+RendererName = Literal["auto", "diffusion", "light"]
 AtLeast1 = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 List = Parameter(negative="", show_default=False)
 """An option that may be given several times."""

@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from difftalker.cli.common import COMPUTE, GUARDS, AtLeast1, Bars, Compute, Guards, List, Outcome
+from difftalker.cli.common import (
+    COMPUTE,
+    GUARDS,
+    AtLeast1,
+    Bars,
+    Compute,
+    Guards,
+    List,
+    Outcome,
+    RendererName,
+)
 
 
 def evaluate(
@@ -18,6 +28,7 @@ def evaluate(
     rows: str | None = None,
     ablation: Annotated[tuple[str, ...], List] = (),
     predictions: Annotated[tuple[str, ...], List] = (),
+    renderer: RendererName = "auto",
     sampler: str | None = None,
     steps: AtLeast1 | None = None,
     alignments: Path | None = None,
@@ -44,6 +55,8 @@ def evaluate(
         predictions: One more row, NAME=FOLDER or FOLDER: the videos that another program made of
             the same clips with their own sound, FOLDER/CLIP.mp4; frame rate, number of frames and
             size may differ. May be given several times.
+        renderer: diffusion or light; auto is the diffusion where the processor is fast in bfloat16
+            or there is a GPU, else light.
         sampler: ddpm, ddim or dpm++; by default each avatar's own.
         steps: Steps of denoising; by default each avatar's own.
         alignments: A folder of GRID's word times (`CLIP.align`): with them the closing of the
@@ -86,6 +99,7 @@ def evaluate(
             predictions=programs,
             judges=judges,
             face=whom,
+            renderer=renderer,
             sampler=sampler,
             steps=steps,
             seed=options.seed,

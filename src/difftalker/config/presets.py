@@ -11,6 +11,7 @@ from difftalker.config.schema import (
     AutoencoderConfig,
     CompletionConfig,
     Config,
+    LightConfig,
     ModelConfig,
     PriorConfig,
     SamplingConfig,
@@ -59,6 +60,19 @@ def debug() -> Config:
             autoencoder=AutoencoderConfig(channels=(8, 16), latent_channels=4, groups=4),
             prior=PriorConfig(channels=(8, 16), groups=4, head_dim=8, context_dim=8),
             synthesis=SynthesisConfig(stem_channels=(4, 4, 8), heads=2, window=4),
+            light=LightConfig(
+                channels=(8, 8, 16, 16), landmark_channels=(4, 4, 8, 8), speech_dim=8
+            ),
+            live=CompletionConfig(
+                features="mel-live",
+                feature_dim=80,
+                width=16,
+                heads=2,
+                audio_dim=16,
+                neighbours=0,
+                opening_from_speech=True,
+                hold_in_silence=False,
+            ),
             sampling=SamplingConfig(steps=2),
         ),
         training=TrainingConfig(
@@ -67,6 +81,8 @@ def debug() -> Config:
             prior=stage,
             synthesis=stage,
             decoder=stage,
+            light=stage,
+            live=stage,
             validation_clips=1,
             span_frames=12,
             autocast=False,
@@ -89,6 +105,8 @@ def tiny() -> Config:
             prior=StageConfig(steps=1000, batch=32, learning_rate=5e-4, ema=0.995),
             synthesis=StageConfig(steps=900, batch=32, learning_rate=5e-4, ema=0.995),
             decoder=StageConfig(steps=600, batch=6, learning_rate=2e-4, ema=0.99),
+            light=StageConfig(steps=4000, batch=16, learning_rate=6e-4, ema=0.998),
+            live=StageConfig(steps=300, batch=6, learning_rate=1.5e-4, ema=0.99, autocast=False),
             completed_share=0.5,
         ),
     )
@@ -122,6 +140,8 @@ def half() -> Config:
             prior=diffusion,
             synthesis=diffusion,
             decoder=StageConfig(steps=0, batch=8, learning_rate=2e-4),
+            light=StageConfig(steps=0, batch=8, learning_rate=6e-4),
+            live=StageConfig(steps=0, batch=4, learning_rate=5e-4),
             latent_stride=3,
         ),
     )
@@ -144,6 +164,8 @@ def base() -> Config:
             prior=StageConfig(steps=40000, batch=64, learning_rate=2e-4, ema=0.9995),
             synthesis=StageConfig(steps=40000, batch=64, learning_rate=1e-4, ema=0.9995),
             decoder=StageConfig(steps=10000, batch=16, learning_rate=1e-4),
+            light=StageConfig(steps=30000, batch=32, learning_rate=5e-4),
+            live=StageConfig(steps=6000, batch=32, learning_rate=5e-4),
         ),
     )
 
@@ -166,6 +188,8 @@ def sd15() -> Config:
             prior=StageConfig(steps=1, batch=1, learning_rate=1e-5),
             synthesis=StageConfig(steps=60000, batch=8, learning_rate=1e-4, ema=0.9995),
             decoder=StageConfig(steps=10000, batch=4, learning_rate=5e-5),
+            light=StageConfig(steps=30000, batch=16, learning_rate=5e-4),
+            live=StageConfig(steps=6000, batch=32, learning_rate=5e-4),
         ),
     )
 
@@ -193,6 +217,8 @@ def paper() -> Config:
             prior=StageConfig(steps=1000, batch=32, learning_rate=5e-4, ema=0.995),
             synthesis=_plain_adam(steps=4500, batch=32, learning_rate=1e-4),
             decoder=StageConfig(steps=0, batch=6, learning_rate=2e-4, ema=0.99),
+            light=StageConfig(steps=0, batch=16, learning_rate=6e-4, ema=0.998),
+            live=StageConfig(steps=0, batch=6, learning_rate=1.5e-4, ema=0.99, autocast=False),
             landmark_recipe=PAPER_LANDMARKS,
             prior_recipe=PriorRecipe(whole_share=1.0),
             synthesis_recipe=SynthesisRecipe(

@@ -20,7 +20,16 @@ MASKS = ("jaw", "mouth")
 """What is made anew: the lower face with its jaw line, or the mouth alone."""
 GUIDANCES = ("landmarks", "audio", "both")
 """What the synthesis is conditioned on."""
-FEATURE_DIMS = {"whisper-short": 384, "whisper": 384, "characters": 29, "mel": 80}
+RENDERERS = ("diffusion", "light")
+"""What generates faces: diffusion in a few steps, or the light network in one pass."""
+FEATURE_DIMS = {
+    "whisper-short": 384,
+    "whisper": 384,
+    "characters": 29,
+    "mel": 80,
+    "whisper-live": 384,
+    "mel-live": 80,
+}
 """Width of each kind of speech features, by the names of ``speech.registry.ENCODERS``."""
 FEATURE_OPTIONS = {
     "whisper": "whisper-short",
@@ -28,6 +37,8 @@ FEATURE_OPTIONS = {
     "whisper-padded": "whisper",
     "characters": "characters",
     "mel": "mel",
+    "whisper-live": "whisper-live",
+    "mel-live": "mel-live",
 }
 """What ``--features`` may say: Whisper's own windows are for comparison, so its name is longer."""
 
@@ -165,6 +176,28 @@ class SynthesisConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LightConfig:
+    """The light network: one pass in place of the diffusion (``synthesis.light``)."""
+
+    channels: tuple[int, ...] = (48, 96, 160, 192)
+    """Of the encoder of the picture and of the decoder, finest level first."""
+    landmark_channels: tuple[int, ...] = (24, 48, 64, 96)
+    """Of the encoder of the drawn landmarks."""
+    patch: int = 4
+    """Pixels a side that go into one position before the first convolution."""
+    speech_dim: int = 128
+
+    def __post_init__(self) -> None:
+        checks.channels(self.channels)
+        checks.channels(self.landmark_channels)
+        checks.up_to(4096, self, "speech_dim")
+        levels = len(self.landmark_channels)
+        fits = len(self.channels) == levels >= 3
+        checks.check(fits, "channels", self.channels, f"{levels} numbers, 3 or more")
+        checks.check(self.patch in (2, 4, 8), "patch", self.patch, "2, 4 or 8")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
     """How faces are drawn from noise."""
 
@@ -182,6 +215,13 @@ class SamplingConfig:
         )
 
 
+def _live_completion() -> CompletionConfig:
+    """Completion of frames as they come: no later frame is known, and little later sound."""
+    return CompletionConfig(
+        features="whisper-live", neighbours=0, opening_from_speech=True, hold_in_silence=False
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """All networks of one avatar."""
@@ -197,6 +237,9 @@ class ModelConfig:
     prior: PriorConfig = field(default_factory=PriorConfig)
     synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    light: LightConfig = field(default_factory=LightConfig)
+    live: CompletionConfig = field(default_factory=_live_completion)
+    """The completion of live sessions; its frames have no neighbours."""
     base_model: str = ""
     """A folder or hub id in the diffusers layout whose ``vae`` and ``unet`` are taken as they are
     (their configuration then stands in place of ``autoencoder`` and ``prior``)."""
@@ -205,6 +248,12 @@ class ModelConfig:
         checks.check(self.mask in MASKS, "mask", self.mask, " or ".join(MASKS))
         is_size = 64 <= self.size_px <= MAX_SIZE_PX and self.size_px % 64 == 0
         checks.check(is_size, "size_px", self.size_px, f"a multiple of 64 up to {MAX_SIZE_PX}")
+        checks.check(
+            self.live.neighbours == 0, "live.neighbours", self.live.neighbours, "0: none is known"
+        )
+        step = self.light.patch * 2 ** (len(self.light.channels) - 1)
+        fits = self.size_px % step == 0
+        checks.check(fits, "size_px", self.size_px, f"a multiple of {step}, as light needs")
 
 
 @dataclass(frozen=True, kw_only=True)

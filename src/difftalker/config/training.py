@@ -144,11 +144,9 @@ class SynthesisRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecoderRecipe:
-    """Examples and loss of the stage ``decoder``, which the paper does not have."""
+class PictureRecipe:
+    """The loss of pictures, in the stages ``decoder`` and ``light``."""
 
-    stride: int = 4
-    """How many times fewer frames than the diffusion stages have: each has to be sampled first."""
     margin_px: int = 16
     """How far around the mask pictures are compared, pixels: the join is learned with it."""
     detail_weight: float = 16.0
@@ -160,8 +158,40 @@ class DecoderRecipe:
     (Esser et al., "Taming Transformers for High-Resolution Image Synthesis", 2021, Eq. 7)."""
 
     def __post_init__(self) -> None:
-        checks.positive(self, "stride")
         checks.not_negative(self, "margin_px", "detail_weight", "feature_weight", "critic_share")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderRecipe(PictureRecipe):
+    """Examples and loss of the stage ``decoder``, which the paper does not have."""
+
+    stride: int = 4
+    """How many times fewer frames than the diffusion stages have: each has to be sampled first."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.positive(self, "stride")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightRecipe(PictureRecipe):
+    """Examples and loss of the stage ``light``, which the paper does not have.
+
+    Its landmarks and speech are drawn as :class:`SynthesisRecipe` says.
+    """
+
+    critic_share: float = 0.5
+    """As in the decoder, but of a network that begins at random."""
+    taught_stride: int = 2
+    """How many times fewer examples are the diffusion's pictures, under upper faces of another
+    moment; the others are the footage's, under their own."""
+    whole_share: float = 0.12
+    """Share of batches in which the whole face is made: a video without footage needs it."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.positive(self, "taught_stride")
+        checks.shares(self, "whole_share")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,11 +203,14 @@ class TrainingConfig:
     prior: StageConfig
     synthesis: StageConfig
     decoder: StageConfig
+    light: StageConfig
+    live: StageConfig
     landmark_recipe: LandmarkRecipe = field(default_factory=LandmarkRecipe)
     autoencoder_recipe: AutoencoderRecipe = field(default_factory=AutoencoderRecipe)
     prior_recipe: PriorRecipe = field(default_factory=PriorRecipe)
     synthesis_recipe: SynthesisRecipe = field(default_factory=SynthesisRecipe)
     decoder_recipe: DecoderRecipe = field(default_factory=DecoderRecipe)
+    light_recipe: LightRecipe = field(default_factory=LightRecipe)
     validation_clips: int = 4
     """Clips held out of training to watch it, a fifth of all at most; of fewer than five clips
     the ends are held out instead. 0: none, the last clip is watched and learned from."""

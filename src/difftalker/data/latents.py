@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -78,7 +78,8 @@ def keep(
     progress: Progress = lambda done, total: None,
     *,
     batch: int = 32,
-) -> list[NDArray[np.float16]]:
+    dtype: type[np.generic] = np.float16,
+) -> list[NDArray[Any]]:
     """Cache the arrays (n, ...) that ``make`` gives for the frames of ``index`` (n, 2) on disk.
 
     A ``folder`` whose identity equals ``made_of`` is reused; it is complete or absent.
@@ -87,19 +88,20 @@ def keep(
         if json.loads((folder / "identity.json").read_text()) == made_of:
             return _opened(folder, names)
         shutil.rmtree(folder)  # before there are others: they are large
-    files: list[NDArray[np.float16]] = []
+    files: list[NDArray[Any]] = []
+    given = torch.from_numpy(np.zeros(0, dtype)).dtype
     with whole_folder(folder) as part:
         for start in range(0, len(index), batch):
             with torch.inference_mode():
                 made = make(index[start : start + batch])
             files = files or [
                 np.lib.format.open_memmap(
-                    part / f"{name}.npy", "w+", np.float16, (len(index), *one.shape[1:])
+                    part / f"{name}.npy", "w+", dtype, (len(index), *one.shape[1:])
                 )
                 for name, one in zip(names, made, strict=True)
             ]
             for file, one in zip(files, made, strict=True):
-                file[start : start + batch] = one.float().cpu().numpy()
+                file[start : start + batch] = one.to(given).cpu().numpy()
             progress(min(start + batch, len(index)), len(index))
         for file in files:
             cast(np.memmap, file).flush()
@@ -131,5 +133,5 @@ def identity(
     return {"weights": digest.hexdigest(), "boxes": boxes, "clips": names, "stride": stride}
 
 
-def _opened(folder: Path, names: Sequence[str]) -> list[NDArray[np.float16]]:
+def _opened(folder: Path, names: Sequence[str]) -> list[NDArray[Any]]:
     return [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]

@@ -13,6 +13,7 @@ from difftalker.core.jobs import Progress, no_progress
 from difftalker.dubbing.dub import Dub, complete
 from difftalker.dubbing.engine import Engine
 from difftalker.dubbing.footage import TrackedFootage, located_by
+from difftalker.dubbing.live import LiveSession, Stage, open_stage
 from difftalker.dubbing.load_checked import load_networks
 from difftalker.dubbing.talk import Talk
 from difftalker.errors import UsageError
@@ -59,6 +60,7 @@ class Avatar(Engine):
         video: str | Path,
         audio: str | Path,
         *,
+        renderer: str = "auto",
         sampler: str | None = None,
         steps: int | None = None,
         seed: int = 0,
@@ -70,6 +72,7 @@ class Avatar(Engine):
     ) -> Dub:
         """Prepare a dub of ``video`` with the sound of ``audio``; ``save`` carries it out.
 
+        ``renderer`` is one of ``config.RENDERERS``, or ``auto`` (:meth:`Engine.rendering`).
         ``face`` says whom, of several people (``face.detect.people.Choice``); it has to be the
         avatar's person, unless ``any_face`` is given. ``located`` and
         ``landmarks`` (frames, 68, 2; crop units) belong to the footage's frames and replace what
@@ -77,12 +80,12 @@ class Avatar(Engine):
         one after the other, at times of the output.
 
         Raises:
-            UsageError: there is no such sampler or face, the number of steps is not positive, or
+            UsageError: there is no such renderer, sampler or face, they do not go together, or
                 landmarks are given to an avatar that renders without any.
             TrackError: the track belongs to other footage, or to an avatar of another size.
         """
         whom = Choice.parse(face)
-        chosen = self.sampling(sampler=sampler, steps=steps)
+        chosen = self.rendering(renderer, sampler=sampler, steps=steps)
         located = located.framed(self.config) if located else None
         if (landmarks is not None or edits) and not self.config.synthesis.uses_landmarks:
             raise UsageError(
@@ -102,6 +105,7 @@ class Avatar(Engine):
         audio: str | Path,
         *,
         fps: float = DEFAULT_FPS,
+        renderer: str = "auto",
         sampler: str | None = None,
         steps: int | None = None,
         seed: int = 0,
@@ -111,8 +115,29 @@ class Avatar(Engine):
         Raises:
             UsageError: an option is out of range, or the avatar renders without landmarks.
         """
-        chosen = self.sampling(sampler=sampler, steps=steps)
+        chosen = self.rendering(renderer, sampler=sampler, steps=steps)
         return Talk(self, Path(audio), chosen, seed, fps)
+
+    def live(
+        self,
+        source: str | Path | Stage | None = None,
+        *,
+        face: str | int | Path = "avatar",
+        any_face: bool = False,
+    ) -> LiveSession:
+        """A session that speaks while speech is pushed to it, by the light renderer.
+
+        ``source`` is footage, played forth and back, a stage that was opened before
+        (``live.open_stage``; sessions can share one), or None for the avatar's own head.
+
+        Raises:
+            MediaError: the footage cannot be read.
+            FaceError: it does not show the person for a second.
+            AvatarError: the avatar has no light renderer, or no completion for live sessions.
+        """
+        if not isinstance(source, Stage):
+            source = open_stage(self, source, face=face, any_face=any_face)
+        return LiveSession(self, source)
 
 
 def load(name_or_folder: str | Path, *, device: str = "cpu") -> Avatar:

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker import __version__
-from difftalker.config import DEFAULT_CRF, SamplingConfig
+from difftalker.config import DEFAULT_CRF
 from difftalker.core.allocator import give_back
 from difftalker.core.jobs import Progress, no_progress
-from difftalker.dubbing.engine import Engine
+from difftalker.dubbing.engine import Engine, Rendering
 from difftalker.dubbing.footage import TrackedFootage
 from difftalker.dubbing.render_loop import RenderInputs, RenderLoop
 from difftalker.errors import UsageError
@@ -56,7 +56,7 @@ class DubResult:
     avatar: str
     """The avatar's name."""
     device: str
-    sampling: SamplingConfig
+    rendering: Rendering
     any_face: bool = False
     """Whether the face was allowed to be somebody else's."""
 
@@ -79,7 +79,7 @@ class Dub:
         engine: Engine,
         video: Path,
         audio: Path,
-        sampling: SamplingConfig,
+        rendering: Rendering,
         seed: int,
         face: Choice,
         located: TrackedFootage | None,
@@ -88,7 +88,7 @@ class Dub:
         any_face: bool = False,
     ) -> None:
         self.engine, self.video, self.audio = engine, video, audio
-        self.sampling, self.seed, self.face = sampling, seed, face
+        self.rendering, self.seed, self.face = rendering, seed, face
         self.any_face = any_face
         self._located, self._landmarks, self._edits = located, landmarks, edits
 
@@ -135,7 +135,7 @@ class Dub:
             footage, timeline, points = self._completed(speech, journal, fit, progress)
             give_back()
             inputs = self._inputs(footage, points, speech)
-            renderer = self.engine.renderer(self.sampling, self.seed)
+            renderer = self.engine.renderer(self.rendering, self.seed)
             loop = RenderLoop(renderer, inputs, journal, seed=self.seed)
             with writer, closing(loop.frames(play(self.video, timeline))) as rendered:
                 for done, (frame, image) in enumerate(rendered, 1):
@@ -150,7 +150,7 @@ class Dub:
             seconds=time.monotonic() - began,
             avatar=self.engine.name,
             device=self.engine.device,
-            sampling=self.sampling,
+            rendering=self.rendering,
             any_face=self.any_face,
         )
 

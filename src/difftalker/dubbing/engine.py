@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from difftalker import __version__
-from difftalker.config import ModelConfig, SamplingConfig
+from difftalker.config import RENDERERS, ModelConfig, SamplingConfig
 from difftalker.core.device import has_fast_bfloat16
 from difftalker.core.jobs import Progress, no_progress
 from difftalker.dubbing.footage import TrackedFootage, check_person, locate, tracked_before
 from difftalker.dubbing.networks import Networks
 from difftalker.dubbing.render_loop import CHUNK_FRAMES
-from difftalker.errors import AvatarError
+from difftalker.errors import AvatarError, UsageError
 from difftalker.face.detect.looks import LOOK_SIZE
 from difftalker.face.detect.people import Choice, Likeness
 from difftalker.face.detect.track import FaceTrack
@@ -32,7 +32,29 @@ from difftalker.speech.speech import Speech, Times
 from difftalker.speech.windows import SpokenWindows
 from difftalker.store.calibration import UNMEASURED, Calibration
 from difftalker.store.journal import key_of
-from difftalker.synthesis.renderer import DiffusionRenderer, Renderer
+from difftalker.synthesis.renderer import DiffusionRenderer, LightRenderer, Renderer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendering:
+    """What generates faces, and how."""
+
+    renderer: str
+    """One of ``config.RENDERERS``."""
+    sampling: SamplingConfig
+    """How the diffusion samples; the light network does not."""
+
+    def options(self) -> dict[str, Any]:
+        """The options of ``dub`` and ``talk`` that ask for it."""
+        if self.renderer == "light":
+            return {"renderer": "light"}
+        return {"renderer": self.renderer, **asdict(self.sampling)}
+
+    def facts(self) -> dict[str, str | int]:
+        """Renderer, sampler and number of passes, as reports name them."""
+        if self.renderer == "light":
+            return {"renderer": "light", "sampler": "none", "steps": 1}
+        return self.options()
 
 
 class Engine:
@@ -112,21 +134,53 @@ class Engine:
             check_person(footage, self.name)
         return footage
 
-    def sampling(self, *, sampler: str | None = None, steps: int | None = None) -> SamplingConfig:
-        """The avatar's way of sampling, with what is given in its place.
+    def rendering(
+        self, renderer: str = "auto", *, sampler: str | None = None, steps: int | None = None
+    ) -> Rendering:
+        """The avatar's way to generate faces, with what is given in its place.
+
+        ``auto`` is the diffusion where it is fast or asked for by ``sampler`` or ``steps``, and
+        else the light network, if the avatar has one.
 
         Raises:
-            UsageError: there is no such sampler, or the number of steps is not positive.
+            UsageError: there is no such renderer or sampler, or they do not go together.
         """
-        own = self.config.sampling
-        return SamplingConfig(
+        if renderer not in ("auto", *RENDERERS):
+            wanted = " or ".join(("auto", *RENDERERS))
+            raise UsageError(f"no renderer is called {renderer!r}", wanted=wanted)
+        sampled = sampler is not None or steps is not None
+        if renderer == "light" and sampled:
+            raise UsageError(
+                "sampler or steps together with the light renderer, which takes one pass",
+                wanted="the one or the other",
+            )
+        if renderer == "light" and self.networks.light is None:
+            raise UsageError(
+                f"the avatar {self.name} has no light renderer",
+                fix=f"use diffusion, or run `difftalker train --start {self.name} --stage light`",
+            )
+        own, light = self.config.sampling, self.networks.light is not None
+        fast = torch.device(self.device).type != "cpu" or has_fast_bfloat16(self.device)
+        if renderer == "auto":
+            renderer = "light" if light and not fast and not sampled else "diffusion"
+        sampling = SamplingConfig(
             sampler=own.sampler if sampler is None else sampler,
             steps=own.steps if steps is None else steps,
         )
+        return Rendering(renderer=renderer, sampling=sampling)
 
-    def renderer(self, sampling: SamplingConfig | None = None, seed: int = 0) -> Renderer:
-        """What generates faces, with the avatar's own sampling where none is given."""
-        chosen = sampling or self.config.sampling
+    def renderer(self, rendering: Rendering | None = None, seed: int = 0) -> Renderer:
+        """What generates faces: as is best for the avatar and the device where nothing is given."""
+        rendering = rendering or self.rendering()
+        if rendering.renderer == "light" and self.networks.light:
+            return LightRenderer(
+                self.networks.light,
+                self.config.size_px,
+                calibration=self.calibration,
+                key=key_of(self.fingerprint, "light"),
+                device=self.device,
+            )
+        chosen = rendering.sampling
         return DiffusionRenderer(
             self.networks.autoencoder,
             self.networks.synthesis,

@@ -36,6 +36,8 @@ class DubJob(Job):
     """A packaged avatar's name, or a folder."""
     output: str
     """The video to write."""
+    renderer: str = "auto"
+    """``diffusion``, ``light``, or ``auto``: the better one that is fast here."""
     sampler: str | None = None
     """``ddpm``, ``ddim`` or ``dpm++``; None: the avatar's own."""
     steps: int | None = None
@@ -103,6 +105,7 @@ class DubJob(Job):
             result = avatar.dub(
                 self.video,
                 self.audio,
+                renderer=self.renderer,
                 sampler=self.sampler,
                 steps=self.steps,
                 seed=self.seed,
@@ -140,6 +143,8 @@ class TalkJob(Job):
     """The video to write."""
     fps: float = DEFAULT_FPS
     """Frames a second."""
+    renderer: str = "auto"
+    """``diffusion``, ``light``, or ``auto``: the better one that is fast here."""
     sampler: str | None = None
     """``ddpm``, ``ddim`` or ``dpm++``; None: the avatar's own."""
     steps: int | None = None
@@ -161,7 +166,12 @@ class TalkJob(Job):
         with limited(self.limits):
             avatar = load(self.avatar, device=pick_device(self.device))
             talk = avatar.talk(
-                self.audio, fps=self.fps, sampler=self.sampler, steps=self.steps, seed=self.seed
+                self.audio,
+                fps=self.fps,
+                renderer=self.renderer,
+                sampler=self.sampler,
+                steps=self.steps,
+                seed=self.seed,
             )
             return talk.save(
                 self.output,

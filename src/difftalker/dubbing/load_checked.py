@@ -21,7 +21,9 @@ from difftalker.dubbing.networks import Networks, build
 from difftalker.errors import AvatarError
 from difftalker.face.draw import CHANNELS
 from difftalker.face.landmarks import UPPER
-from difftalker.store.avatars import PARTS, AvatarFiles
+from difftalker.landmarks.completion import CompletionNet
+from difftalker.store.avatars import AvatarFiles
+from difftalker.synthesis.light import MAP_SHARE, LightNet
 
 _WORDS = frozenset(
     (
@@ -47,8 +49,8 @@ def load_networks(files: AvatarFiles) -> Networks:
     try:
         check_architecture(files.architecture)
         with torch.device("meta"):
-            wanted = build(files.config, files.architecture)
-        for part in PARTS:
+            wanted = build(files.config, files.architecture, parts=files.parts)
+        for part in files.parts:
             expected = {name: tuple(t.shape) for name, t in wanted.state()[part].items()}
             if wrong := difference(shapes(files.part(part)), expected):
                 raise ValueError(f"in {part}, {wrong}")
@@ -63,7 +65,8 @@ def load_networks(files: AvatarFiles) -> Networks:
             wanted="an avatar as `difftalker train` writes it",
             fix=fix,
         ) from error
-    return build(files.config, files.architecture).load(files.weights())
+    networks = build(files.config, files.architecture, parts=files.parts)
+    return networks.load(files.weights())
 
 
 def check_architecture(architecture: Mapping[str, Any]) -> None:
@@ -120,3 +123,27 @@ def _run(networks: Networks, config: ModelConfig) -> None:
     grid = (2, networks.autoencoder.latent_channels, side // 8, side // 8)
     if found != (grid, grid, (2, 3, side, side), (1, 2, 68, 2)):
         raise ValueError(f"their outputs have the shapes {found}")
+    if networks.light:
+        _run_light(networks.light, config)
+    if networks.live:
+        _run_live(networks.live)
+
+
+def _run_live(live: CompletionNet) -> None:
+    with torch.device("meta"), torch.inference_mode():
+        speech = torch.zeros(1, 2, live.config.window, live.config.feature_dim)
+        found = tuple(live(torch.zeros(1, 2, len(UPPER), 2), speech).points.shape)
+    if found != (1, 2, 68, 2):
+        raise ValueError(f"the live completion's output has the shape {found}")
+
+
+def _run_light(light: LightNet, config: ModelConfig) -> None:
+    side, patch = config.size_px, config.light.patch
+    with torch.device("meta"), torch.inference_mode():
+        cells, drawn = side // patch, side // MAP_SHARE
+        scene = light.encode_scene(torch.zeros(2, 3, side, side), torch.zeros(2, 1, cells, cells))
+        maps = torch.zeros(2, len(CHANNELS), drawn, drawn)
+        speech = torch.zeros(2, config.completion.window, config.completion.feature_dim)
+        found = tuple(light(scene, maps, speech).shape)
+    if found != (2, 3, side, side):
+        raise ValueError(f"the light network's output has the shape {found}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from difftalker.errors import AvatarError
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.landmarks.head_motion import HeadMotion
 from difftalker.synthesis.autoencoder import Autoencoder
+from difftalker.synthesis.light import LightNet
 from difftalker.synthesis.net import SynthesisNet
 from difftalker.synthesis.prior import Prior
 
@@ -30,6 +31,10 @@ class Networks:
     motion: HeadMotion
     autoencoder: Autoencoder
     synthesis: SynthesisNet
+    light: LightNet | None = None
+    """One pass in place of the diffusion; avatars may do without."""
+    live: CompletionNet | None = None
+    """Completion of frames as they come; avatars may do without."""
 
     def state(self) -> Weights:
         """Everything that has to be saved, by part."""
@@ -82,8 +87,8 @@ class Networks:
 
         Those of convolutions and linear layers; what they compute stays the same to the bit.
         """
-        for net in (self.autoencoder, self.synthesis):
-            for layer in net.modules():
+        for net in (self.autoencoder, self.synthesis, self.light):
+            for layer in net.modules() if net else ():
                 if isinstance(layer, (nn.Conv2d, nn.Linear)):
                     layer.to(torch.bfloat16)
         return self
@@ -94,13 +99,21 @@ class Networks:
             "motion": self.motion,
             "autoencoder": self.autoencoder,
             "synthesis": self.synthesis,
+            **({"light": self.light} if self.light else {}),
+            **({"live": self.live} if self.live else {}),
         }
 
 
-def build(config: ModelConfig, architecture: Mapping[str, Any] | None = None) -> Networks:
+def build(
+    config: ModelConfig,
+    architecture: Mapping[str, Any] | None = None,
+    *,
+    parts: Collection[str] = (),
+) -> Networks:
     """New networks, untrained but for what ``config.base_model`` brings.
 
-    ``architecture`` is what :meth:`Networks.architecture` gave for networks to be loaded.
+    ``architecture`` is what :meth:`Networks.architecture` gave for networks to be loaded; ``parts``
+    are those of :data:`difftalker.store.avatars.MORE_PARTS` that are among them.
     """
     shape = architecture or {}
     return Networks(
@@ -110,7 +123,14 @@ def build(config: ModelConfig, architecture: Mapping[str, Any] | None = None) ->
         synthesis=SynthesisNet(
             config.synthesis, build_prior(config, shape.get("unet")), config.completion
         ),
+        light=build_light(config) if "light" in parts else None,
+        live=CompletionNet(config.live) if "live" in parts else None,
     )
+
+
+def build_light(config: ModelConfig) -> LightNet:
+    """A new light network."""
+    return LightNet(config.light, config.synthesis, config.completion)
 
 
 def build_autoencoder(config: ModelConfig, vae: Mapping[str, Any] | None = None) -> Autoencoder:

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker.config import DEFAULT_CRF, MAX_FPS, SamplingConfig
+from difftalker.config import DEFAULT_CRF, MAX_FPS
 from difftalker.core.jobs import Progress, no_progress
 from difftalker.core.prefetch import prefetch
-from difftalker.dubbing.engine import Engine
+from difftalker.dubbing.engine import Engine, Rendering
 from difftalker.dubbing.render_loop import CHUNK_FRAMES, film_strip, pictures
 from difftalker.errors import UsageError
 from difftalker.face.compose.blend import blend_mask
@@ -58,7 +58,7 @@ class TalkResult:
     avatar: str
     """The avatar's name."""
     device: str
-    sampling: SamplingConfig
+    rendering: Rendering
 
     @property
     def frames_per_second(self) -> float:
@@ -70,7 +70,7 @@ class Talk:
     """A talk to be carried out."""
 
     def __init__(
-        self, engine: Engine, audio: Path, sampling: SamplingConfig, seed: int, fps: float
+        self, engine: Engine, audio: Path, rendering: Rendering, seed: int, fps: float
     ) -> None:
         """``fps`` is the rate of the video's frames, 1 to ``config.MAX_FPS`` a second.
 
@@ -84,7 +84,7 @@ class Talk:
                 f"the avatar {engine.name} renders from speech alone: nothing would move its head",
                 wanted="an avatar whose guidance is landmarks",
             )
-        self.engine, self.audio, self.sampling, self.seed = engine, audio, sampling, seed
+        self.engine, self.audio, self.rendering, self.seed = engine, audio, rendering, seed
         self.fps = Fraction(fps).limit_denominator(1001)
 
     def save(
@@ -137,7 +137,7 @@ class Talk:
             seconds=time.monotonic() - began,
             avatar=self.engine.name,
             device=self.engine.device,
-            sampling=self.sampling,
+            rendering=self.rendering,
         )
 
     def _numbers(self, speech: Speech) -> NDArray[np.int64]:
@@ -166,7 +166,7 @@ class Talk:
         self, points: Floats, numbers: NDArray[np.int64], speech: Speech, journal: Journal
     ) -> Iterator[Image]:
         """Pictures (n, S, S, 3) of neighbouring frames, the background the same in all."""
-        renderer = self.engine.renderer(self.sampling, self.seed)
+        renderer = self.engine.renderer(self.rendering, self.seed)
         times_s = self._times_s(numbers)
         windows = self.engine.windows(speech, times_s)
         still = renderer.whole_face(self.engine.completer.neutral(points.mean(0)))

@@ -62,6 +62,7 @@ def evaluate(
     predictions: Mapping[str, Path] | None = None,
     judges: Sequence[Judge] = (),
     face: Choice | None = None,
+    renderer: str = "auto",
     sampler: str | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -74,8 +75,8 @@ def evaluate(
     same clips with their own sound, ``predictions`` folders of videos that other programs made of
     them (CLIP.mp4); each is a row of its name, measured in the avatar's crops. ``judges`` add their
     measures to every row (``judges.table.open_judges``). ``face`` says whose face is dubbed and
-    measured, where there are several people; by default the largest. ``sampler`` and ``steps``
-    hold for all avatars; where they are not given each has its own.
+    measured, where there are several people; by default the largest. ``renderer``, ``sampler`` and
+    ``steps`` hold for all avatars; where they are not given each has its own.
 
     A clip or row that fails is reported with the reason. A step of ``progress`` is finding one
     clip's face, or one row of it. Apart from ``speed``, ``memory`` and ``machine``, the same seed
@@ -93,7 +94,7 @@ def evaluate(
                 avatar=one,
                 videos=report_dir / "videos",
                 scratch=Path(scratch),
-                sampling=one.sampling(sampler=sampler, steps=steps),
+                rendering=one.rendering(renderer, sampler=sampler, steps=steps),
                 seed=seed,
             )
             for name, one in {"": avatar, **(ablations or {})}.items()
@@ -231,7 +232,7 @@ class _Run:
         return {
             "version": VERSION,
             "avatar": _avatar_facts(dubber),
-            "settings": {**asdict(dubber.sampling), "seed": dubber.seed, "face": self.face.key},
+            "settings": {**dubber.rendering.facts(), "seed": dubber.seed, "face": self.face.key},
             "ablations": {name: _avatar_facts(one) for name, one in ablations.items()},
             "programs": {name: {"folder": one.resolve().name} for name, one in predictions.items()},
             "judges": {
@@ -273,8 +274,7 @@ def _avatar_facts(dubber: Dubber) -> dict[str, Any]:
         "preset": config.preset,
         "size_px": config.size_px,
         "features": config.completion.features,
-        "sampler": dubber.sampling.sampler,
-        "steps": dubber.sampling.steps,
+        **dubber.rendering.facts(),
         "trained": {
             stage: {"steps": facts["steps"], "minutes": round(facts["minutes"], 1)}
             for stage, facts in stages.items()

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from difftalker.config import SamplingConfig
 from difftalker.dubbing.avatar import Avatar
+from difftalker.dubbing.engine import Rendering
 from difftalker.errors import MediaError, UsageError
 from difftalker.evaluation.footage import Footage, Output
 from difftalker.evaluation.predictions import conform, find_prediction
@@ -24,14 +24,14 @@ from difftalker.media.video import VideoWriter, read_frames
 
 @dataclass(frozen=True, kw_only=True)
 class Dubber:
-    """An avatar, how it samples, and where the videos go."""
+    """An avatar, how it renders, and where the videos go."""
 
     avatar: Avatar
     videos: Path
     """Has a folder a row."""
     scratch: Path
     """Goes after the run."""
-    sampling: SamplingConfig
+    rendering: Rendering
     seed: int
 
     def place(self, row: str, clip: Footage) -> Path:
@@ -46,9 +46,8 @@ class Dubber:
             clip.path,
             audio,
             located=clip.located,
-            sampler=self.sampling.sampler,
-            steps=self.sampling.steps,
             seed=self.seed,
+            **self.rendering.options(),
         )
         result = dub.save(self.place(row, clip))
         return Output(video=result.output, audio=audio, voice=voice, dub=result)

@@ -47,7 +47,9 @@ class Critic(nn.Module):
 
 def fine(pictures: Tensor, size: int = 5) -> Tensor:
     """Pictures (B, 3, H, W) less their mean over squares of ``size`` pixels."""
-    blurred = nnf.avg_pool2d(pictures, size, 1, size // 2, count_include_pad=False)
+    half, blurred = size // 2, pictures
+    for side, pad in (((1, size), (0, half)), ((size, 1), (half, 0))):
+        blurred = nnf.avg_pool2d(blurred, side, 1, pad, count_include_pad=False)
     return pictures - blurred
 
 

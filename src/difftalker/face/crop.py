@@ -134,6 +134,22 @@ def boxes_hull(boxes: NDArray[np.int32], size_px: int, around_px: int = 0) -> tu
     return slice(int(low[0]), int(high[1])), slice(int(low[2]), int(high[3]))
 
 
+def boxes_window(
+    boxes: NDArray[np.int32], size_px: int, step_px: int, around_px: int = 0
+) -> tuple[slice, slice]:
+    """Rows and columns that hold all boxes (n, 4) with a margin, multiples of ``step_px`` long.
+
+    ``size_px`` is such a multiple; windows begin at multiples of ``CELL``.
+    """
+    window = []
+    for held in boxes_hull(boxes, size_px, around_px):
+        low = held.start // CELL * CELL
+        length = -(-(held.stop - low) // step_px) * step_px
+        low = min(low, size_px - length)
+        window.append(slice(low, low + length))
+    return window[0], window[1]
+
+
 def cut(image: NDArray[np.uint8], crop: CropTrack, frame: int, size_px: int) -> NDArray[np.uint8]:
     """Cut the crop of one frame, (H, W, 3) -> (size, size, 3) RGB; edges are repeated."""
     to_crop, scale = crop_map(crop, frame, size_px)

@@ -174,5 +174,6 @@ class CharactersEncoder(ShortWhisperEncoder):
         self.head = load_characters(folder).to(self.device)
         self.dim = CHARACTERS
 
-    def _features(self, samples: Tensor) -> Tensor:
-        return levels(self.head(super()._features(samples)[None])[0])
+    def features_of(self, samples: Tensor) -> Tensor:
+        """(n,) -> (n / 320, 29)."""
+        return levels(self.head(super().features_of(samples)[None])[0])

@@ -103,7 +103,7 @@ def _cut(blocks: Iterable[Floats], config: WindowConfig) -> Iterator[_Window]:
     buffer = np.zeros(size, np.float32)
     filled = 0
     for block in blocks:
-        rest = _checked(block)
+        rest = checked_block(block)
         while len(rest):
             if filled == size:
                 # Only now is it known that this window is not the last one.
@@ -124,7 +124,12 @@ def _features_of(samples: int) -> int:
     return -(-samples // FEATURE_SAMPLES)
 
 
-def _checked(block: Floats) -> Floats:
+def checked_block(block: Floats) -> Floats:
+    """The block of sound, if it can be encoded.
+
+    Raises:
+        MediaError: it is not mono, or holds samples that are not finite.
+    """
     if block.ndim != 1:
         raise MediaError(f"an audio block of shape {block.shape}", wanted="mono samples, (n,)")
     if not np.isfinite(block).all():
@@ -153,8 +158,8 @@ class WindowedEncoder(abc.ABC):
         self.config = config
 
     @abc.abstractmethod
-    def _features(self, samples: Tensor) -> Tensor:
-        """(n,) -> (n / 320, dim)."""
+    def features_of(self, samples: Tensor) -> Tensor:
+        """Windows of sound (..., n) -> (..., n / 320, dim)."""
 
     def encode(self, blocks: Iterable[Floats]) -> Iterator[Floats]:
         """See :class:`SpeechEncoder`. Speech of up to a window is encoded at once.
@@ -183,7 +188,7 @@ class WindowedEncoder(abc.ABC):
 
     def _encode_window(self, samples: Floats) -> Floats:
         with torch.inference_mode():
-            features = self._features(torch.from_numpy(samples).to(self.device))
+            features = self.features_of(torch.from_numpy(samples).to(self.device))
             chunk: Floats = features.float().cpu().numpy()
         return chunk
 
@@ -209,9 +214,11 @@ class WhisperEncoder(WindowedEncoder):
         self.net = load_whisper(weights or assets.path("whisper_tiny_en")).to(self.device)
         self.dim = self.net.width
 
-    def _features(self, samples: Tensor) -> Tensor:
-        features: Tensor = self.net(log_mel(samples)[None])[0]
-        return features
+    def features_of(self, samples: Tensor) -> Tensor:
+        """(..., n) -> (..., n / 320, 384)."""
+        mels = log_mel(samples)
+        features: Tensor = self.net(mels.reshape(-1, *mels.shape[-2:]))
+        return features.reshape(*mels.shape[:-2], *features.shape[-2:])
 
 
 class ShortWhisperEncoder(WhisperEncoder):
@@ -220,9 +227,13 @@ class ShortWhisperEncoder(WhisperEncoder):
     name = "whisper-short"
 
     def __init__(
-        self, device: str | torch.device = "cpu", *, config: WindowConfig = SHORT_WINDOWS
+        self,
+        device: str | torch.device = "cpu",
+        *,
+        config: WindowConfig = SHORT_WINDOWS,
+        weights: Path | None = None,
     ) -> None:
-        super().__init__(device, config=config)
+        super().__init__(device, config=config, weights=weights)
 
 
 class LogMelEncoder(WindowedEncoder):
@@ -231,6 +242,8 @@ class LogMelEncoder(WindowedEncoder):
     name = "mel"
     dim = MELS
 
-    def _features(self, samples: Tensor) -> Tensor:
-        mel = log_mel(samples)
-        return mel.reshape(MELS, -1, 2).mean(2).T
+    def features_of(self, samples: Tensor) -> Tensor:
+        """(..., n) -> (..., n / 320, 80)."""
+        mels = log_mel(samples)
+        pairs: Tensor = mels.unflatten(-1, (-1, 2)).mean(-1)
+        return pairs.transpose(-1, -2)

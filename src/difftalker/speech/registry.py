@@ -16,10 +16,18 @@ from difftalker.speech.encoder import (
     SpeechEncoder,
     WhisperEncoder,
 )
+from difftalker.speech.live import LiveLogMelEncoder, LiveWhisperEncoder
 
 ENCODERS: dict[str, Callable[[str | torch.device], SpeechEncoder]] = {
     encoder.name: encoder
-    for encoder in (WhisperEncoder, ShortWhisperEncoder, CharactersEncoder, LogMelEncoder)
+    for encoder in (
+        WhisperEncoder,
+        ShortWhisperEncoder,
+        CharactersEncoder,
+        LogMelEncoder,
+        LiveWhisperEncoder,
+        LiveLogMelEncoder,
+    )
 }
 """Called with the device. DeepSpeech is not among them: its name has its model file's hash."""
 

@@ -67,16 +67,16 @@ def _filters_and_hann(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def log_mel(samples: Tensor) -> Tensor:
-    """Whisper's log-mel spectrogram: (samples,) at 16 kHz -> (80, samples // 160).
+    """Whisper's log-mel spectrogram: (..., samples) at 16 kHz -> (..., 80, samples // 160).
 
     The floor lies 8 decades below the loudest bin of all ``samples``: cut windows first.
     Silence gives the constant -1.5.
     """
     filters, hann = _filters_and_hann(samples.device)
     spectrum = torch.stft(samples, FFT_SAMPLES, HOP_SAMPLES, window=hann, return_complex=True)
-    power = spectrum[:, :-1].abs().square()
+    power = spectrum[..., :-1].abs().square()
     log10 = (filters @ power).clamp(min=1e-10).log10()
-    log10 = torch.maximum(log10, log10.max() - DYNAMIC_RANGE_LOG10)
+    log10 = torch.maximum(log10, log10.amax((-2, -1), keepdim=True) - DYNAMIC_RANGE_LOG10)
     return (log10 + 4) / 4
 
 

@@ -2,7 +2,7 @@
 
     AVATAR/config.json          format, model configuration, facts, and the hash of every other file
           /calibration.json     what was measured of the person (store.calibration)
-          /PART.safetensors     fp16 weights of completion, motion, autoencoder and synthesis
+          /PART.safetensors     fp16 weights of the networks: ``PARTS`` and ``MORE_PARTS``
           /card.md              who, which footage, consent, licence, measured quality
 
 Nothing but these files is read, and no path is taken from within them. Avatars of format 2 have
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 FORMAT = 3
 OLDEST_FORMAT = 2
 PARTS = ("completion", "motion", "autoencoder", "synthesis")
+MORE_PARTS = ("light", "live")
+"""Parts that an avatar may lack."""
 PACKAGED = Path(__file__).parents[1] / "packaged" / "avatars"
 
 _CALIBRATION = "calibration.json"
@@ -53,6 +55,8 @@ class AvatarFiles:
     calibration: Calibration
     facts: dict[str, Any]
     """Corpus, consent, command, seeds, time, numbers."""
+    parts: tuple[str, ...] = PARTS
+    """Its networks."""
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """Part to named tensors, in the type they were saved in.
@@ -61,14 +65,14 @@ class AvatarFiles:
             AvatarError: a file is no safetensors file.
         """
         try:
-            return {part: load(self.part(part)) for part in PARTS}
+            return {part: load(self.part(part)) for part in self.parts}
         except (ValueError, OSError) as error:
             found = f"the weights of the avatar {self.folder} cannot be read: {error}"
             raise AvatarError(found, fix=_mend(self.folder)) from error
 
     def part(self, name: str) -> Path:
         """The file with one part's weights."""
-        return self.folder / f"{name}.safetensors"
+        return self.folder / _weights_of(name)
 
 
 def packaged() -> list[str]:
@@ -84,7 +88,8 @@ def read(name_or_folder: str | Path) -> AvatarFiles:
     """
     folder = _folder(name_or_folder)
     raw = _read_config(folder)
-    for name in (*(f"{part}.safetensors" for part in PARTS), "card.md"):
+    parts = (*PARTS, *(part for part in MORE_PARTS if _weights_of(part) in raw["files"]))
+    for name in (*map(_weights_of, parts), "card.md"):
         _check_file(folder, name, raw["files"])
     measured = _measured(folder, raw)
     try:
@@ -103,6 +108,7 @@ def read(name_or_folder: str | Path) -> AvatarFiles:
         architecture=raw["architecture"],
         calibration=calibration,
         facts=raw["facts"],
+        parts=parts,
     )
 
 
@@ -182,6 +188,10 @@ def check_place(folder: Path) -> None:
         raise AvatarError(
             f"the folder {folder} has a name that is not UTF-8", fix="choose or give it another"
         )
+
+
+def _weights_of(part: str) -> str:
+    return f"{part}.safetensors"
 
 
 def _folder(name_or_folder: str | Path) -> Path:

@@ -1,6 +1,6 @@
 """What was measured of one person at the end of training, beside an avatar's weights.
 
-AVATAR/calibration.json    detail, openings, looks
+AVATAR/calibration.json    detail, openings, light_detail, light_openings, looks
 """
 
 from __future__ import annotations
@@ -29,19 +29,26 @@ class Calibration:
     openings: tuple[float, ...] = ()
     """By how much mouths are drawn wider open than they are wanted, face scales, at each of
     ``OPENINGS``: thin gaps between lips fade in generated pictures. Empty: as they are wanted."""
+    light_detail: float = 0.0
+    """The same as ``detail`` for pictures of the light network."""
+    light_openings: tuple[float, ...] = ()
+    """The same as ``openings`` for them."""
     looks: tuple[tuple[float, ...], ...] = ()
     """What the person looks like: descriptors of the upper face in the training footage
     (``face.detect.looks``), a few that differ. Empty: unknown."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.detail <= 2:
-            raise UsageError(f"detail is {self.detail!r:.80}", wanted="0 <= detail <= 2")
-        fits = len(self.openings) in (0, len(OPENINGS))
-        if not (fits and all(abs(one) <= MOST_ADDED for one in self.openings)):
-            raise UsageError(
-                f"openings is {self.openings!r:.80}",
-                wanted=f"{len(OPENINGS)} numbers of at most {MOST_ADDED}",
-            )
+        for name in ("detail", "light_detail"):
+            if not 0 <= (found := getattr(self, name)) <= 2:
+                raise UsageError(f"{name} is {found!r:.80}", wanted=f"0 <= {name} <= 2")
+        for name in ("openings", "light_openings"):
+            added = getattr(self, name)
+            fits = len(added) in (0, len(OPENINGS))
+            if not (fits and all(abs(one) <= MOST_ADDED for one in added)):
+                raise UsageError(
+                    f"{name} is {added!r:.80}",
+                    wanted=f"{len(OPENINGS)} numbers of at most {MOST_ADDED}",
+                )
         sizes = {len(look) for look in self.looks}
         numbers = [number for look in self.looks for number in look]
         if len(sizes) > 1 or len(numbers) > MOST_NUMBERS or not all(map(math.isfinite, numbers)):

@@ -1,4 +1,4 @@
-"""Masked crops and points in, faces out: Section 2.4 in use.
+"""Masked crops and points in, faces out: by diffusion (Section 2.4), or in one light pass.
 
 A renderer is a replaceable part of an avatar: whatever has what :class:`Renderer` has can take the
 place of the diffusion.
@@ -7,6 +7,7 @@ place of the diffusion.
 from __future__ import annotations
 
 import abc
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,12 +18,13 @@ from difftalker.config import ModelConfig, SamplingConfig
 from difftalker.core.device import autocast, has_fast_bfloat16
 from difftalker.errors import UsageError
 from difftalker.face.compose.blend import RING_PX
-from difftalker.face.crop import CELL, boxes_hull
+from difftalker.face.crop import CELL, boxes_hull, boxes_window
 from difftalker.face.draw import landmark_maps
 from difftalker.face.lips import correct_openings
 from difftalker.store.calibration import UNMEASURED, Calibration
 from difftalker.synthesis.autoencoder import Autoencoder, high_pass, mask_out, to_images, to_pixels
 from difftalker.synthesis.decoding import decode_part
+from difftalker.synthesis.light import MAP_SHARE, LightNet
 from difftalker.synthesis.net import Guidance, SynthesisNet
 from difftalker.synthesis.region import box_mask
 from difftalker.synthesis.sampling import sample
@@ -159,8 +161,90 @@ class DiffusionRenderer(Renderer):
         return out
 
     def _shown(self, pixels: Tensor) -> Image:
-        """Decoded pictures (n, 3, H, W) as sharp as the footage, (n, H, W, 3)."""
-        if detail := self._calibration.detail:
-            pixels = pixels.float()
-            pixels = pixels + detail * high_pass(pixels)
-        return to_images(pixels).cpu().numpy()
+        return sharpened(pixels, self._calibration.detail)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """What the light network keeps of pictures whatever is said: features of a window of them."""
+
+    rows: slice
+    columns: slice
+    levels: list[Tensor]
+    """[(n, D, h, w)], finest first."""
+
+
+class LightRenderer(Renderer):
+    """One pass of the light network over the part of the crops about their boxes."""
+
+    def __init__(
+        self,
+        net: LightNet,
+        size_px: int,
+        *,
+        calibration: Calibration = UNMEASURED,
+        key: str = "",
+        device: str = "cpu",
+    ) -> None:
+        self._net, self._calibration, self._device = net, calibration, device
+        self.size_px, self.key = size_px, key
+        self.uses_landmarks, self.uses_audio = net.motion is not None, net.speech is not None
+
+    def render(
+        self,
+        crops: Image,
+        boxes: NDArray[np.int32],
+        points_crop: Floats,
+        windows: Floats | None = None,
+    ) -> Image:
+        """Generate lower faces; see :meth:`Renderer.render`."""
+        if windows is None and not self.uses_landmarks:
+            raise UsageError(
+                "no speech for an avatar that renders from speech alone",
+                wanted="windows of speech features",
+            )
+        scene = self.scene(crops, boxes)
+        out = crops.copy()
+        out[:, scene.rows, scene.columns] = self.generate(scene, points_crop, windows)
+        return out
+
+    @torch.inference_mode()
+    def scene(self, crops: Image, boxes: NDArray[np.int32]) -> Scene:
+        """What stays of crops (n, S, S, 3) with boxes (n, 4), encoded once for any speech."""
+        rows, columns = boxes_window(boxes, self.size_px, self._net.step_px, RING_PX)
+        shown = torch.from_numpy(np.ascontiguousarray(crops[:, rows, columns])).to(self._device)
+        places = torch.from_numpy(boxes).to(self._device)
+        mask = box_mask(places, self.size_px)[:, :, rows, columns]
+        masked = mask_out(to_pixels(shown), mask).contiguous(memory_format=torch.channels_last)
+        patch = self._net.config.patch
+        with autocast(self._device):
+            levels = self._net.encode_scene(masked, mask[:, :, ::patch, ::patch])
+        return Scene(rows=rows, columns=columns, levels=levels)
+
+    @torch.inference_mode()
+    def generate(self, scene: Scene, points_crop: Floats, windows: Floats | None) -> Image:
+        """The pictures (n, H, W, 3) of a scene's part of the crops, under points (n, 68, 2)."""
+        speech = None if windows is None else torch.from_numpy(windows).to(self._device)
+        with autocast(self._device):
+            made = self._net(scene.levels, self._maps(points_crop, scene), speech)
+        return sharpened(made, self._calibration.light_detail)
+
+    def _maps(self, points_crop: Floats, scene: Scene) -> Tensor | None:
+        if not self.uses_landmarks:
+            return None
+        if added := self._calibration.light_openings:
+            points_crop = correct_openings(points_crop, added)
+        drawn = landmark_maps(points_crop, self.size_px // MAP_SHARE)
+        rows, columns = (
+            slice(s.start // MAP_SHARE, s.stop // MAP_SHARE) for s in (scene.rows, scene.columns)
+        )
+        maps = torch.from_numpy(np.ascontiguousarray(drawn[:, :, rows, columns]))
+        return maps.to(self._device).float().contiguous(memory_format=torch.channels_last) / 255
+
+
+def sharpened(pixels: Tensor, detail: float) -> Image:
+    """Generated pictures (n, 3, H, W) with ``detail`` of their finest added, (n, H, W, 3)."""
+    if detail:
+        pixels = pixels.float()
+        pixels = pixels + detail * high_pass(pixels)
+    return to_images(pixels).cpu().numpy()

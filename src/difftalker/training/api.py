@@ -300,9 +300,10 @@ def _dataset(
             )
         return footage[0]
     model = config.model
+    live = (model.live.features,) if config.training.live.steps else ()
     wanted = PrepareConfig(
         size_px=model.size_px,
-        features=(model.completion.features,),
+        features=tuple(dict.fromkeys((model.completion.features, *live))),
         voices=config.training.voices,
     )
 

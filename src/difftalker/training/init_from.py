@@ -119,5 +119,5 @@ def _difference(theirs: Any, ours: Any, where: str = "") -> str:
 
 _LISTENS_ANEW = ("synthesis.guidance", "landmarks", "both")
 """A synthesis conditioned on landmarks can learn audio too: only its prompt is new."""
-_NO_NETWORKS = ("sampling",)
-"""How faces are sampled."""
+_NO_NETWORKS = ("sampling", "light", "live")
+"""How faces are sampled; and parts that are learned anew where they have another size."""

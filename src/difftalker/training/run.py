@@ -101,7 +101,7 @@ class Run:
         return [own, *(one for one in start.facts.get("begun_at", []) if one != own)]
 
     def _is_due(self, stage: str) -> bool:
-        if self.sources.ready_made(stage):
+        if self.sources.ready_made(stage) or self.sources.left_out(stage):
             return False
         if self.sources.steps(stage):
             return stage in self.options.stages

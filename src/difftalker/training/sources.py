@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,17 +20,20 @@ from tqdm import tqdm
 from difftalker.config import STAGES, Config
 from difftalker.core.files import write_whole
 from difftalker.data.dataset import Dataset
-from difftalker.data.latents import LatentSet, Progress, encode_clips
+from difftalker.data.latents import LatentSet, Progress, encode_clips, identity
 from difftalker.dubbing.load_checked import load_networks
-from difftalker.dubbing.networks import Networks, build_autoencoder, build_prior
+from difftalker.dubbing.networks import Networks, build_autoencoder, build_light, build_prior
 from difftalker.errors import TrainingError
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.landmarks.head_motion import HeadMotion
-from difftalker.store.avatars import AvatarFiles
+from difftalker.store.avatars import MORE_PARTS, AvatarFiles
 from difftalker.store.calibration import UNMEASURED, Calibration
+from difftalker.store.journal import key_of
 from difftalker.synthesis.autoencoder import Autoencoder
+from difftalker.synthesis.light import LightNet
 from difftalker.synthesis.net import SynthesisNet
 from difftalker.synthesis.prior import Prior
+from difftalker.synthesis.renderer import DiffusionRenderer, Renderer
 from difftalker.training import artefacts
 from difftalker.training.artefacts import Artefact
 from difftalker.training.cross_fit import align_sound
@@ -85,9 +88,13 @@ class Sources:
             return not any((self.folder(stage) / one).exists() for one in kept)
         return bool(self.config.model.base_model) and stage in ("autoencoder", "prior")
 
+    def left_out(self, stage: str) -> bool:
+        """Whether the avatar is to do without what a stage leaves: it has no steps."""
+        return stage in MORE_PARTS and not self.steps(stage)
+
     def finished(self, stage: str) -> bool:
         """Whether the networks of a stage can be read."""
-        if self.ready_made(stage):
+        if self.ready_made(stage) or self.left_out(stage):
             return True
         facts = artefacts.load_facts(self.folder(stage) / "artefact")
         return facts is not None and facts.steps >= self.steps(stage)
@@ -124,6 +131,8 @@ class Sources:
             completion=self.completion(),
             autoencoder=self.tuned_autoencoder(),
             motion=self.motion(),
+            light=self.light(),
+            live=self.live(),
         )
 
     def completion(self) -> CompletionNet:
@@ -179,11 +188,69 @@ class Sources:
         left = self.artefact("decoder").weights["autoencoder"]
         return _filled(self.placed(build_autoencoder(self.config.model)), left)
 
+    def light(self) -> LightNet | None:
+        """The trained light network; None where its stage has no steps."""
+        if self._is_brought("light"):
+            return self.known("light", LightNet)
+        if self.left_out("light"):
+            return None
+        return _filled(self.new_light(), self.artefact("light").weights["light"])
+
+    def live(self) -> CompletionNet | None:
+        """The trained completion of live sessions; None where its stage has no steps."""
+        if self._is_brought("live"):
+            return self.known("live", CompletionNet)
+        if self.left_out("live"):
+            return None
+        return _filled(self.new_live(), self.artefact("live").weights["live"])
+
+    def known(self, part: str, kind: type[N]) -> N | None:
+        """A part that an avatar may lack, of the one that the run began from."""
+        net = getattr(load_networks(self.start), part) if self.start else None
+        assert net is None or isinstance(net, kind)
+        return net
+
+    def new_light(self) -> LightNet:
+        """A light network, untrained, as the run's seed has it."""
+        torch.manual_seed(self.options.seed)
+        return self.placed(build_light(self.config.model))
+
+    def new_live(self) -> CompletionNet:
+        """A completion of live sessions, untrained, as the run's seed has it."""
+        torch.manual_seed(self.options.seed)
+        return CompletionNet(self.config.model.live).to(self.device)
+
     def calibration(self) -> Calibration:
-        """What was measured with the trained decoder, or is known of the avatar begun from."""
+        """What was measured with the trained decoder and the light network, or was known before."""
+        measured = self._decoder_calibration()
+        light = UNMEASURED
+        if self.ready_made("light"):
+            light = self.known_calibration()
+        elif not self.left_out("light"):
+            light = self.artefact("light").calibration
+        return replace(
+            measured, light_detail=light.light_detail, light_openings=light.light_openings
+        )
+
+    def _decoder_calibration(self) -> Calibration:
         if self.ready_made("decoder"):
             return self.known_calibration()
         return self.artefact("decoder").calibration
+
+    def renderer(self) -> Renderer:
+        """The trained diffusion, as an avatar has it."""
+        autoencoder, synthesis = self.tuned_autoencoder(), self.synthesis()
+        model, calibration = self.config.model, self._decoder_calibration()
+        weights = identity([autoencoder, synthesis], (), 1)["weights"]
+        return DiffusionRenderer(
+            self.placed(autoencoder),
+            self.placed(synthesis),
+            model,
+            model.sampling,
+            calibration=calibration,
+            key=key_of(weights, repr(model.sampling), repr(calibration)),
+            device=self.device,
+        )
 
     def known_calibration(self) -> Calibration:
         """That of the avatar that the run began from."""

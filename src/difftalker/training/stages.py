@@ -16,8 +16,10 @@ from difftalker.dubbing.networks import build_autoencoder, build_prior
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.landmarks.head_motion import HeadMotion
 from difftalker.store.calibration import UNMEASURED, Calibration
+from difftalker.synthesis.light import LightNet
 from difftalker.training.artefacts import Artefact
 from difftalker.training.decoder_task import DecoderTask
+from difftalker.training.light_task import LightTask
 from difftalker.training.sources import Sources
 from difftalker.training.tasks import AutoencoderTask, LandmarkTask, PriorTask, SynthesisTask
 from difftalker.training.trainer import Task
@@ -169,6 +171,52 @@ def _decoder_artefact(task: DecoderTask, sources: Sources) -> Artefact:
     return Artefact(weights=weights, calibration=Calibration(detail=detail, openings=openings))
 
 
+def _light(sources: Sources) -> LightTask:
+    net, model, training = sources.new_light(), sources.config.model, sources.config.training
+    known = sources.known("light", LightNet)
+    if known and known.config == net.config:
+        net.load_state_dict(known.state_dict())
+    return LightTask(
+        net,
+        sources.renderer(),
+        sources.guiding(),
+        sources.options.run / "taught-pictures",
+        stride=training.latent_stride,
+        synthesis=model.synthesis,
+        speech=model.completion,
+        conditions=training.synthesis_recipe,
+        completed_share=training.completed_share,
+        recipe=training.light_recipe,
+        device=sources.device,
+    )
+
+
+def _light_artefact(task: LightTask, sources: Sources) -> Artefact:
+    net: Any = task.model["light"]
+    return Artefact(weights={"light": net.state_dict()}, calibration=task.calibration())
+
+
+def _live(sources: Sources) -> LandmarkTask:
+    net = sources.new_live()
+    known = sources.known("live", CompletionNet)
+    if known and known.config == net.config:
+        net.load_state_dict(known.state_dict())
+    training = sources.config.training
+    return LandmarkTask(
+        net,
+        sources.aligned(),
+        span=training.span_frames,
+        lips_weight=training.lips_weight,
+        recipe=training.landmark_recipe,
+        device=sources.device,
+        name="live",
+    )
+
+
+def _live_artefact(task: LandmarkTask, sources: Sources) -> Artefact:
+    return Artefact(weights={"live": task.model.state_dict()})
+
+
 def _trainable(net: Any, device: str) -> Any:
     if torch.device(device).type == "cpu":
         # Backwards through frozen channels-last convolutions torch 2.13 crashes.
@@ -194,6 +242,13 @@ TABLE: dict[str, Stage] = {
             task=_decoder,
             artefact=_decoder_artefact,
         ),
+        Stage(
+            name="light",
+            needs=("autoencoder", "prior", "synthesis", "decoder"),
+            task=_light,
+            artefact=_light_artefact,
+        ),
+        Stage(name="live", needs=(), task=_live, artefact=_live_artefact),
     )
 }
 """By name, in the order of training: that of the fields of ``TrainingConfig``."""

@@ -15,7 +15,7 @@ from difftalker import config as configs
 from difftalker.config import STAGES
 from difftalker.training.run import Run
 from difftalker.training.sources import TrainOptions
-from difftalker.training.trainer import Fits, Task, Trainer
+from difftalker.training.trainer import Fits, Prepares, Task, Trainer
 
 STEPS = 40
 
@@ -27,6 +27,8 @@ class OneBatch:
         self._task, self.name, self.examples = task, task.name, task.examples
         if isinstance(task, Fits):
             task.fit()
+        if isinstance(task, Prepares):
+            task.prepare()
         some = np.linspace(0, task.examples - 1, 4).astype(np.int64)
         self._batch = task.batch(some, torch.Generator().manual_seed(0))
         self.describe, self.validate, self.sheet = task.describe, dict, lambda: None
@@ -46,17 +48,20 @@ class OneBatch:
 def begun(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run whose stages before the last are trained for a few steps, as the last one wants."""
     folder = tmp_path_factory.mktemp("run")
-    stages = ("autoencoder", "prior", "synthesis")
+    stages = ("autoencoder", "prior", "synthesis", "decoder")
     config = configs.debug()
     # The least squares fit leaves the networks little to learn: here they begin at the mean face.
     completion = replace(config.model.completion, least_squares=False, dropout=0.0)
-    config = replace(config, model=replace(config.model, completion=completion))
+    live = replace(config.model.live, least_squares=False, dropout=0.0)
+    config = replace(config, model=replace(config.model, completion=completion, live=live))
+    untuned = replace(config.training.decoder, steps=0)
+    config = replace(config, training=replace(config.training, decoder=untuned))
     run = Run(config, TrainOptions(dataset=dataset, run=folder, stages=stages))
     run.train()
     return run
 
 
-# The decoder is trained against a critic: of its losses, the distance to the pictures has to fall.
+# Decoder and light have a critic: of their losses, the distance of pictures has to fall.
 @pytest.mark.parametrize(
     ("stage", "number", "share"),
     [
@@ -64,7 +69,9 @@ def begun(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         ("autoencoder", "loss", 0.5),
         ("prior", "loss", 0.35),
         ("synthesis", "loss", 0.65),
-        ("decoder", "distance", 0.65),
+        ("decoder", "distance", 0.7),
+        ("light", "distance", 0.65),
+        ("live", "loss", 0.9),
     ],
 )
 def test_a_stage_overfits_one_batch(

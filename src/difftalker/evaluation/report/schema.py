@@ -43,7 +43,7 @@ _AVATAR = _object(
         "trained": _named(_object({"steps": _COUNT, "minutes": _NUMBER})),
         "clips_train": {"type": ["integer", "null"]},
     },
-    {"parameters": _COUNT},
+    {"parameters": _COUNT, "renderer": _TEXT},
 )
 _CLIP = _object(
     {"name": _TEXT, "source": _TEXT},
@@ -66,7 +66,8 @@ SCHEMA: dict[str, Any] = {
             "version": {"type": "integer", "const": 2},
             "avatar": _AVATAR,
             "settings": _object(
-                {"sampler": _TEXT, "steps": _COUNT, "seed": _COUNT}, {"face": _TEXT}
+                {"sampler": _TEXT, "steps": _COUNT, "seed": _COUNT},
+                {"face": _TEXT, "renderer": _TEXT},
             ),
             "ablations": _named(_AVATAR),
             "programs": _named(_object({"folder": _TEXT})),

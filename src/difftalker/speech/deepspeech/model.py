@@ -223,7 +223,8 @@ class DeepSpeechEncoder(WindowedEncoder):
         self.net = load_deepspeech(file)
         self.dim = self.net.dim
 
-    def _features(self, samples: Tensor) -> Tensor:
+    def features_of(self, samples: Tensor) -> Tensor:
+        """(n,) -> (n / 320, 29)."""
         front = cepstra_of_old if self.net.backwards else cepstra_of
         cepstra = torch.from_numpy(front(samples.cpu().numpy()))
         return levels(self.net(cepstra).log_softmax(-1))

@@ -111,13 +111,19 @@ def psnr(made: Tensor, true: Tensor) -> float:
     return float(10 * torch.log10(255**2 / error))
 
 
-def gradient_error(made: Tensor, true: Tensor) -> Tensor:
-    """L1 between neighbouring differences, at full and at half resolution: keeps edges sharp."""
-    total = made.new_zeros(())
+def gradient_error(made: Tensor, true: Tensor, weights: Tensor | None = None) -> Tensor:
+    """L1 between neighbouring differences, at full and at half resolution: keeps edges sharp.
+
+    ``weights`` (B, 1, H, W) say how much each pixel counts; None: all alike.
+    """
+    total, gap = made.new_zeros(()), made - true
     for scale in (1, 2):
-        a, b = (nnf.avg_pool2d(x, scale) if scale > 1 else x for x in (made, true))
-        gap = a - b
-        total = total + gap.diff(dim=-1).abs().mean() + gap.diff(dim=-2).abs().mean()
+        if scale > 1:
+            gap = nnf.avg_pool2d(gap, scale)
+            weights = None if weights is None else nnf.avg_pool2d(weights, scale)
+        for across, found in ((-1, gap.diff(dim=-1)), (-2, gap.diff(dim=-2))):
+            counted = 1.0 if weights is None else weights.narrow(across, 0, found.shape[across])
+            total = total + (found.abs() * counted).mean()
     return total
 
 

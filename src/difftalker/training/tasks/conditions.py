@@ -7,6 +7,7 @@ of Section 2.4.
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -41,7 +42,7 @@ class Conditions:
     ) -> None:
         """``completed_share`` of the faces have landmarks as in use, smoother than footage's."""
         self.config, self._data, self._index = config, data, index
-        self._speech, self._recipe, self._completed_share = speech, recipe, completed_share
+        self._speech, self.recipe, self._completed_share = speech, recipe, completed_share
         self.completed: list[Floats] = []
         self._windows = {
             clip.name: clip.windows_of_all(speech.features, speech.window)
@@ -50,6 +51,13 @@ class Conditions:
         middles = [voices[0][:, speech.window // 2] for voices in self._windows.values()]
         spread = np.concatenate(middles).std(0) if middles else np.zeros(0, np.float32)
         self._speech_jitter = recipe.speech_jitter * torch.from_numpy(spread)
+
+    def over(self, index: Rows, recipe: SynthesisRecipe) -> Conditions:
+        """The same for other frames (n, 2), drawn by another recipe; what is known is shared."""
+        other = copy(self)
+        other.__dict__.pop("_of_clip", None)
+        other._index, other.recipe = index, recipe
+        return other
 
     @cached_property
     def _of_clip(self) -> dict[int, NDArray[np.int64]]:
@@ -67,13 +75,13 @@ class Conditions:
         A share is of another moment of the clip, with the head held alike.
         """
         known = indices.copy()
-        chosen = torch.rand(len(indices), generator=generator) < self._recipe.other_upper_share
+        chosen = torch.rand(len(indices), generator=generator) < self.recipe.other_upper_share
         drawn = torch.randint(len(self._index), (len(indices),), generator=generator).numpy()
         for i in np.flatnonzero(chosen.numpy()):
             same_clip = self._of_clip[int(self._index[indices[i], 0])]
             other = same_clip[drawn[i] % len(same_clip)]
             own, above = self._upper(self._index[[indices[i], other]])
-            if np.linalg.norm(above - own, axis=-1).mean() < self._recipe.alike_crop:
+            if np.linalg.norm(above - own, axis=-1).mean() < self.recipe.alike_crop:
                 known[i] = other
         return known
 
@@ -91,8 +99,8 @@ class Conditions:
         jitter = np.zeros_like(points)
         if self.config.uses_landmarks:
             noise = torch.randn(points.shape, generator=generator)
-            jitter = (noise * self._recipe.point_jitter).numpy()
-        drawn = points + jitter
+            jitter = (noise * self.recipe.point_jitter).numpy()
+        drawn: Floats = points + jitter
         if self.completed:
             faces = np.stack([self.completed[c][f] for c, f in known])
             completed = open_as(faces + jitter, points)
@@ -106,7 +114,7 @@ class Conditions:
 
         Lips are then as far open as they are drawn, whatever is said.
         """
-        share = self._recipe.other_speech_share if self.config.uses_landmarks else 0.0
+        share = self.recipe.other_speech_share if self.config.uses_landmarks else 0.0
         other = torch.rand(len(rows), generator=generator) < share
         return np.where(other.numpy()[:, None], known, rows)
 
@@ -122,5 +130,5 @@ class Conditions:
     def jittered(self, windows: Tensor, generator: torch.Generator) -> Tensor:
         """Speech (B, W, features) with noise, some of it missing: landmarks have to suffice."""
         heard = windows + torch.randn(windows.shape, generator=generator) * self._speech_jitter
-        missing = torch.rand(len(windows), generator=generator) < self._recipe.no_speech_share
+        missing = torch.rand(len(windows), generator=generator) < self.recipe.no_speech_share
         return torch.where(missing[:, None, None], 0.0, heard)

@@ -21,8 +21,6 @@ from difftalker.training.cross_fit import complete, fit_to
 class LandmarkTask:
     """Section 2.3: completion of landmarks by Eq. 1."""
 
-    name = "landmarks"
-
     def __init__(
         self,
         model: CompletionNet,
@@ -32,8 +30,10 @@ class LandmarkTask:
         lips_weight: float = 0.0,
         recipe: LandmarkRecipe | None = None,
         device: str = "cpu",
+        name: str = "landmarks",
     ) -> None:
-        """``lips_weight`` is that of the lips' opening beside Eq. 1."""
+        """``lips_weight`` is that of the lips' opening beside Eq. 1, ``name`` the stage's."""
+        self.name = name
         self.model, self.device, self.span, self.lips_weight = model, device, span, lips_weight
         self._recipe = recipe or LandmarkRecipe()
         config: CompletionConfig = model.config

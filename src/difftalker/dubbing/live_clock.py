@@ -1,0 +1,156 @@
+"""Keeps a live session in real time, and measures how well that goes."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from difftalker.dubbing.live import LiveFrame, LiveSession
+from difftalker.synthesis.renderer import Floats
+
+FULL, IDLE = 0.95, 0.75
+"""Shares of the time of a frame: above the first fewer frames are shown, below the second more."""
+SLOWEST = 8
+"""Most periods for which one frame is shown."""
+MEMORY = 0.9
+"""Of the running mean of what a frame costs, from frame to frame."""
+_BIN_S, _BINS = 0.001, 4000
+
+
+class Durations:
+    """Quantiles of durations, of any number of them, to a millisecond."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(_BINS, np.int64)
+
+    def add(self, seconds: float) -> None:
+        """Count one duration."""
+        self._counts[min(_BINS - 1, max(0, int(seconds / _BIN_S)))] += 1
+
+    def __len__(self) -> int:
+        return int(self._counts.sum())
+
+    def quantile(self, share: float) -> float:
+        """The duration, seconds, that this share of them does not exceed; 0 of none."""
+        if not len(self):
+            return 0.0
+        place = np.searchsorted(np.cumsum(self._counts), share * len(self))
+        return float((place + 1) * _BIN_S)
+
+
+@dataclass(kw_only=True)
+class LiveStats:
+    """How a session in real time went."""
+
+    frames: int = 0
+    """Rendered."""
+    periods: int = 0
+    """Frames of the full rate."""
+    late: int = 0
+    """Frames that were not there by the end of their period."""
+    first_s: float = 0.0
+    """From the start to the first frame."""
+    computed: Durations = field(default_factory=Durations)
+    """What frames took."""
+    answered: Durations = field(default_factory=Durations)
+    """From sound in to its frame out."""
+    slowest: int = 1
+    """Most periods for which frames had to be shown."""
+
+    def facts(self) -> dict[str, float | int]:
+        """The figures, times in milliseconds."""
+        return {
+            "frames": self.frames,
+            "frames_left_out": self.periods - self.frames,
+            "frames_late": self.late,
+            "first_frame_ms": round(1000 * self.first_s),
+            "frame_p50_ms": round(1000 * self.computed.quantile(0.5)),
+            "frame_p95_ms": round(1000 * self.computed.quantile(0.95)),
+            "sound_to_frame_p50_ms": round(1000 * self.answered.quantile(0.5)),
+            "sound_to_frame_p95_ms": round(1000 * self.answered.quantile(0.95)),
+        }
+
+
+class LiveClock:
+    """Drives a session: sound in and out in time, and a picture whenever there is time for one.
+
+    Where pictures take longer than their period, each is shown for two or more: the rate drops
+    evenly, and no sound is lost or late, as it is given out before the picture is rendered.
+    """
+
+    def __init__(
+        self,
+        session: LiveSession,
+        *,
+        hear: Callable[[], Floats],
+        play: Callable[[Floats], None],
+        show: Callable[[LiveFrame, int], None],
+        slower: Callable[[float], None] = lambda fps: None,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """``hear`` gives the sound (n,), 16 kHz, that came since its last call.
+
+        ``play`` takes the sound of a frame, before ``show`` takes the frame and for how many
+        periods it is shown. ``slower`` is told the new rate of frames whenever that changes.
+        """
+        self._session, self._hear, self._play, self._show = session, hear, play, show
+        self._slower, self._now, self._sleep = slower, now, sleep
+        self._periods, self._cost_s = 1, 0.0
+        self._marks: deque[tuple[float, float]] = deque(maxlen=1000)
+        self.stats = LiveStats()
+
+    def run(self, going: Callable[[], bool]) -> LiveStats:
+        """Drive the session until ``going`` says no; returns the figures."""
+        session, began = self._session, self._now()
+        offset = began - session.time_s
+        while going():
+            due = offset + session.time_s
+            wait_s = due - self._now()
+            if wait_s > 0:
+                self._sleep(wait_s)
+            self._listen()
+            missed = max(0, int((self._now() - due) * session.fps))
+            self._frame(due, began, self._periods + missed)
+        return self.stats
+
+    def _listen(self) -> None:
+        samples = self._hear()
+        if not len(samples):
+            return
+        if not self._session.waiting_s:
+            # Sound that nothing waits before is heard next: with the first frame that can know it.
+            self._marks.append((self._session.known_s, self._now()))
+        self._session.push(samples)
+
+    def _frame(self, due: float, began: float, periods: int) -> None:
+        session, stats, begun = self._session, self.stats, self._now()
+        self._play(session.sound(periods))
+        frame = session.frame(periods)
+        self._show(frame, periods)
+        done = self._now()
+        stats.computed.add(done - begun)
+        stats.first_s = stats.first_s or done - began
+        stats.frames += 1
+        stats.periods += periods
+        stats.late += done > due + periods / session.fps
+        while self._marks and self._marks[0][0] < session.time_s:
+            stats.answered.add(done - self._marks.popleft()[1])
+        self._adapt(done - begun)
+
+    def _adapt(self, cost_s: float) -> None:
+        """Show each frame for as many periods as it takes."""
+        fresh = self._cost_s * MEMORY + cost_s * (1 - MEMORY)
+        self._cost_s = fresh if self._cost_s else cost_s
+        share, before = self._cost_s * self._session.fps, self._periods
+        if share > FULL * self._periods:
+            self._periods = min(SLOWEST, self._periods + 1)
+        elif share < IDLE * (self._periods - 1):
+            self._periods -= 1
+        if self._periods != before:
+            self.stats.slowest = max(self.stats.slowest, self._periods)
+            self._slower(self._session.fps / self._periods)

@@ -1,0 +1,161 @@
+"""The sound of a live session: what was pushed, followed by silence where nothing is there.
+
+It knows sound up to ``AHEAD_S`` after the frame that is shown, and forgets what lies far behind.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difftalker.speech.encoder import FEATURE_RATE_HZ, Floats
+from difftalker.speech.live import (
+    AHEAD_S,
+    HOP_FEATURES,
+    HOP_SAMPLES,
+    LiveEncoder,
+    LiveStream,
+)
+from difftalker.speech.silence import LEVEL_WINDOW_S, SILENT_BELOW_DB, SILENT_DBFS, SILENT_MARGIN_S
+from difftalker.speech.whisper import SAMPLE_RATE_HZ
+
+LOUD_DBFS = -15.0
+"""Level of the loud parts of speech, until it is known."""
+LEVELS = 250
+"""Levels, of 40 ms each, from which it is taken: those of the last ten seconds."""
+RANGE_DB = 15.0
+"""Least distance of loud parts from the quiet ones; less is no speech, or speech alone."""
+FEWEST_LEVELS = 10
+"""Fewest levels of sound, of what is no digital silence, that tell."""
+KEPT_S = 2.0
+"""Sound and features that are kept behind the frame that is shown, seconds."""
+
+
+class SpeechTimeline:
+    """Speech as it comes: sound, features and silence around the frames of a session."""
+
+    def __init__(self, encoder: LiveEncoder, *, window: int) -> None:
+        """``window`` is the number of features around a frame."""
+        self._encoder, self._window = encoder, window
+        self._queue: deque[Floats] = deque()
+        self.queued = 0
+        """Samples that were pushed and are not yet known to a frame."""
+        self.last_s = 0.0
+        """When the last of what was pushed ends, seconds."""
+        self._start = 0
+        self._known = np.zeros(0, np.float32)
+        self._stream = LiveStream(encoder)
+        self._first = 0
+        self._features = np.zeros((0, encoder.dim), np.float32)
+        self._levels: deque[float] = deque(maxlen=LEVELS)
+        self._measured = 0
+
+    @property
+    def known_s(self) -> float:
+        """Where the sound that is known ends, seconds."""
+        return (self._start + len(self._known)) / SAMPLE_RATE_HZ
+
+    def push(self, samples: Floats) -> None:
+        """Add samples (n,) at 16 kHz, to be heard after all that was pushed before."""
+        if len(samples):
+            self._queue.append(samples.astype(np.float32))
+            self.queued += len(samples)
+            self.last_s = self.known_s + self.queued / SAMPLE_RATE_HZ
+
+    def clear(self, time_s: float) -> None:
+        """Forget what was pushed and is not heard before ``time_s``."""
+        self._queue.clear()
+        self.queued, self.last_s = 0, min(self.last_s, time_s)
+        end = round(time_s * SAMPLE_RATE_HZ)
+        self._known = self._known[: max(0, end - self._start)]
+        self._measured = min(self._measured, self._start + len(self._known))
+        # What was encoded beyond is encoded anew, from the last seconds of what stays.
+        first = -(-self._start // HOP_SAMPLES) * HOP_SAMPLES
+        self._stream = LiveStream(self._encoder)
+        self._features = self._stream.push(self._known[first - self._start :])
+        self._first = first * HOP_FEATURES // HOP_SAMPLES
+
+    def until(self, time_s: float) -> None:
+        """Know the sound up to ``AHEAD_S`` after a frame at this time: what was pushed, or none."""
+        end = round((time_s + AHEAD_S) * SAMPLE_RATE_HZ)
+        missing = end - self._start - len(self._known)
+        if missing <= 0:
+            return
+        fresh = self._taken(missing)
+        self._known = np.concatenate([self._known, fresh])
+        self._features = np.concatenate([self._features, self._stream.push(fresh)])
+        self._measure()
+        self._forget(time_s)
+
+    def _taken(self, count: int) -> Floats:
+        """The next samples of the queue, and silence after its end."""
+        parts, left = [], count
+        while left and self._queue:
+            part = self._queue.popleft()
+            if len(part) > left:
+                self._queue.appendleft(part[left:])
+                part = part[:left]
+            parts.append(part)
+            left -= len(part)
+        self.queued -= count - left
+        return np.concatenate([*parts, np.zeros(left, np.float32)])
+
+    def sound(self, start_s: float, stop_s: float) -> Floats:
+        """The samples between two times."""
+        start, stop = (round(one * SAMPLE_RATE_HZ) - self._start for one in (start_s, stop_s))
+        return self._known[max(0, start) : stop].copy()
+
+    def window(self, time_s: float) -> Floats:
+        """The features (W, C) around a frame; beyond what is known the last one repeats."""
+        place = time_s * FEATURE_RATE_HZ + np.arange(self._window) - (self._window - 1) / 2
+        place = np.clip(place - self._first, 0, len(self._features) - 1)
+        low = np.floor(place).astype(int)
+        high = np.minimum(low + 1, len(self._features) - 1)
+        share = (place - low).astype(np.float32)[:, None]
+        taken: Floats = self._features[low] + share * (self._features[high] - self._features[low])
+        return taken
+
+    def silent(self, time_s: float) -> bool:
+        """Whether nothing is said around a frame, a margin away from speech."""
+        steps = round(SILENT_MARGIN_S / LEVEL_WINDOW_S)
+        times = time_s + LEVEL_WINDOW_S * np.arange(-steps, steps + 1)
+        return max(map(self._level_db, times)) < max(self._loud_db() - SILENT_BELOW_DB, SILENT_DBFS)
+
+    def _loud_db(self) -> float:
+        levels = np.array(self._levels)
+        sounds = levels[levels > SILENT_DBFS]
+        if len(sounds) < FEWEST_LEVELS:
+            return LOUD_DBFS
+        loud, quiet = float(np.percentile(sounds, 95)), float(np.percentile(levels, 10))
+        return loud if loud - quiet >= RANGE_DB else LOUD_DBFS
+
+    def _level_db(self, time_s: float) -> float:
+        """Level around a time: RMS over 40 ms, dB of full scale."""
+        heard = self.sound(time_s - LEVEL_WINDOW_S / 2, time_s + LEVEL_WINDOW_S / 2)
+        return _decibels(heard)
+
+    def _measure(self) -> None:
+        """Note the levels of new sound."""
+        size = round(LEVEL_WINDOW_S * SAMPLE_RATE_HZ)
+        end = self._start + len(self._known)
+        while self._measured + size <= end:
+            at = max(0, self._measured - self._start)
+            self._levels.append(_decibels(self._known[at : at + size]))
+            self._measured += size
+
+    def _forget(self, time_s: float) -> None:
+        """Let go what lies far behind the frame."""
+        samples = round((time_s - KEPT_S) * SAMPLE_RATE_HZ) - self._start
+        if samples > SAMPLE_RATE_HZ:
+            self._known, self._start = self._known[samples:].copy(), self._start + samples
+        features = round((time_s - KEPT_S) * FEATURE_RATE_HZ) - self._first
+        if features > FEATURE_RATE_HZ:
+            self._features = self._features[features:].copy()
+            self._first += features
+
+
+def _decibels(samples: NDArray[np.float32]) -> float:
+    power = float(np.mean(np.square(samples))) if len(samples) else 0.0
+    return float(10 * np.log10(max(power, 1e-12)))

@@ -1,0 +1,159 @@
+"""The light network: masked crop, drawn landmarks and speech to the lower face in one pass.
+
+A U-Net on patches of pixels with two encoders. What stays of the picture is encoded apart from what
+moves in it, so footage that is played again is encoded once. It has no norms: a place of the
+picture depends on its surroundings alone, and a part is generated at the cost of that part.
+
+Shape letters: B frames, S side of the crop, H W a window of it in pixels, h w the same in patches,
+K channels of a landmark map, D channels of a level, W also the features in a window of speech.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as nnf
+
+from difftalker.config import CompletionConfig, LightConfig, SynthesisConfig
+from difftalker.face.draw import CHANNELS
+
+Levels = list[Tensor]
+"""Features (B, D, h, w) of a level each, finest first."""
+
+MAP_SHARE = 2
+"""How many times smaller than the crop its landmarks are drawn: their lines are antialiased."""
+
+
+class LightNet(nn.Module):
+    """One pass from masked crop, landmarks and speech to a picture."""
+
+    def __init__(
+        self, config: LightConfig, synthesis: SynthesisConfig, speech: CompletionConfig
+    ) -> None:
+        """``synthesis`` says what conditions it, ``speech`` the size of windows of speech."""
+        super().__init__()
+        self.config = config
+        cells = config.patch // MAP_SHARE
+        self.scene = Encoder(3 * config.patch**2 + 1, config.channels)
+        self.motion = (
+            Encoder(len(CHANNELS) * cells**2, config.landmark_channels)
+            if synthesis.uses_landmarks
+            else None
+        )
+        self.joints = nn.ModuleList(
+            nn.Conv2d(a, b, 1)
+            for a, b in zip(config.landmark_channels, config.channels, strict=True)
+        )
+        self.speech = (
+            SpeechModulation(speech, config.speech_dim, config.channels[2:])
+            if synthesis.uses_audio
+            else None
+        )
+        self.middle = ResidualBlock(config.channels[-1])
+        self.up = nn.ModuleList(
+            nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(config.channels)
+        )
+        self.blocks = nn.ModuleList(ResidualBlock(d) for d in config.channels[:-1])
+        self.last = ResidualBlock(config.channels[0])
+        self.out = nn.Conv2d(config.channels[0], 3 * config.patch**2, 3, padding=1)
+
+    @property
+    def step_px(self) -> int:
+        """What the sides of a window are multiples of, pixels."""
+        return int(self.config.patch * 2 ** (len(self.config.channels) - 1))
+
+    def encode_scene(self, masked: Tensor, mask: Tensor) -> Levels:
+        """Masked pictures (B, 3, H, W) in -1..1 and their mask (B, 1, h, w) -> features."""
+        patches = nnf.pixel_unshuffle(masked, self.config.patch)
+        features: Levels = self.scene(torch.cat([patches, mask.to(patches)], 1))
+        return features
+
+    def forward(
+        self, scene: Sequence[Tensor], maps: Tensor | None, windows: Tensor | None
+    ) -> Tensor:
+        """Features of scenes -> pictures (B, 3, H, W), -1..1.
+
+        ``maps`` (B, K, H / 2, W / 2), 0..1, are drawn landmarks, ``windows`` (B, W, features)
+        speech; the network ignores those that do not condition it. No speech is None, or zeros.
+        """
+        levels = list(scene)
+        if self.motion is not None and maps is not None:
+            drawn = self.motion(nnf.pixel_unshuffle(maps, self.config.patch // MAP_SHARE))
+            levels = [x + joint(y) for x, joint, y in zip(levels, self.joints, drawn, strict=True)]
+        if self.speech is not None and windows is not None:
+            levels[2:] = self.speech(levels[2:], windows)
+        x: Tensor = self.middle(levels[-1])
+        for up, block, level in reversed(list(zip(self.up, self.blocks, levels[:-1], strict=True))):
+            x = block(nnf.interpolate(up(x), scale_factor=2.0) + level)
+        patches: Tensor = self.out(nnf.relu(self.last(x)))
+        return nnf.pixel_shuffle(patches, self.config.patch)
+
+
+class Encoder(nn.Module):
+    """Patches (B, channels, h, w) -> features of each level, finest first."""
+
+    def __init__(self, channels: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(
+            nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairwise(widths)
+        )
+        self.blocks = nn.ModuleList(ResidualBlock(d) for d in widths[1:])
+
+    def forward(self, patches: Tensor) -> Levels:
+        """(B, channels, h, w) -> [(B, D, h / 2^level, w / 2^level)]."""
+        levels = [self.stem(patches)]
+        for down, block in zip(self.down, self.blocks, strict=True):
+            levels.append(block(down(nnf.relu(levels[-1]))))
+        return levels
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside an identity, which it is at the start (He et al., 2016)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, h, w) -> (B, D, h, w)."""
+        hidden = self.first(nnf.relu(x))
+        out: Tensor = x + self.second(nnf.relu_(hidden))
+        return out
+
+
+class SpeechModulation(nn.Module):
+    """Scales and shifts features by the speech around the frame (Perez et al., "FiLM", 2018).
+
+    Features of zero stand for missing speech. Without training it changes nothing.
+    """
+
+    def __init__(self, speech: CompletionConfig, width: int, levels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.levels = levels
+        self.read = nn.Sequential(
+            nn.LayerNorm(speech.feature_dim, elementwise_affine=False),
+            nn.Linear(speech.feature_dim, width // 2),
+            nn.Flatten(),
+            nn.SiLU(),
+            nn.Linear(speech.window * (width // 2), width),
+            nn.SiLU(),
+        )
+        self.write = nn.Linear(width, 2 * sum(levels))
+        nn.init.zeros_(self.write.weight)
+        nn.init.zeros_(self.write.bias)
+
+    def forward(self, levels: Sequence[Tensor], windows: Tensor) -> Levels:
+        """Levels [(B, D, h, w)], windows (B, W, features) -> [(B, D, h, w)]."""
+        changes = self.write(self.read(windows))[:, :, None, None]
+        parts = changes.split([2 * width for width in self.levels], dim=1)
+        pairs = [part.to(x.dtype).chunk(2, dim=1) for part, x in zip(parts, levels, strict=True)]
+        return [
+            torch.addcmul(x + shift, x, scale)
+            for x, (scale, shift) in zip(levels, pairs, strict=True)
+        ]
