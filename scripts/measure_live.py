@@ -143,7 +143,8 @@ def write_videos(options: argparse.Namespace) -> None:
     """Write CLIP.mp4 for each clip: a live session over it, with its own sound."""
     from difftalker.data.footage import find_footage
     from difftalker.dubbing.avatar import load
-    from difftalker.dubbing.live import LiveSession, open_stage
+    from difftalker.dubbing.live import FootageStage, LiveSession
+    from difftalker.face.detect.people import Choice
     from difftalker.media.audio import read_audio
     from difftalker.media.video import VideoWriter, probe_video
 
@@ -151,10 +152,10 @@ def write_videos(options: argparse.Namespace) -> None:
     avatar = load(options.avatar)
     for clip in find_footage(options.footage, options.clips):
         info = probe_video(clip)
-        stage = open_stage(avatar, clip, loop_s=60.0)
+        located = avatar.locate(clip, Choice.parse("avatar"))
+        stage = FootageStage(avatar, located, loop_s=60.0)
         session = LiveSession(avatar, stage)
         session.push(read_audio(clip))
-        frames = info.frames_estimate or 75
         writer = VideoWriter(
             options.output / f"{clip.stem}.mp4",
             width=info.width,
@@ -165,9 +166,9 @@ def write_videos(options: argparse.Namespace) -> None:
             sample_aspect_ratio=info.sample_aspect_ratio,
         )
         with writer:
-            for number in range(frames):
+            for number in range(len(stage)):
                 writer.write(np.ascontiguousarray(session.frame().image), number)
-        print(clip.stem, frames)
+        print(clip.stem, len(stage))
 
 
 if __name__ == "__main__":

@@ -221,6 +221,10 @@ class FootageStage(Stage):
         upper: Floats = self.points[number % len(self._order), list(UPPER)]
         return upper
 
+    def __len__(self) -> int:
+        """How many frames of footage it plays, forth and then back."""
+        return len(self._frames)
+
     def prepared(self, number: int) -> tuple[int, _Prepared]:
         """The place of frame ``number`` in the loop, and the footage there."""
         place = number % len(self._order)
