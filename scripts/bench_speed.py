@@ -125,7 +125,8 @@ def live(avatar: Any, seconds: float) -> dict[str, float]:
     """Frames of a live session over the packaged footage, as fast as they come."""
     import numpy as np
 
-    from difftalker.dubbing.live import LiveSession, open_stage
+    from difftalker.dubbing.live import LiveSession
+    from difftalker.dubbing.live_stage import open_stage
     from difftalker.media.audio import read_audio
     from difftalker.packaged import samples
 

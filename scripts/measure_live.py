@@ -58,7 +58,8 @@ def measure(options: argparse.Namespace) -> None:
 
     from difftalker.core.allocator import steady
     from difftalker.dubbing.avatar import load
-    from difftalker.dubbing.live import LiveSession, open_stage
+    from difftalker.dubbing.live import LiveSession
+    from difftalker.dubbing.live_stage import open_stage
 
     steady()
     torch.set_num_threads(options.threads)
@@ -143,7 +144,8 @@ def write_videos(options: argparse.Namespace) -> None:
     """Write CLIP.mp4 for each clip: a live session over it, with its own sound."""
     from difftalker.data.footage import find_footage
     from difftalker.dubbing.avatar import load
-    from difftalker.dubbing.live import FootageStage, LiveSession
+    from difftalker.dubbing.live import LiveSession
+    from difftalker.dubbing.live_stage import FootageStage
     from difftalker.face.detect.people import Choice
     from difftalker.media.audio import read_audio
     from difftalker.media.video import VideoWriter, probe_video

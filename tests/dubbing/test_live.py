@@ -14,15 +14,9 @@ import torch
 from difftalker import config as configs
 from difftalker.dubbing.avatar import Avatar
 from difftalker.dubbing.footage import TrackedFootage
-from difftalker.dubbing.live import (
-    FootageStage,
-    LiveFrame,
-    LiveSession,
-    Stage,
-    TalkStage,
-    open_stage,
-)
+from difftalker.dubbing.live import LiveFrame, LiveSession
 from difftalker.dubbing.live_clock import Durations, LiveClock
+from difftalker.dubbing.live_stage import FootageStage, Stage, TalkStage, open_stage
 from difftalker.dubbing.networks import build
 from difftalker.errors import AvatarError, FaceError, UsageError
 from difftalker.face.compose.light import Light, LightMap

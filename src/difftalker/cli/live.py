@@ -55,8 +55,9 @@ def live(
     from difftalker.core.allocator import steady
     from difftalker.core.device import pick_device, use_threads
     from difftalker.dubbing.avatar import load
-    from difftalker.dubbing.live import LiveSession, open_stage
+    from difftalker.dubbing.live import LiveSession
     from difftalker.dubbing.live_run import run_live, sound_source
+    from difftalker.dubbing.live_stage import open_stage
     from difftalker.errors import UsageError
 
     if (audio is None) == (not microphone):

@@ -180,9 +180,9 @@ class LightConfig:
     """The light network: one pass in place of the diffusion (``synthesis.light``)."""
 
     channels: tuple[int, ...] = (48, 96, 160, 192)
-    """Of the encoder of the picture and of the decoder, finest level first."""
+    """Widths of the encoder of the picture and of the decoder, finest level first."""
     landmark_channels: tuple[int, ...] = (24, 48, 64, 96)
-    """Of the encoder of the drawn landmarks."""
+    """Widths of the encoder of the drawn landmarks."""
     patch: int = 4
     """Pixels a side that go into one position before the first convolution."""
     speech_dim: int = 128

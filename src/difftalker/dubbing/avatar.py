@@ -13,7 +13,8 @@ from difftalker.core.jobs import Progress, no_progress
 from difftalker.dubbing.dub import Dub, complete
 from difftalker.dubbing.engine import Engine
 from difftalker.dubbing.footage import TrackedFootage, located_by
-from difftalker.dubbing.live import LiveSession, Stage, open_stage
+from difftalker.dubbing.live import LiveSession
+from difftalker.dubbing.live_stage import Stage, open_stage
 from difftalker.dubbing.load_checked import load_networks
 from difftalker.dubbing.talk import Talk
 from difftalker.errors import UsageError
@@ -128,7 +129,7 @@ class Avatar(Engine):
         """A session that speaks while speech is pushed to it, by the light renderer.
 
         ``source`` is footage, played forth and back, a stage that was opened before
-        (``live.open_stage``; sessions can share one), or None for the avatar's own head.
+        (``live_stage.open_stage``; sessions can share one), or None for the avatar's own head.
 
         Raises:
             MediaError: the footage cannot be read.

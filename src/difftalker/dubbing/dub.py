@@ -105,11 +105,10 @@ class Dub:
     ) -> DubResult:
         """Write the dubbed video: the footage's frames and times, the new sound.
 
-        ``fit`` says what happens where sound and picture differ in length (``media.timeline.Fit``).
-        ``keep_audio`` leaves the footage its own sound: the new one only moves the mouth. Finished
-        work is kept in a hidden folder beside the output (``store.journal``): after a failure or a
-        kill the same call goes on from there, to the same bytes. After success the folder goes,
-        unless ``keep_journal`` leaves it for a call with other landmarks.
+        ``fit`` says what happens where they differ in length (``media.timeline.Fit``).
+        ``keep_audio`` leaves the footage its own sound. Finished work is kept in a hidden folder
+        beside the output (``store.journal``): after a failure or a kill the same call goes on from
+        there, to the same bytes. After success the folder goes, unless ``keep_journal`` leaves it.
 
         Raises:
             MediaError: input or output cannot be read or written, or another run writes the

@@ -17,7 +17,7 @@ FULL, IDLE = 0.95, 0.75
 SLOWEST = 8
 """Most periods for which one frame is shown."""
 MEMORY = 0.9
-"""Of the running mean of what a frame costs, from frame to frame."""
+"""What the running mean of a frame's cost keeps from frame to frame."""
 _BIN_S, _BINS = 0.001, 4000
 
 

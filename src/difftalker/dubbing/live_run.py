@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from difftalker.dubbing.live import LiveFrame, LiveSession, Stage
+from difftalker.dubbing.live import LiveFrame, LiveSession
 from difftalker.dubbing.live_clock import LiveClock, LiveStats
+from difftalker.dubbing.live_stage import Stage
 from difftalker.dubbing.talk import made_by
 from difftalker.errors import UsageError
 from difftalker.media.audio import SAMPLE_RATE_HZ, read_audio
