@@ -159,8 +159,20 @@ def ingredients(stage: str, config: Config) -> tuple[Any, ...]:
             *(speech if model.synthesis.guidance == "audio" else ()),
         ),
         "decoder": (training.latent_stride, training.decoder_recipe),
+        "light": (model.light, training.latent_stride, training.light_recipe),
+        "live": (
+            model.live,
+            training.span_frames,
+            training.lips_weight,
+            training.landmark_recipe,
+        ),
     }
-    before = {"prior": "autoencoder", "synthesis": "prior", "decoder": "synthesis"}
+    before = {
+        "prior": "autoencoder",
+        "synthesis": "prior",
+        "decoder": "synthesis",
+        "light": "decoder",
+    }
     earlier = ingredients(before[stage], config) if stage in before else common
     return (*earlier, *own[stage], getattr(training, stage))
 

@@ -77,7 +77,9 @@ def write_dataset(path: Path, clips: int = 3, frames: int = 24, size: int = 64) 
         clip = path / "clips" / name
         clip.mkdir(parents=True)
         np.save(clip / "frames.npy", rng.integers(0, 256, (frames, size, size, 3), np.uint8))
-        np.save(clip / "mel.npy", rng.normal(size=(2 * frames, 80)).astype(np.float16))
+        for features in ("mel", "mel-live"):
+            heard = rng.normal(size=(2 * frames, 80)).astype(np.float16)
+            np.save(clip / f"{features}.npy", heard)
         np.savez(
             clip / "track.npz",
             points_crop=(points + rng.normal(0, 0.01, (frames, 68, 2))).astype(np.float32),
@@ -91,7 +93,7 @@ def write_dataset(path: Path, clips: int = 3, frames: int = 24, size: int = 64) 
             name=name, source="", sha256="", frames=frames, found=frames, fps=25.0, files={}
         )
         found.append(asdict(facts))
-    manifest = {"version": VERSION, "config": {"size_px": size, "features": ["mel"]}}
+    manifest = {"version": VERSION, "config": {"size_px": size, "features": ["mel", "mel-live"]}}
     text = json.dumps({**manifest, "clips": found, "rejected": []})
     (path / "manifest.json").write_text(text)
     return path

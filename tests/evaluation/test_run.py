@@ -86,7 +86,8 @@ def test_the_report_on_disk_is_the_one_returned(report: dict[str, Any], folder: 
     assert report["version"] == 2
     person = report["avatar"]
     assert (person["name"], person["preset"], person["size_px"]) == ("nobody", "debug", 64)
-    assert report["settings"] == {"sampler": "dpm++", "steps": 1, "seed": 5, "face": "largest"}
+    way = {"renderer": "diffusion", "sampler": "dpm++", "steps": 1}
+    assert report["settings"] == {**way, "seed": 5, "face": "largest"}
     assert problems(report) == []
     figures = ["faces.png", "figure2.png", "figure3.png"]
     assert sorted(path.name for path in folder.iterdir()) == [

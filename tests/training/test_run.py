@@ -150,3 +150,15 @@ def test_a_stage_wants_the_one_before_it(dataset: Path, tmp_path: Path) -> None:
 def test_there_is_no_such_stage(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'lips'"):
         run_at(dataset, tmp_path, ("lips",))
+
+
+def test_footage_without_the_features_of_the_last_stage_is_refused_before_the_first(
+    tmp_path: Path,
+) -> None:
+    dataset = write_dataset(tmp_path / "dataset")
+    for path in dataset.glob("clips/*/mel-live.npy"):
+        path.unlink()
+    with pytest.raises(UsageError, match=r"no 'mel-live' features.*--features mel-live"):
+        run_at(dataset, tmp_path / "run")
+    assert not (tmp_path / "run" / "landmarks").exists()
+    run_at(dataset, tmp_path / "run", STAGES[:-1])

@@ -15,7 +15,7 @@ def prepare(
     *video: Path,
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     size: Annotated[int, Parameter(validator=validators.Number(gte=64, lte=1024))] = 256,
-    features: str = "whisper",
+    features: str = "whisper,whisper-live",
     voices: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=20))] = 0,
     face: str = "largest",
     clips: Annotated[tuple[str, ...], List] = (),
@@ -32,9 +32,10 @@ def prepare(
         video: Video files, or folders of them.
         output: The dataset's folder.
         size: Side of the square crops, pixels; what the preset to train asks for.
-        features: Speech features, separated by commas: whisper (over short windows), characters,
-            mel, deepspeech (a model file that DIFFTALKER_DEEPSPEECH names), or whisper-padded
-            (over Whisper's own windows of 30 s).
+        features: Speech features, separated by commas: whisper (over short windows), whisper-live
+            and mel-live (as speech comes, for live sessions), characters, mel, deepspeech (a model
+            file that DIFFTALKER_DEEPSPEECH names), or whisper-padded (over Whisper's own windows
+            of 30 s).
         voices: Have each clip's sound also heard in so many other voices, which say the same at
             the same times, for avatars that anyone's speech can drive.
         face: Whose face, of several people: largest, leftmost, rightmost, center, a number

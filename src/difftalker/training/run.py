@@ -38,6 +38,7 @@ class Run:
         self.data = data
         self.sources = Sources(config, options, data, start)
         self._check_synthesis()
+        self._check_live()
         _remember_config(config, options)
         remember_start(options.run, options.start)
         if self.data.size_px != config.model.size_px:
@@ -140,6 +141,14 @@ class Run:
                 fix="use its seed, or another output folder",
             )
         return dict(facts.validation)
+
+    def _check_live(self) -> None:
+        """Refuse footage without the features of the last stage before the first begins."""
+        sources = self.sources
+        if "live" in self.options.stages and not (
+            sources.left_out("live") or sources.ready_made("live")
+        ):
+            self.data.train[0].features(self.config.model.live.features)
 
     def _check_synthesis(self) -> None:
         """Refuse to keep a synthesis that is guided by something else than is wanted."""
