@@ -15,6 +15,7 @@ import argparse
 import os
 import sys
 import threading
+import time
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ def main() -> None:
     timed.add_argument("--speech", type=Path, default=samples.speech())
     timed.add_argument("--minutes", type=float, default=10.0)
     timed.add_argument("--sessions", type=int, default=1)
-    timed.add_argument("--threads", type=int, default=os.cpu_count())
+    timed.add_argument("--threads", type=int, default=0)
     timed.add_argument("--isa", choices=sorted(ISA))
     timed.set_defaults(run=measure)
     videos = kinds.add_parser("videos")
@@ -62,21 +63,23 @@ def measure(options: argparse.Namespace) -> None:
     from difftalker.dubbing.live_stage import open_stage
 
     steady()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(options.threads or max(1, (os.cpu_count() or 1) // options.sessions))
     avatar = load(options.avatar)
     stage = open_stage(avatar, options.footage)
     seconds = 60 * options.minutes
     drivers = [
         Driver(LiveSession(avatar, stage), options.speech, seconds) for _ in range(options.sessions)
     ]
-    threads = [threading.Thread(target=one.run) for one in drivers]
     memory = Memory()
+    watch = threading.Thread(target=memory.watch, daemon=True)
+    watch.start()
+    # The first in this thread: another has threads of its own for the networks.
+    threads = [threading.Thread(target=one.run) for one in drivers[1:]]
     for thread in threads:
         thread.start()
-    while any(thread.is_alive() for thread in threads):
-        memory.look()
-        for thread in threads:
-            thread.join(timeout=1)
+    drivers[0].run()
+    for thread in threads:
+        thread.join()
     for one in drivers:
         facts = one.stats.facts()
         print(f"{facts['frames'] / seconds:.1f} frames a second: {facts}")
@@ -129,8 +132,13 @@ class Memory:
     def __init__(self) -> None:
         self._looks, self.first_mb, self.most_mb = 0, 0.0, 0.0
 
-    def look(self) -> None:
-        """Look once; called about once a second."""
+    def watch(self) -> None:
+        """Look once a second, for as long as the process lives."""
+        while True:
+            self._look()
+            time.sleep(1)
+
+    def _look(self) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         now_mb = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
         self._looks += 1
