@@ -58,8 +58,6 @@ class LiveStats:
     """What frames took."""
     answered: Durations = field(default_factory=Durations)
     """From sound in to its frame out."""
-    slowest: int = 1
-    """Most periods for which frames had to be shown."""
 
     def facts(self) -> dict[str, float | int]:
         """The figures, times in milliseconds."""
@@ -152,5 +150,4 @@ class LiveClock:
         elif share < IDLE * (self._periods - 1):
             self._periods -= 1
         if self._periods != before:
-            self.stats.slowest = max(self.stats.slowest, self._periods)
             self._slower(self._session.fps / self._periods)

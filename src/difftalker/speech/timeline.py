@@ -20,6 +20,7 @@ from difftalker.speech.live import (
 )
 from difftalker.speech.silence import LEVEL_WINDOW_S, SILENT_BELOW_DB, SILENT_DBFS, SILENT_MARGIN_S
 from difftalker.speech.whisper import SAMPLE_RATE_HZ
+from difftalker.speech.windows import windows
 
 LOUD_DBFS = -15.0
 """Level of the loud parts of speech, until it is known."""
@@ -109,12 +110,8 @@ class SpeechTimeline:
 
     def window(self, time_s: float) -> Floats:
         """The features (W, C) around a frame; beyond what is known the last one repeats."""
-        place = time_s * FEATURE_RATE_HZ + np.arange(self._window) - (self._window - 1) / 2
-        place = np.clip(place - self._first, 0, len(self._features) - 1)
-        low = np.floor(place).astype(int)
-        high = np.minimum(low + 1, len(self._features) - 1)
-        share = (place - low).astype(np.float32)[:, None]
-        taken: Floats = self._features[low] + share * (self._features[high] - self._features[low])
+        since_s = np.array([time_s - self._first / FEATURE_RATE_HZ])
+        taken: Floats = windows(self._features, since_s, size=self._window)[0]
         return taken
 
     def silent(self, time_s: float) -> bool:

@@ -64,6 +64,13 @@ class Renderer(abc.ABC):
             UsageError: speech alone conditions it, and there are no windows.
         """
 
+    def _check_speech(self, windows: Floats | None) -> None:
+        if windows is None and not self.uses_landmarks:
+            raise UsageError(
+                "no speech for an avatar that renders from speech alone",
+                wanted="windows of speech features",
+            )
+
     def whole_face(self, points_crop: Floats) -> Image:
         """A whole face in the light of the training footage; (68, 2) crop units -> (S, S, 3)."""
         size = self.size_px
@@ -105,11 +112,7 @@ class DiffusionRenderer(Renderer):
         windows: Floats | None = None,
     ) -> Image:
         """Generate lower faces; see :meth:`Renderer.render`."""
-        if windows is None and not self.uses_landmarks:
-            raise UsageError(
-                "no speech for an avatar that renders from speech alone",
-                wanted="windows of speech features",
-            )
+        self._check_speech(windows)
         with torch.inference_mode(), autocast(self._device):
             pixels = to_pixels(torch.from_numpy(crops).to(self._device))
             places = torch.from_numpy(boxes).to(self._device)
@@ -198,11 +201,7 @@ class LightRenderer(Renderer):
         windows: Floats | None = None,
     ) -> Image:
         """Generate lower faces; see :meth:`Renderer.render`."""
-        if windows is None and not self.uses_landmarks:
-            raise UsageError(
-                "no speech for an avatar that renders from speech alone",
-                wanted="windows of speech features",
-            )
+        self._check_speech(windows)
         scene = self.scene(crops, boxes)
         out = crops.copy()
         out[:, scene.rows, scene.columns] = self.generate(scene, points_crop, windows)

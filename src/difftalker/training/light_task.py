@@ -34,7 +34,7 @@ from difftalker.training.tasks.conditions import Conditions, Floats, Rows
 from difftalker.training.tasks.pictures import Places, draw_corners, picture_loss
 
 SEED = 1
-"""Of the draw of conditions under which the diffusion's pictures are made."""
+"""Where the draw of conditions begins under which the diffusion's pictures are made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +227,7 @@ class LightTask:
         return [self._data.train[int(c)].name for c in rows[:, 0]]
 
     def validate(self) -> dict[str, float]:
-        """PSNR (dB) of lower faces held out, and of the teacher's; detail of the footage is 1."""
+        """PSNR (dB) of lower faces held out, and of the teacher's."""
         true, made, boxes = self._watched(self._student())
         _, taught, _ = self._watched(self._teacher)
         mask = box_mask(boxes, true.shape[1]).bool()[:, 0, :, :, None].expand(true.shape)

@@ -210,6 +210,13 @@ class Sources:
         assert net is None or isinstance(net, kind)
         return net
 
+    def begun_where_known(self, part: str, net: N) -> N:
+        """A new network, with the weights of such a part, if there is one of its size."""
+        known: Any = self.known(part, type(net))
+        if known is not None and known.config == net.config:
+            net.load_state_dict(known.state_dict())
+        return net
+
     def new_light(self) -> LightNet:
         """A light network, untrained, as the run's seed has it."""
         torch.manual_seed(self.options.seed)

@@ -16,7 +16,6 @@ from difftalker.dubbing.networks import build_autoencoder, build_prior
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.landmarks.head_motion import HeadMotion
 from difftalker.store.calibration import UNMEASURED, Calibration
-from difftalker.synthesis.light import LightNet
 from difftalker.training.artefacts import Artefact
 from difftalker.training.decoder_task import DecoderTask
 from difftalker.training.light_task import LightTask
@@ -172,12 +171,9 @@ def _decoder_artefact(task: DecoderTask, sources: Sources) -> Artefact:
 
 
 def _light(sources: Sources) -> LightTask:
-    net, model, training = sources.new_light(), sources.config.model, sources.config.training
-    known = sources.known("light", LightNet)
-    if known and known.config == net.config:
-        net.load_state_dict(known.state_dict())
+    model, training = sources.config.model, sources.config.training
     return LightTask(
-        net,
+        sources.begun_where_known("light", sources.new_light()),
         sources.renderer(),
         sources.guiding(),
         sources.options.run / "taught-pictures",
@@ -197,13 +193,9 @@ def _light_artefact(task: LightTask, sources: Sources) -> Artefact:
 
 
 def _live(sources: Sources) -> LandmarkTask:
-    net = sources.new_live()
-    known = sources.known("live", CompletionNet)
-    if known and known.config == net.config:
-        net.load_state_dict(known.state_dict())
     training = sources.config.training
     return LandmarkTask(
-        net,
+        sources.begun_where_known("live", sources.new_live()),
         sources.aligned(),
         span=training.span_frames,
         lips_weight=training.lips_weight,
