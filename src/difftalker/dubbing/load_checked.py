@@ -138,10 +138,10 @@ def _run_live(live: CompletionNet) -> None:
 
 
 def _run_light(light: LightNet, config: ModelConfig) -> None:
-    side, patch = config.size_px, config.light.patch
+    side = config.size_px
     with torch.device("meta"), torch.inference_mode():
-        cells, drawn = side // patch, side // MAP_SHARE
-        scene = light.encode_scene(torch.zeros(2, 3, side, side), torch.zeros(2, 1, cells, cells))
+        drawn = side // MAP_SHARE
+        scene = light.encode_scene(torch.zeros(2, 3, side, side), torch.zeros(2, 1, side, side))
         maps = torch.zeros(2, len(CHANNELS), drawn, drawn)
         speech = torch.zeros(2, config.completion.window, config.completion.feature_dim)
         found = tuple(light(scene, maps, speech).shape)

@@ -19,6 +19,7 @@ from torch.nn import functional as nnf
 
 from difftalker.config import CompletionConfig, LightConfig, SynthesisConfig
 from difftalker.face.draw import CHANNELS
+from difftalker.synthesis.autoencoder import mask_out
 
 Levels = list[Tensor]
 """Features (B, D, h, w) of a level each, finest first."""
@@ -65,10 +66,12 @@ class LightNet(nn.Module):
         """What the sides of a window are multiples of, pixels."""
         return int(self.config.patch * 2 ** (len(self.config.channels) - 1))
 
-    def encode_scene(self, masked: Tensor, mask: Tensor) -> Levels:
-        """Masked pictures (B, 3, H, W) in -1..1 and their mask (B, 1, h, w) -> features."""
-        patches = nnf.pixel_unshuffle(masked, self.config.patch)
-        features: Levels = self.scene(torch.cat([patches, mask.to(patches)], 1))
+    def encode_scene(self, pictures: Tensor, mask: Tensor) -> Levels:
+        """Pictures (B, 3, H, W) in -1..1, masked here by (B, 1, H, W), -> features."""
+        masked, patch = mask_out(pictures, mask), self.config.patch
+        patches = nnf.pixel_unshuffle(masked.contiguous(memory_format=torch.channels_last), patch)
+        cells = mask[:, :, ::patch, ::patch].to(patches)
+        features: Levels = self.scene(torch.cat([patches, cells], 1))
         return features
 
     def forward(

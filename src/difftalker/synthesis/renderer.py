@@ -214,10 +214,8 @@ class LightRenderer(Renderer):
         shown = torch.from_numpy(np.ascontiguousarray(crops[:, rows, columns])).to(self._device)
         places = torch.from_numpy(boxes).to(self._device)
         mask = box_mask(places, self.size_px)[:, :, rows, columns]
-        masked = mask_out(to_pixels(shown), mask).contiguous(memory_format=torch.channels_last)
-        patch = self._net.config.patch
         with autocast(self._device):
-            levels = self._net.encode_scene(masked, mask[:, :, ::patch, ::patch])
+            levels = self._net.encode_scene(to_pixels(shown), mask)
         return Scene(rows=rows, columns=columns, levels=levels)
 
     @torch.inference_mode()

@@ -23,7 +23,7 @@ from difftalker.face.crop import CELL, boxes_hull, boxes_window
 from difftalker.face.draw import contact_sheet, landmark_maps
 from difftalker.store.calibration import Calibration
 from difftalker.store.journal import key_of
-from difftalker.synthesis.autoencoder import mask_out, to_pixels
+from difftalker.synthesis.autoencoder import to_pixels
 from difftalker.synthesis.light import MAP_SHARE, LightNet
 from difftalker.synthesis.region import box_mask
 from difftalker.synthesis.renderer import LightRenderer, Renderer
@@ -205,9 +205,7 @@ class LightTask:
         true, above = to_pixels(batch["true"]), to_pixels(batch["above"])
         height, width = true.shape[-2:]
         mask = box_mask(batch["boxes"], max(height, width))[:, :, :height, :width]
-        masked = mask_out(above, mask).contiguous(memory_format=torch.channels_last)
-        patch = self._net.config.patch
-        scene = self._net.encode_scene(masked, mask[:, :, ::patch, ::patch])
+        scene = self._net.encode_scene(above, mask)
         maps = batch["maps"].float() / 255 if "maps" in batch else None
         made = self._net(scene, maps, batch.get("windows")).float()
         return picture_loss(
