@@ -174,6 +174,6 @@ class CharactersEncoder(ShortWhisperEncoder):
         self.head = load_characters(folder).to(self.device)
         self.dim = CHARACTERS
 
-    def features_of(self, samples: Tensor) -> Tensor:
+    def features_of(self, samples: Tensor, asked: slice = slice(None)) -> Tensor:
         """(n,) -> (n / 320, 29)."""
-        return levels(self.head(super().features_of(samples)[None])[0])
+        return levels(self.head(super().features_of(samples)[None])[0])[asked]

@@ -158,8 +158,8 @@ class WindowedEncoder(abc.ABC):
         self.config = config
 
     @abc.abstractmethod
-    def features_of(self, samples: Tensor) -> Tensor:
-        """Windows of sound (..., n) -> (..., n / 320, dim)."""
+    def features_of(self, samples: Tensor, asked: slice = slice(None)) -> Tensor:
+        """Windows of sound (..., n) -> what is ``asked`` for of (..., n / 320, dim)."""
 
     def encode(self, blocks: Iterable[Floats]) -> Iterator[Floats]:
         """See :class:`SpeechEncoder`. Speech of up to a window is encoded at once.
@@ -214,10 +214,10 @@ class WhisperEncoder(WindowedEncoder):
         self.net = load_whisper(weights or assets.path("whisper_tiny_en")).to(self.device)
         self.dim = self.net.width
 
-    def features_of(self, samples: Tensor) -> Tensor:
+    def features_of(self, samples: Tensor, asked: slice = slice(None)) -> Tensor:
         """(..., n) -> (..., n / 320, 384)."""
         mels = log_mel(samples)
-        features: Tensor = self.net(mels.reshape(-1, *mels.shape[-2:]))
+        features: Tensor = self.net(mels.reshape(-1, *mels.shape[-2:]), asked)
         return features.reshape(*mels.shape[:-2], *features.shape[-2:])
 
 
@@ -242,8 +242,8 @@ class LogMelEncoder(WindowedEncoder):
     name = "mel"
     dim = MELS
 
-    def features_of(self, samples: Tensor) -> Tensor:
+    def features_of(self, samples: Tensor, asked: slice = slice(None)) -> Tensor:
         """(..., n) -> (..., n / 320, 80)."""
         mels = log_mel(samples)
         pairs: Tensor = mels.unflatten(-1, (-1, 2)).mean(-1)
-        return pairs.transpose(-1, -2)
+        return pairs.transpose(-1, -2)[..., asked, :]

@@ -68,9 +68,9 @@ class LiveEncoder:
     @torch.inference_mode()
     def encode_hops(self, sounds: Floats) -> Floats:
         """The last second of sound at each hop (h, 16000) -> its features (2 h, dim)."""
-        features = self._inner.features_of(torch.from_numpy(sounds).to(self._inner.device))
         stop = CONTEXT_FEATURES - LAG_FEATURES
-        hop: Tensor = features[:, stop - HOP_FEATURES : stop]
+        heard = torch.from_numpy(sounds).to(self._inner.device)
+        hop: Tensor = self._inner.features_of(heard, slice(stop - HOP_FEATURES, stop))
         return hop.flatten(0, 1).float().cpu().numpy()
 
 

@@ -90,13 +90,17 @@ class _Attention(nn.Module):
         self.linear_0 = nn.Linear(width, 3 * width)
         self.linear_1 = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, D)."""
-        batch, length, width = x.shape
-        split = (batch, length, 3, self.heads, width // self.heads)
-        qkv = self.linear_0(self.layer_norm(x)).view(split).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
-        out: Tensor = self.linear_1(mixed.transpose(1, 2).reshape(batch, length, width))
+    def forward(self, x: Tensor, asked: slice) -> Tensor:
+        """(B, N, D) -> what is asked for of the positions, (B, n, D)."""
+        width, normed = x.shape[-1], self.layer_norm(x)
+        weight, bias = self.linear_0.weight, self.linear_0.bias
+        query = F.linear(normed[:, asked], weight[:width], bias[:width])
+        key, value = F.linear(normed, weight[width:], bias[width:]).chunk(2, -1)
+        query, key, value = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        out: Tensor = self.linear_1(mixed.transpose(1, 2).flatten(2))
         return out
 
 
@@ -120,8 +124,9 @@ class _Block(nn.Module):
         self.self_attention = _Attention(width, heads)
         self.ffn = _FeedForward(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.self_attention(x)
+    def forward(self, x: Tensor, asked: slice = slice(None)) -> Tensor:
+        """(B, N, D) -> what is asked for of the positions, (B, n, D)."""
+        x = x[:, asked] + self.self_attention(x, asked)
         out: Tensor = x + self.ffn(x)
         return out
 
@@ -138,15 +143,17 @@ class WhisperNet(nn.Module):
         self.layers = nn.ModuleList(_Block(width, heads) for _ in range(layers))
         self.layer_norm = nn.LayerNorm(width)
 
-    def forward(self, mel: Tensor) -> Tensor:
+    def forward(self, mel: Tensor, asked: slice = slice(None)) -> Tensor:
         """(B, 80, M) log-mels of up to 30 s, M <= 3000 and even -> (B, N, D), N = M / 2.
 
-        Whisper itself was trained on windows padded to M = 3000.
+        Only the features that are ``asked`` for are computed to their end. Whisper itself was
+        trained on windows padded to M = 3000.
         """
         x = F.gelu(self.conv2(F.gelu(self.conv1(mel)))).transpose(1, 2)
         x = x + self.position_encodings[: x.shape[1]]
-        for block in self.layers:
-            x = block(x)
+        last = len(self.layers) - 1
+        for i, block in enumerate(self.layers):
+            x = block(x, asked if i == last else slice(None))
         out: Tensor = self.layer_norm(x)
         return out
 

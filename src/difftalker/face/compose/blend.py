@@ -206,10 +206,10 @@ def edge_shift(crop: Image, face: Image, box: NDArray[np.int32]) -> Floats:
     known[rows, columns] = 1
     known[top:bottom, left:right] = 0
     pixels = tuple(slice(s.start * CELL, s.stop * CELL) for s in (rows, columns))
-    gaps = crop[pixels].astype(np.float32) - face[pixels]
-    means = gaps.reshape(rows.stop - rows.start, CELL, columns.stop - columns.start, CELL, 3)
+    gaps = cv2.subtract(crop[pixels], face[pixels], dtype=cv2.CV_32F)
+    size = columns.stop - columns.start, rows.stop - rows.start
     difference = np.zeros((cells, cells, 3), np.float32)
-    difference[rows, columns] = means.mean((1, 3))
+    difference[rows, columns] = cv2.resize(gaps, size, interpolation=cv2.INTER_AREA)
     difference *= known[..., None]
     spread, weight = (_blurred(values) for values in (difference, known))
     shift: Floats = np.clip(spread / (weight[..., None] + 0.02), -MAX_SHIFT, MAX_SHIFT)
