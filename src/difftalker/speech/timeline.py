@@ -22,11 +22,11 @@ from difftalker.speech.silence import LEVEL_WINDOW_S, SILENT_BELOW_DB, SILENT_DB
 from difftalker.speech.whisper import SAMPLE_RATE_HZ
 from difftalker.speech.windows import windows
 
-LOUD_DBFS = -15.0
+LOUD_DBFS = -12.0
 """Level of the loud parts of speech, until it is known."""
 LEVELS = 250
 """Levels, of 40 ms each, from which it is taken: those of the last ten seconds."""
-RANGE_DB = 15.0
+RANGE_DB = 18.0
 """Least distance of loud parts from the quiet ones; less is no speech, or speech alone."""
 FEWEST_LEVELS = 10
 """Fewest levels of sound, of what is no digital silence, that tell."""
