@@ -17,7 +17,7 @@ from difftalker.dubbing.avatar import Avatar, load
 from difftalker.dubbing.networks import build
 from difftalker.errors import UsageError
 from difftalker.face.crop import boxes_window
-from difftalker.face.landmarks import LOWER
+from difftalker.face.landmarks import LOWER, MOUTH, UPPER
 from difftalker.store import avatars
 from difftalker.store.calibration import Calibration
 from difftalker.synthesis.renderer import LightRenderer
@@ -29,6 +29,7 @@ MODEL = dataclasses.replace(
 )
 SIZE = MODEL.size_px
 BOXES = np.array([[64, 104, 32, 88], [64, 104, 40, 96], [72, 112, 32, 88]], np.int32)
+LOW = np.array([[64, 128, 8, 120], [64, 128, 8, 120], [72, 128, 8, 112]], np.int32)
 POINTS = np.stack([face_points(o) for o in (0.03, 0.06, 0.09)])
 
 
@@ -65,9 +66,9 @@ def renderer(avatar: Avatar) -> LightRenderer:
     return made
 
 
-def inside() -> NDArray[np.bool_]:
+def inside(boxes: NDArray[np.int32] = BOXES) -> NDArray[np.bool_]:
     place = np.zeros((3, SIZE, SIZE, 1), bool)
-    for one, (top, bottom, left, right) in zip(place, BOXES, strict=True):
+    for one, (top, bottom, left, right) in zip(place, boxes, strict=True):
         one[top:bottom, left:right] = True
     return place
 
@@ -79,6 +80,72 @@ def test_the_lower_face_of_the_input_never_reaches_the_network(
     for lower in (np.zeros_like(crops), crops[::-1]):
         filled = np.where(inside(), lower, crops)
         assert np.array_equal(renderer(avatar).render(filled, BOXES, POINTS, windows), made)
+
+
+@pytest.fixture(scope="module")
+def measured() -> Avatar:
+    """An avatar that knows how far jaws come."""
+    known = avatar_of(MODEL)
+    assert known.networks.light is not None
+    faces = torch.from_numpy(POINTS)
+    known.networks.light.fit_reach(faces, faces[:, list(UPPER)])
+    return known
+
+
+def hidden_in(measured: Avatar) -> NDArray[np.bool_]:
+    """Where crops with these boxes and points are masked."""
+    assert measured.networks.light is not None
+    upper = torch.from_numpy(POINTS[:, list(UPPER)])
+    mask, _ = measured.networks.light.hidden(torch.from_numpy(LOW), upper, SIZE)
+    return mask[:, 0, :, :, None].numpy() > 0
+
+
+def test_of_the_box_only_what_jaws_reach_is_hidden(
+    measured: Avatar, crops: NDArray[np.uint8], windows: NDArray[np.float32]
+) -> None:
+    hidden = hidden_in(measured)
+    assert (hidden <= inside(LOW)).all()
+    assert 0.2 < hidden.sum() / inside(LOW).sum() < 0.95
+    for place, points in zip(hidden, POINTS, strict=True):
+        x, y = np.floor(points[list(MOUTH)] * SIZE).astype(int).T
+        assert place[y, x].all()
+    made = renderer(measured).render(crops, LOW, POINTS, windows)
+    shown = inside(LOW) & ~hidden
+    gap = np.abs(made.astype(int) - crops)[np.broadcast_to(shown, made.shape)]
+    assert np.median(gap) <= 1
+    deep = hidden_deep(measured)
+    for lower in (np.zeros_like(crops), crops[::-1]):
+        filled = np.where(deep, lower, crops)
+        assert np.array_equal(renderer(measured).render(filled, LOW, POINTS, windows), made)
+    other = np.where(shown, 255 - crops, crops)
+    again = renderer(measured).render(other, LOW, POINTS, windows)
+    assert (again != made)[np.broadcast_to(deep, made.shape)].mean() > 0.1
+
+
+def hidden_deep(measured: Avatar) -> NDArray[np.bool_]:
+    """Where nothing is left of the crops: within the margin of the mask they fade out."""
+    black = renderer(measured).hide(np.full((3, SIZE, SIZE, 3), 255, np.uint8), LOW, POINTS)
+    return np.asarray(black[..., :1] == 0)
+
+
+def test_a_picture_does_not_depend_on_what_is_blackened(
+    measured: Avatar, crops: NDArray[np.uint8], windows: NDArray[np.float32]
+) -> None:
+    deep = hidden_deep(measured)
+    assert (deep <= hidden_in(measured)).all()
+    assert deep.sum() > 0.5 * hidden_in(measured).sum()
+    made = renderer(measured)
+    black = made.hide(crops, LOW, POINTS)
+    assert np.array_equal(
+        made.render(black, LOW, POINTS, windows), made.render(crops, LOW, POINTS, windows)
+    )
+
+
+def test_a_box_that_is_the_whole_crop_is_hidden_whole(measured: Avatar) -> None:
+    assert measured.networks.light is not None
+    box, upper = torch.tensor([[0, SIZE, 0, SIZE]]), torch.from_numpy(POINTS[:1, list(UPPER)])
+    mask, share = measured.networks.light.hidden(box, upper, SIZE)
+    assert mask.min() == share.min() == 1
 
 
 def test_upper_face_landmarks_and_speech_do(

@@ -5,20 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from difftalker.errors import UsageError
+from difftalker.face.landmarks import JAW, UPPER
 from difftalker.synthesis.region import (
+    MARGIN,
     add_noise,
     add_noise_by_region,
     box_mask,
     keep_upper,
+    reach_depth,
+    reach_of,
     region_loss,
+    shown_share,
     target,
 )
 from difftalker.synthesis.sampling import alpha_bars, sample, scheduler, timesteps_of
+from helpers import face_points
 
 # abar = 0.36 makes both roots whole: sqrt(abar) = 0.6, sqrt(1 - abar) = 0.8.
 BAR = torch.tensor([0.36])
@@ -285,3 +292,22 @@ def test_ddpm_draws_noise_at_every_step_from_the_seed() -> None:
         for seed in (0, 1)
     )
     assert not torch.equal(first, second)
+
+
+def test_the_reach_of_faces_holds_their_jaws_with_a_margin() -> None:
+    faces = 0.75 * torch.from_numpy(np.stack([face_points(o) for o in (0.0, 0.1)]))
+    upper = faces[:, list(UPPER)]
+    reach = reach_of(faces, upper)
+    depth = reach_depth(reach, upper[:1], 64)[0, 0]
+    for x, y in faces[:, list(JAW)].flatten(0, 1).tolist():
+        assert depth[int(y * 64), int(x * 64)] > MARGIN - 1.5 / 64
+    below = faces[:, list(JAW), 1].max().item() + 2 * MARGIN
+    assert depth[int(below * 64), int(upper[0, :, 0].mean() * 64)] < 0
+    moved = reach_depth(reach, upper[:1] + 0.25, 64)[0, 0]
+    assert torch.allclose(moved[16:, 16:], depth[:-16, :-16], atol=1e-5)
+
+
+def test_the_share_of_a_new_picture_fades_within_the_margin() -> None:
+    depth = torch.tensor([-1.0, 0.0, MARGIN / 2, MARGIN, 1.0])
+    shown = shown_share(depth.expand(1, 1, 5, 5), 5)[0, 0, 0]
+    assert torch.allclose(shown, torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]))

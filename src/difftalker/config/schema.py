@@ -185,11 +185,14 @@ class LightConfig:
     """Widths of the encoder of the drawn landmarks."""
     patch: int = 4
     """Pixels a side that go into one position before the first convolution."""
+    fine_blocks: int = 2
+    """Residual blocks at the finest level, behind all others."""
     speech_dim: int = 128
 
     def __post_init__(self) -> None:
         checks.channels(self.channels)
         checks.channels(self.landmark_channels)
+        checks.up_to(16, self, "fine_blocks")
         checks.up_to(4096, self, "speech_dim")
         levels = len(self.landmark_channels)
         fits = len(self.channels) == levels >= 3

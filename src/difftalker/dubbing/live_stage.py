@@ -177,7 +177,7 @@ def _prepared(
         skin = Skin.of(crop, points[i], int(box[0]))
         seen = light.update(skin, float(footage.track.times_s[i]), new_shot=i == run.start)
         matched = seen.apply(crop)
-        scene = renderer.scene(matched[None], box[None])
+        scene = renderer.scene(matched[None], box[None], points[i][None])
         yield _Prepared(image=frame.image, crop=crop, matched=matched, light=seen, scene=scene)
 
 
@@ -207,7 +207,8 @@ class TalkStage(Stage):
         faces[:, list(LOWER)] += head_of(faces) - head_of(neutral[None])
         self.weight = head_weight(faces, size)[..., None]
         box = np.array([[0, size, 0, size]], np.int32)
-        self.scene = self.renderer.scene(np.zeros((1, size, size, 3), np.uint8), box)
+        nothing = np.zeros((1, size, size, 3), np.uint8)
+        self.scene = self.renderer.scene(nothing, box, neutral[None])
 
     def upper(self, number: int) -> Floats:
         """Upper points (37, 2); see :meth:`Stage.upper`."""

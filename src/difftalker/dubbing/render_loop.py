@@ -161,9 +161,7 @@ class RenderLoop:
 
         Away from the mask they are the footage in both cases, so both give the same video.
         """
-        hidden = crops.copy()
-        for crop, (top, bottom, left, right) in zip(hidden, boxes, strict=True):
-            crop[top:bottom, left:right] = 0
+        hidden = self._renderer.hide(crops, boxes, points)
         key = key_of(self._renderer.key, boxes, points, heard, hidden)
         rows, columns = boxes_hull(boxes, self._size_px, RING_PX)
         out = crops.copy()

@@ -4,6 +4,8 @@ A U-Net on patches of pixels with two encoders. What stays of the picture is enc
 moves in it, so footage that is played again is encoded once. It has no norms: a place of the
 picture depends on its surroundings alone, and a part is generated at the cost of that part.
 
+Of the mask box it hides what jaws reach. Clothes and neck below stay the footage's own.
+
 Shape letters: B frames, S side of the crop, H W a window of it in pixels, h w the same in patches,
 K channels of a landmark map, D channels of a level, W also the features in a window of speech.
 """
@@ -20,6 +22,13 @@ from torch.nn import functional as nnf
 from difftalker.config import CompletionConfig, LightConfig, SynthesisConfig
 from difftalker.face.draw import CHANNELS
 from difftalker.synthesis.autoencoder import mask_out
+from difftalker.synthesis.region import (
+    DIRECTIONS,
+    box_mask,
+    reach_depth,
+    reach_of,
+    shown_share,
+)
 
 Levels = list[Tensor]
 """Features (B, D, h, w) of a level each, finest first."""
@@ -37,6 +46,9 @@ class LightNet(nn.Module):
         """``synthesis`` says what conditions it, ``speech`` the size of windows of speech."""
         super().__init__()
         self.config = config
+        self.reach: Tensor
+        # Beyond any crop until it is measured: the whole box is hidden.
+        self.register_buffer("reach", torch.full((DIRECTIONS,), 4.0))
         cells = config.patch // MAP_SHARE
         self.scene = Encoder(3 * config.patch**2 + 1, config.channels)
         self.motion = (
@@ -58,13 +70,33 @@ class LightNet(nn.Module):
             nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(config.channels)
         )
         self.blocks = nn.ModuleList(ResidualBlock(d) for d in config.channels[:-1])
-        self.last = ResidualBlock(config.channels[0])
+        self.last = nn.Sequential(
+            *(ResidualBlock(config.channels[0]) for _ in range(config.fine_blocks))
+        )
         self.out = nn.Conv2d(config.channels[0], 3 * config.patch**2, 3, padding=1)
 
     @property
     def step_px(self) -> int:
         """What the sides of a window are multiples of, pixels."""
         return int(self.config.patch * 2 ** (len(self.config.channels) - 1))
+
+    @torch.no_grad()
+    def fit_reach(self, points: Tensor, upper: Tensor) -> None:
+        """Measure how far jaws come, on points (n, 68, 2) and upper ones (n, 37, 2), crop units."""
+        self.reach.copy_(reach_of(points, upper))
+
+    def hidden(self, boxes: Tensor, upper: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """What of crops is masked, and the share of the new picture in them; (B, 1, S, S) each.
+
+        Boxes (B, 4) are in pixels, upper points (B, 37, 2) in crop units. A box that is the whole
+        crop hides all of it: a face is made from nothing.
+        """
+        box, cell = box_mask(boxes, size), self.config.patch
+        depth = reach_depth(self.reach.float(), upper, size // cell)
+        whole = ((boxes[:, ::2] <= 0) & (boxes[:, 1::2] >= size)).all(1)
+        depth = torch.where(whole[:, None, None, None], torch.ones_like(depth), depth)
+        inside = nnf.interpolate((depth > 0).float(), scale_factor=float(cell))
+        return box * inside, torch.where(box > 0, shown_share(depth, size), 1.0)
 
     def encode_scene(self, pictures: Tensor, mask: Tensor) -> Levels:
         """Pictures (B, 3, H, W) in -1..1, masked here by (B, 1, H, W), -> features."""

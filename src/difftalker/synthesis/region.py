@@ -7,9 +7,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as nnf
+
+from difftalker.face.landmarks import JAW
 
 Boxes = Tensor
 """(B, 4) integers: top, bottom, left, right in pixels of the crop, half-open."""
+
+DIRECTIONS = 32
+"""Directions in which the reach of faces is measured."""
+MARGIN = 0.035
+"""What is masked around the reach of the jaw, crop units."""
 
 
 def box_mask(boxes: Boxes, size: int, cell: int = 1) -> Tensor:
@@ -22,6 +30,42 @@ def box_mask(boxes: Boxes, size: int, cell: int = 1) -> Tensor:
     rows = (place >= top) & (place < bottom)
     columns = (place >= left) & (place < right)
     return (rows[:, :, None] & columns[:, None, :])[:, None].float()
+
+
+def reach_of(points: Tensor, upper: Tensor) -> Tensor:
+    """How far jaws come from the middle of the upper face, with a margin; (DIRECTIONS,).
+
+    Points are (n, 68, 2), the upper ones among them (n, 37, 2), crop units. Nothing that moves as
+    these faces speak lies outside of the polygon that has these distances from its middle.
+    """
+    lines = points[:, list(JAW)] - upper.mean(1, keepdim=True)
+    farthest: Tensor = (lines @ _directions(points).T).amax((0, 1))
+    return farthest + MARGIN
+
+
+def reach_depth(reach: Tensor, upper: Tensor, cells: int) -> Tensor:
+    """How deep cells of crops lie within the reach of their faces; (B, 1, cells, cells).
+
+    ``reach`` (DIRECTIONS,) is :func:`reach_of`, ``upper`` (B, 37, 2) are upper points. Crop units;
+    below zero is outside.
+    """
+    directions = _directions(reach)
+    place = (torch.arange(cells, device=reach.device) + 0.5) / cells
+    along = place[:, None, None] * directions[:, 1] + place[None, :, None] * directions[:, 0]
+    middles = upper.to(reach).mean(1) @ directions.T
+    return (reach + middles[:, None, None] - along).amin(-1)[:, None]
+
+
+def _directions(like: Tensor) -> Tensor:
+    """(DIRECTIONS, 2): unit vectors."""
+    turns = torch.arange(DIRECTIONS, device=like.device) * (2 * torch.pi / DIRECTIONS)
+    return torch.stack([turns.cos(), turns.sin()], 1).to(like.dtype)
+
+
+def shown_share(depth: Tensor, size: int) -> Tensor:
+    """Weight (B, 1, S, S) of a new picture by the depth of its places; it fades in the margin."""
+    fine = nnf.interpolate(depth, size=size, mode="bilinear", align_corners=False)
+    return (fine / MARGIN).clamp(0, 1)
 
 
 def add_noise(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from difftalker.errors import UsageError
 from difftalker.face.compose.blend import RING_PX
 from difftalker.face.crop import CELL, boxes_hull, boxes_window
 from difftalker.face.draw import landmark_maps
+from difftalker.face.landmarks import UPPER
 from difftalker.face.lips import correct_openings
 from difftalker.store.calibration import UNMEASURED, Calibration
 from difftalker.synthesis.autoencoder import Autoencoder, high_pass, mask_out, to_images, to_pixels
@@ -57,12 +58,19 @@ class Renderer(abc.ABC):
 
         Points are in crop units, boxes in pixels (top, bottom, left, right). ``windows``
         (n, W, features) are the speech around the frames, for a renderer that uses audio. What the
-        crops show within their boxes never reaches the networks. The frames are of one shot; far
-        from all boxes the result is the crops.
+        crops show of lower faces within their boxes never reaches the networks. The frames are of
+        one shot; far from all boxes the result is the crops.
 
         Raises:
             UsageError: speech alone conditions it, and there are no windows.
         """
+
+    def hide(self, crops: Image, boxes: NDArray[np.int32], points_crop: Floats) -> Image:
+        """The crops with black where nothing of them is used; what they are, see :meth:`render`."""
+        hidden = crops.copy()
+        for crop, (top, bottom, left, right) in zip(hidden, boxes, strict=True):
+            crop[top:bottom, left:right] = 0
+        return hidden
 
     def _check_speech(self, windows: Floats | None) -> None:
         if windows is None and not self.uses_landmarks:
@@ -164,7 +172,11 @@ class DiffusionRenderer(Renderer):
         return out
 
     def _shown(self, pixels: Tensor) -> Image:
-        return sharpened(pixels, self._calibration.detail)
+        """Pictures (n, 3, H, W) with the finest detail that they lack, (n, H, W, 3)."""
+        if detail := self._calibration.detail:
+            pixels = pixels.float()
+            pixels = pixels + detail * high_pass(pixels)
+        return to_images(pixels).cpu().numpy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +187,10 @@ class Scene:
     columns: slice
     levels: list[Tensor]
     """[(n, D, h, w)], finest first."""
+    shown: Tensor
+    """(n, 3, H, W): what stays in sight of the pictures, -1..1."""
+    share: Tensor
+    """(n, 1, H, W): weight of a new picture over it."""
 
 
 class LightRenderer(Renderer):
@@ -202,29 +218,45 @@ class LightRenderer(Renderer):
     ) -> Image:
         """Generate lower faces; see :meth:`Renderer.render`."""
         self._check_speech(windows)
-        scene = self.scene(crops, boxes)
+        scene = self.scene(crops, boxes, points_crop)
         out = crops.copy()
         out[:, scene.rows, scene.columns] = self.generate(scene, points_crop, windows)
         return out
 
     @torch.inference_mode()
-    def scene(self, crops: Image, boxes: NDArray[np.int32]) -> Scene:
-        """What stays of crops (n, S, S, 3) with boxes (n, 4), encoded once for any speech."""
+    def hide(self, crops: Image, boxes: NDArray[np.int32], points_crop: Floats) -> Image:
+        """The crops with black where nothing of them is used; see :meth:`Renderer.hide`."""
+        mask, share = self._hidden(boxes, points_crop)
+        new = ((mask > 0) & (share >= 1))[:, 0, :, :, None].cpu().numpy()
+        return np.where(new, np.uint8(0), crops)
+
+    @torch.inference_mode()
+    def scene(self, crops: Image, boxes: NDArray[np.int32], points_crop: Floats) -> Scene:
+        """What stays of crops (n, S, S, 3) with boxes (n, 4), encoded once for any speech.
+
+        Of points (n, 68, 2) only the upper ones count.
+        """
         rows, columns = boxes_window(boxes, self.size_px, self._net.step_px, RING_PX)
-        shown = torch.from_numpy(np.ascontiguousarray(crops[:, rows, columns])).to(self._device)
-        places = torch.from_numpy(boxes).to(self._device)
-        mask = box_mask(places, self.size_px)[:, :, rows, columns]
+        seen = torch.from_numpy(np.ascontiguousarray(crops[:, rows, columns])).to(self._device)
+        mask, share = (one[:, :, rows, columns] for one in self._hidden(boxes, points_crop))
+        shown = to_pixels(seen)
         with autocast(self._device):
-            levels = self._net.encode_scene(to_pixels(shown), mask)
-        return Scene(rows=rows, columns=columns, levels=levels)
+            levels = self._net.encode_scene(shown, mask)
+        return Scene(rows=rows, columns=columns, levels=levels, shown=shown, share=share)
 
     @torch.inference_mode()
     def generate(self, scene: Scene, points_crop: Floats, windows: Floats | None) -> Image:
         """The pictures (n, H, W, 3) of a scene's part of the crops, under points (n, 68, 2)."""
         speech = None if windows is None else torch.from_numpy(windows).to(self._device)
         with autocast(self._device):
-            made = self._net(scene.levels, self._maps(points_crop, scene), speech)
-        return sharpened(made, self._calibration.light_detail)
+            made = self._net(scene.levels, self._maps(points_crop, scene), speech).float()
+        if detail := self._calibration.light_detail:
+            made = made + detail * high_pass(made)
+        return to_images(torch.lerp(scene.shown, made, scene.share)).cpu().numpy()
+
+    def _hidden(self, boxes: NDArray[np.int32], points_crop: Floats) -> tuple[Tensor, Tensor]:
+        upper = torch.from_numpy(points_crop[:, list(UPPER)]).to(self._device)
+        return self._net.hidden(torch.from_numpy(boxes).to(self._device), upper, self.size_px)
 
     def _maps(self, points_crop: Floats, scene: Scene) -> Tensor | None:
         if not self.uses_landmarks:
@@ -237,11 +269,3 @@ class LightRenderer(Renderer):
         )
         maps = torch.from_numpy(np.ascontiguousarray(drawn[:, :, rows, columns]))
         return maps.to(self._device).float().contiguous(memory_format=torch.channels_last) / 255
-
-
-def sharpened(pixels: Tensor, detail: float) -> Image:
-    """Generated pictures (n, 3, H, W) with ``detail`` of their finest added, (n, H, W, 3)."""
-    if detail:
-        pixels = pixels.float()
-        pixels = pixels + detail * high_pass(pixels)
-    return to_images(pixels).cpu().numpy()

@@ -21,6 +21,7 @@ from difftalker.experts.critic import Critic
 from difftalker.face.compose.blend import RING_PX
 from difftalker.face.crop import CELL, boxes_hull, boxes_window
 from difftalker.face.draw import contact_sheet, landmark_maps
+from difftalker.face.landmarks import UPPER
 from difftalker.store.calibration import Calibration
 from difftalker.store.journal import key_of
 from difftalker.synthesis.autoencoder import to_pixels
@@ -91,6 +92,8 @@ class LightTask:
             completed_share=completed_share,
         )
         self._taught: Taught | None = None
+        faces = torch.cat([torch.from_numpy(one.points_crop[one.found]) for one in data.train])
+        net.fit_reach(faces.to(device), faces[:, list(UPPER)].to(device))
         self.examples = len(self._index) + len(self._learned)
 
     def prepare(self) -> None:
@@ -132,10 +135,12 @@ class LightTask:
         rows, known, spoken, points = self._examples(indices, own, generator)
         size_px, true = self._data.size_px, self._images(rows)
         above = np.where(own[:, None, None, None], true, self._images(known))
-        self._teach(true, above, indices, own)
         boxes = self._boxes(known)
         if whole:
             boxes[:] = 0, size_px, 0, size_px
+        upper = torch.from_numpy(self._points(known)[:, list(UPPER)])
+        hidden, share = self._net.hidden(torch.from_numpy(boxes), upper, size_px)
+        self._teach(true, above, share[:, 0, :, :, None].numpy(), np.where(own, -1, indices))
         place = boxes_window(boxes, size_px, self._net.step_px, RING_PX)
         shifted = boxes - np.repeat([s.start for s in place], 2).astype(np.int32)
         shape = tuple(s.stop - s.start for s in place)
@@ -147,6 +152,7 @@ class LightTask:
             "true": torch.from_numpy(true[:, place[0], place[1]].copy()),
             "above": torch.from_numpy(above[:, place[0], place[1]].copy()),
             "boxes": shown,
+            "hidden": hidden[:, :, place[0], place[1]],
             "mouth": mouth[:, :, cells[0], cells[1]],
             "corners": corners,
             "own": torch.from_numpy(own),
@@ -172,19 +178,20 @@ class LightTask:
         )
 
     def _teach(
-        self,
-        true: NDArray[np.uint8],
-        above: NDArray[np.uint8],
-        indices: NDArray[np.int64],
-        own: NDArray[np.bool_],
+        self, true: NDArray[np.uint8], above: NDArray[np.uint8], share: Floats, indices: Rows
     ) -> None:
-        """Put the teacher's pictures in the place of footage, in examples that are not its own."""
+        """Put the teacher's pictures in the place of footage, in examples that are its own.
+
+        The others have an index below zero; ``share`` (B, S, S, 1) is that of new pictures.
+        """
         if self._taught is None:
             return
-        rows, columns = self._taught.place
-        for i in np.flatnonzero(~own):
+        part = self._taught.place
+        for i in np.flatnonzero(indices >= 0):
+            made = self._taught.pictures[indices[i] - len(self._index)].astype(np.float32)
             true[i] = above[i]
-            true[i, rows, columns] = self._taught.pictures[indices[i] - len(self._index)]
+            over = share[i][part] * (made - above[i][part])
+            true[i][part] = np.rint(above[i][part] + over).astype(np.uint8)
 
     def _guides(
         self, spoken: Rows, points: Floats, place: tuple[slice, slice], generator: torch.Generator
@@ -204,14 +211,18 @@ class LightTask:
         """The losses of this stage; see ``trainer.Task``."""
         true, above = to_pixels(batch["true"]), to_pixels(batch["above"])
         height, width = true.shape[-2:]
-        mask = box_mask(batch["boxes"], max(height, width))[:, :, :height, :width]
-        scene = self._net.encode_scene(above, mask)
+        scene = self._net.encode_scene(above, batch["hidden"])
         maps = batch["maps"].float() / 255 if "maps" in batch else None
         made = self._net(scene, maps, batch.get("windows")).float()
         return picture_loss(
             made,
             true,
-            Places(boxes=batch["boxes"], mouth=batch["mouth"], corners=batch["corners"]),
+            Places(
+                boxes=batch["boxes"],
+                mouth=batch["mouth"],
+                corners=batch["corners"],
+                hidden=batch["hidden"],
+            ),
             self._critic,
             self._recipe,
             last=self._net.out.weight,
@@ -289,6 +300,10 @@ class LightTask:
     def _images(self, rows: Rows) -> NDArray[np.uint8]:
         """Crops (n, S, S, 3) of frames (n, 2)."""
         return np.stack([self._data.train[c].frames[f] for c, f in rows])
+
+    def _points(self, rows: Rows) -> Floats:
+        """Points (n, 68, 2) of frames (n, 2), crop units."""
+        return np.stack([self._data.train[c].points_crop[f] for c, f in rows])
 
     def _boxes(self, rows: Rows) -> NDArray[np.int32]:
         return np.stack([self._data.train[c].boxes[f] for c, f in rows])

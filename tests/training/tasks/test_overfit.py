@@ -70,7 +70,7 @@ def begun(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         ("prior", "loss", 0.35),
         ("synthesis", "loss", 0.65),
         ("decoder", "distance", 0.7),
-        ("light", "distance", 0.65),
+        ("light", "distance", 0.75),
         ("live", "loss", 0.9),
     ],
 )

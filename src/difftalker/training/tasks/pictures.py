@@ -25,6 +25,8 @@ class Places:
     """(B, 1, H / 8, W / 8): 1 around the lips."""
     corners: Tensor
     """(B, 2): top and left of the patches that the critic sees."""
+    hidden: Tensor | None = None
+    """(B, 1, H, W): what is masked; by default the boxes, with a margin."""
 
 
 def picture_loss(
@@ -88,8 +90,11 @@ def _weights(places: Places, shape: torch.Size, recipe: PictureRecipe) -> Tensor
     In dubbing nothing else is shown, and of that the mouth is looked at.
     """
     height, width = shape[-2:]
-    margin = recipe.margin_px * torch.tensor([-1, 1, -1, 1], device=places.boxes.device)
-    near = box_mask(places.boxes + margin, max(height, width))[:, :, :height, :width]
+    if places.hidden is None:
+        margin = recipe.margin_px * torch.tensor([-1, 1, -1, 1], device=places.boxes.device)
+        near = box_mask(places.boxes + margin, max(height, width))[:, :, :height, :width]
+    else:
+        near = places.hidden
     mouth = nnf.interpolate(places.mouth, scale_factor=float(CELL))
     weights = torch.ones_like(near)
     for place in (near, mouth):
