@@ -277,6 +277,16 @@ def test_a_slow_machine_shows_fewer_frames_evenly_and_loses_no_sound(
     assert len(heard) == round(sum(periods) / 25 * RATE_HZ)
 
 
+@pytest.mark.parametrize(("longest_s", "late"), [(0.07, 0), (0.09, 1)])
+def test_one_slow_frame_is_made_good_within_the_reserve(
+    avatar: Avatar, stage: Stage, longest_s: float, late: int
+) -> None:
+    costs_s = [0.02] * 20 + [longest_s] + [0.02] * 20
+    stats, periods, _, _ = driven(avatar, stage, costs_s, noise(1))
+    assert stats.late == late
+    assert set(periods) == {1}
+
+
 def test_the_full_rate_comes_back(avatar: Avatar, stage: Stage) -> None:
     _, periods, _, _ = driven(avatar, stage, [0.07] * 30 + [0.01] * 60, noise(1))
     assert periods[25] == 2

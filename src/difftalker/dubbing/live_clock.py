@@ -12,8 +12,11 @@ import numpy as np
 from difftalker.dubbing.live import LiveFrame, LiveSession
 from difftalker.synthesis.renderer import Floats
 
-FULL, IDLE = 0.95, 0.75
+FULL, IDLE = 0.95, 0.88
 """Shares of the time of a frame: above the first fewer frames are shown, below the second more."""
+RESERVE_PERIODS = 1
+"""Periods by which picture and sound are to be shown after they could be at the earliest: what one
+frame takes too long the next ones make good."""
 SLOWEST = 8
 """Most periods for which one frame is shown."""
 MEMORY = 0.9
@@ -51,13 +54,13 @@ class LiveStats:
     periods: int = 0
     """Frames of the full rate."""
     late: int = 0
-    """Frames that were not there by the end of their period."""
+    """Frames that were not there when they were to be shown."""
     first_s: float = 0.0
-    """From the start to the first frame."""
+    """From the start to when the first frame is shown."""
     computed: Durations = field(default_factory=Durations)
     """What frames took."""
     answered: Durations = field(default_factory=Durations)
-    """From sound in to its frame out."""
+    """From sound in to when its frame is shown."""
 
     def facts(self) -> dict[str, float | int]:
         """The figures, times in milliseconds."""
@@ -77,7 +80,9 @@ class LiveClock:
     """Drives a session: sound in and out in time, and a picture whenever there is time for one.
 
     Where pictures take longer than their period, each is shown for two or more: the rate drops
-    evenly, and no sound is lost or late, as it is given out before the picture is rendered.
+    evenly, and no sound is lost or late, as it is given out before the picture is rendered. A frame
+    is begun at its time on the session's clock. It is to be shown, with its sound, when the periods
+    that it lasts have passed, and ``RESERVE_PERIODS`` more.
     """
 
     def __init__(
@@ -131,13 +136,14 @@ class LiveClock:
         frame = session.frame(periods)
         self._show(frame, periods)
         done = self._now()
+        shown = due + (periods + RESERVE_PERIODS) / session.fps
         stats.computed.add(done - begun)
-        stats.first_s = stats.first_s or done - began
+        stats.first_s = stats.first_s or max(done, shown) - began
         stats.frames += 1
         stats.periods += periods
-        stats.late += done > due + periods / session.fps
+        stats.late += done > shown
         while self._marks and self._marks[0][0] < session.time_s:
-            stats.answered.add(done - self._marks.popleft()[1])
+            stats.answered.add(max(done, shown) - self._marks.popleft()[1])
         self._adapt(done - begun)
 
     def _adapt(self, cost_s: float) -> None:

@@ -75,7 +75,9 @@ class Blender:
         patch = Patch.of(image, self._joined(i, crop, face), alpha, self._crop, i)
         if patch is None:
             return image
-        self._measure_grain(i, image, patch)
+        if self._grain.is_due(float(self._times_s[i])):
+            self._measure_grain(i, image, patch)
+        self._before = i, image
         return patch.blend(image, self._grain.field(i, patch.weight.shape))
 
     def _joined(self, i: int, crop: Image, face: Image) -> Image:
@@ -108,7 +110,6 @@ class Blender:
         chin = outline(points[list(JAW)] - corner, patch.weight.shape)
         chin[patch.weight < patch.weight.max()] = 0
         self._grain.face(luma(patch.new), chin, time_s)
-        self._before = i, image
 
     def _top_px(self, i: int) -> int:
         """The last row of the frame that lies whole above the mask, and is not shown with it."""

@@ -19,6 +19,8 @@ Levels = NDArray[np.float64]
 
 SETTLE_S = 0.5
 """Time constant within which estimates follow the footage, seconds."""
+EVERY_S = 0.1
+"""Interval at which they are measured, once they are known, seconds."""
 MAX_VARIANCE = 100.0
 """Largest variance of grain, levels squared: above it noise cannot be separated from texture."""
 
@@ -69,10 +71,18 @@ class Grain:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._kept: dict[str, tuple[Levels, float]] = {}
+        self._measured_s = -np.inf
 
     def reset(self) -> None:
         """Forget all estimates: a new shot begins."""
         self._kept.clear()
+
+    def is_due(self, time_s: float) -> bool:
+        """Whether to measure at this time; says yes once, and again after ``EVERY_S``."""
+        due = len(self._kept) < 3 or abs(time_s - self._measured_s) >= EVERY_S
+        if due:
+            self._measured_s = time_s
+        return due
 
     def footage(self, luma: Plane, mask: Mask, previous: Plane | None, time_s: float) -> None:
         """Take the visible skin of the next frame, and the same place in the frame before."""
