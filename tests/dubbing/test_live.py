@@ -284,7 +284,7 @@ def test_one_slow_frame_is_made_good_within_the_reserve(
     costs_s = [0.02] * 20 + [longest_s] + [0.02] * 20
     stats, periods, _, _ = driven(avatar, stage, costs_s, noise(1))
     assert stats.late == late
-    assert set(periods) == {1}
+    assert len(costs_s) <= sum(periods) <= len(costs_s) + late
 
 
 def test_the_full_rate_comes_back(avatar: Avatar, stage: Stage) -> None:
