@@ -201,13 +201,13 @@ class Slow:
 
     def __init__(self, session: LiveSession, costs_s: list[float]) -> None:
         self.time_s, self._costs = 100.0, iter(costs_s)
-        real = session.frame
+        real = session.render
 
-        def frame(periods: int = 1) -> Any:
+        def render(frame: Any) -> Any:
             self.time_s += next(self._costs)
-            return real(periods)
+            return real(frame)
 
-        session.frame = frame  # type: ignore[method-assign]
+        session.render = render  # type: ignore[method-assign]
 
     def now(self) -> float:
         return self.time_s

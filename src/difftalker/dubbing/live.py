@@ -5,7 +5,8 @@ complete  upper points + features -> all 68 points             LiveCompleter, on
 render    the light network, or none for a frame that is left out
 show      blended into footage that is played forth and back, or a whole face before a still picture
 
-A frame waits for ``AHEAD_S`` of the sound after it, and for no later picture.
+A frame waits for ``AHEAD_S`` of the sound after it, and for no later picture. ``LiveClock`` lets the
+first two run beside the others, one frame ahead.
 """
 
 from __future__ import annotations
@@ -29,6 +30,20 @@ from difftalker.synthesis.renderer import Floats, Image
 
 CLOSES_S, OPENS_S = 0.25, 0.12
 """Time in which a mouth comes to rest in silence, and leaves it before speech, seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletedFrame:
+    """What is needed to render a frame."""
+
+    number: int
+    """Of its place in the footage or movement."""
+    time_s: float
+    sound: Floats
+    points: Floats
+    """(68, 2), crop units."""
+    window: Floats | None
+    """(W, features): the speech around it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +109,14 @@ class LiveSession:
 
     def frame(self, periods: int = 1) -> LiveFrame:
         """The next frame, shown for so many periods: more than one leaves frames out."""
+        return self.render(self.complete(periods))
+
+    def complete(self, periods: int = 1) -> CompletedFrame:
+        """The first half of :meth:`frame`: listens, and completes the landmarks.
+
+        It may run in one thread while :meth:`render` renders the frame before in another. Nothing
+        is to be pushed or cleared meanwhile.
+        """
         number, time_s, sound = self._number, self.time_s, self.sound(periods)
         points = self._completer.complete(
             self._stage.upper(number),
@@ -102,9 +125,15 @@ class LiveSession:
             time_s=time_s,
         )
         window = self._speech.window(time_s + LAG_S) if self._uses_audio else None
-        image = self._show.picture(number, points, window)
         self._number += periods
-        return LiveFrame(image=image, time_s=time_s, sound=sound)
+        return CompletedFrame(
+            number=number, time_s=time_s, sound=sound, points=points, window=window
+        )
+
+    def render(self, frame: CompletedFrame) -> LiveFrame:
+        """The second half of :meth:`frame`: frames come in their order."""
+        image = self._show.picture(frame.number, frame.points, frame.window)
+        return LiveFrame(image=image, time_s=frame.time_s, sound=frame.sound)
 
 
 class LiveCompleter:

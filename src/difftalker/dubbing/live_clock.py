@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
-from difftalker.dubbing.live import LiveFrame, LiveSession
+from difftalker.dubbing.live import CompletedFrame, LiveFrame, LiveSession
 from difftalker.synthesis.renderer import Floats
 
 FULL, IDLE = 0.95, 0.88
 """Shares of the time of a frame: above the first fewer frames are shown, below the second more."""
-RESERVE_PERIODS = 1
-"""Periods by which picture and sound are to be shown after they could be at the earliest: what one
-frame takes too long the next ones make good."""
+RESERVE_PERIODS = 2
+"""Periods more than its own after which a frame is to be shown: one for the half that is computed
+beside, and one in which a frame that took too long is made good by the next ones."""
 SLOWEST = 8
 """Most periods for which one frame is shown."""
 MEMORY = 0.9
@@ -57,8 +60,10 @@ class LiveStats:
     """Frames that were not there when they were to be shown."""
     first_s: float = 0.0
     """From the start to when the first frame is shown."""
+    completed: Durations = field(default_factory=Durations)
+    """What listening and completing took, beside the rendering of the frame before."""
     computed: Durations = field(default_factory=Durations)
-    """What frames took."""
+    """What rendering took, and waiting for what is rendered: one period at the most, to keep up."""
     answered: Durations = field(default_factory=Durations)
     """From sound in to when its frame is shown."""
 
@@ -69,6 +74,8 @@ class LiveStats:
             "frames_left_out": self.periods - self.frames,
             "frames_late": self.late,
             "first_frame_ms": round(1000 * self.first_s),
+            "complete_p50_ms": round(1000 * self.completed.quantile(0.5)),
+            "complete_p95_ms": round(1000 * self.completed.quantile(0.95)),
             "frame_p50_ms": round(1000 * self.computed.quantile(0.5)),
             "frame_p95_ms": round(1000 * self.computed.quantile(0.95)),
             "sound_to_frame_p50_ms": round(1000 * self.answered.quantile(0.5)),
@@ -80,9 +87,11 @@ class LiveClock:
     """Drives a session: sound in and out in time, and a picture whenever there is time for one.
 
     Where pictures take longer than their period, each is shown for two or more: the rate drops
-    evenly, and no sound is lost or late, as it is given out before the picture is rendered. A frame
-    is begun at its time on the session's clock. It is to be shown, with its sound, when the periods
-    that it lasts have passed, and ``RESERVE_PERIODS`` more.
+    evenly, and no sound is lost or late, as it is given out before anything is computed.
+
+    Two frames are in work at a time: while one is rendered the landmarks of the next are completed
+    in another thread. A frame is begun at its time on the session's clock. It is to be shown, with
+    its sound, when the periods that it lasts have passed, and ``RESERVE_PERIODS`` more.
     """
 
     def __init__(
@@ -103,22 +112,27 @@ class LiveClock:
         """
         self._session, self._hear, self._play, self._show = session, hear, play, show
         self._slower, self._now, self._sleep = slower, now, sleep
-        self._periods, self._cost_s = 1, 0.0
+        self._periods, self._cost_s, self._began = 1, 0.0, 0.0
         self._marks: deque[tuple[float, float]] = deque(maxlen=1000)
+        self._begun: _Begun | None = None
         self.stats = LiveStats()
 
     def run(self, going: Callable[[], bool]) -> LiveStats:
         """Drive the session until ``going`` says no; returns the figures."""
-        session, began = self._session, self._now()
-        offset = began - session.time_s
-        while going():
-            due = offset + session.time_s
-            wait_s = due - self._now()
-            if wait_s > 0:
-                self._sleep(wait_s)
-            self._listen()
-            missed = max(0, int((self._now() - due) * session.fps))
-            self._frame(due, began, self._periods + missed)
+        session = self._session
+        self._began = self._now()
+        offset = self._began - session.time_s
+        with _one_thread_beside() as beside:
+            while going():
+                due = offset + session.time_s
+                wait_s = due - self._now()
+                if wait_s > 0:
+                    self._sleep(wait_s)
+                self._listen()
+                missed = max(0, int((self._now() - due) * session.fps))
+                self._period(due, self._periods + missed, beside)
+            if self._begun:
+                self._render(self._begun)
         return self.stats
 
     def _listen(self) -> None:
@@ -130,21 +144,36 @@ class LiveClock:
             self._marks.append((self._session.known_s, self._now()))
         self._session.push(samples)
 
-    def _frame(self, due: float, began: float, periods: int) -> None:
-        session, stats, begun = self._session, self.stats, self._now()
-        self._play(session.sound(periods))
-        frame = session.frame(periods)
-        self._show(frame, periods)
-        done = self._now()
-        shown = due + (periods + RESERVE_PERIODS) / session.fps
-        stats.computed.add(done - begun)
-        stats.first_s = stats.first_s or max(done, shown) - began
+    def _period(self, due: float, periods: int, beside: ThreadPoolExecutor) -> None:
+        """Begin the next frame, and render the one before."""
+        begun_s = self._now()
+        self._play(self._session.sound(periods))
+        coming = beside.submit(self._completed, periods)
+        if self._begun:
+            self._render(self._begun)
+        self._begun = _Begun(due=due, periods=periods, completed=coming.result())
+        if self.stats.frames:
+            cost_s = self._now() - begun_s
+            self.stats.computed.add(cost_s)
+            self._adapt(cost_s)
+
+    def _completed(self, periods: int) -> CompletedFrame:
+        begun_s = self._now()
+        frame = self._session.complete(periods)
+        self.stats.completed.add(self._now() - begun_s)
+        return frame
+
+    def _render(self, begun: _Begun) -> None:
+        stats, fps = self.stats, self._session.fps
+        frame = self._session.render(begun.completed)
+        self._show(frame, begun.periods)
+        done, shown = self._now(), begun.due + (begun.periods + RESERVE_PERIODS) / fps
+        stats.first_s = stats.first_s or max(done, shown) - self._began
         stats.frames += 1
-        stats.periods += periods
+        stats.periods += begun.periods
         stats.late += done > shown
-        while self._marks and self._marks[0][0] < session.time_s:
+        while self._marks and self._marks[0][0] < frame.time_s + begun.periods / fps:
             stats.answered.add(max(done, shown) - self._marks.popleft()[1])
-        self._adapt(done - begun)
 
     def _adapt(self, cost_s: float) -> None:
         """Show each frame for as many periods as it takes."""
@@ -157,3 +186,24 @@ class LiveClock:
             self._periods -= 1
         if self._periods != before:
             self._slower(self._session.fps / self._periods)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Begun:
+    """A frame that waits to be rendered."""
+
+    due: float
+    periods: int
+    completed: CompletedFrame
+
+
+@contextmanager
+def _one_thread_beside() -> Iterator[ThreadPoolExecutor]:
+    """A thread with one of torch's threads, while this one has the others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - 1))
+    try:
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as beside:
+            yield beside
+    finally:
+        torch.set_num_threads(threads)

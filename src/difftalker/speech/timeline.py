@@ -48,6 +48,7 @@ class SpeechTimeline:
         self._start = 0
         self._known = np.zeros(0, np.float32)
         self._stream = LiveStream(encoder)
+        self._fresh: list[Floats] = []  # known, and not yet encoded
         self._first = 0
         self._features = np.zeros((0, encoder.dim), np.float32)
         self._levels: deque[float] = deque(maxlen=LEVELS)
@@ -74,7 +75,7 @@ class SpeechTimeline:
         self._measured = min(self._measured, self._start + len(self._known))
         # What was encoded beyond is encoded anew, from the last seconds of what stays.
         first = -(-self._start // HOP_SAMPLES) * HOP_SAMPLES
-        self._stream = LiveStream(self._encoder)
+        self._stream, self._fresh = LiveStream(self._encoder), []
         self._features = self._stream.push(self._known[first - self._start :])
         self._first = first * HOP_FEATURES // HOP_SAMPLES
 
@@ -86,7 +87,7 @@ class SpeechTimeline:
             return
         fresh = self._taken(missing)
         self._known = np.concatenate([self._known, fresh])
-        self._features = np.concatenate([self._features, self._stream.push(fresh)])
+        self._fresh.append(fresh)
         self._measure()
         self._forget(time_s)
 
@@ -109,7 +110,13 @@ class SpeechTimeline:
         return self._known[max(0, start) : stop].copy()
 
     def window(self, time_s: float) -> Floats:
-        """The features (W, C) around a frame; beyond what is known the last one repeats."""
+        """The features (W, C) around a frame; beyond what is known the last one repeats.
+
+        This encodes the sound that became known since the last call.
+        """
+        if self._fresh:
+            known = self._stream.push(np.concatenate(self._fresh))
+            self._features, self._fresh = np.concatenate([self._features, known]), []
         since_s = np.array([time_s - self._first / FEATURE_RATE_HZ])
         taken: Floats = windows(self._features, since_s, size=self._window)[0]
         return taken
