@@ -123,9 +123,13 @@ class SpeechTimeline:
 
     def silent(self, time_s: float) -> bool:
         """Whether nothing is said around a frame, a margin away from speech."""
-        steps = round(SILENT_MARGIN_S / LEVEL_WINDOW_S)
-        times = time_s + LEVEL_WINDOW_S * np.arange(-steps, steps + 1)
-        return max(map(self._level_db, times)) < max(self._loud_db() - SILENT_BELOW_DB, SILENT_DBFS)
+        steps = 2 * round(SILENT_MARGIN_S / LEVEL_WINDOW_S) + 1
+        start_s = time_s - steps / 2 * LEVEL_WINDOW_S
+        levels = [
+            _decibels(self.sound(start_s + i * LEVEL_WINDOW_S, start_s + (i + 1) * LEVEL_WINDOW_S))
+            for i in range(steps)
+        ]
+        return max(levels) < max(self._loud_db() - SILENT_BELOW_DB, SILENT_DBFS)
 
     def _loud_db(self) -> float:
         levels = np.array(self._levels)
@@ -134,11 +138,6 @@ class SpeechTimeline:
             return LOUD_DBFS
         loud, quiet = float(np.percentile(sounds, 95)), float(np.percentile(levels, 10))
         return loud if loud - quiet >= RANGE_DB else LOUD_DBFS
-
-    def _level_db(self, time_s: float) -> float:
-        """Level around a time: RMS over 40 ms, dB of full scale."""
-        heard = self.sound(time_s - LEVEL_WINDOW_S / 2, time_s + LEVEL_WINDOW_S / 2)
-        return _decibels(heard)
 
     def _measure(self) -> None:
         """Note the levels of new sound."""
@@ -161,5 +160,5 @@ class SpeechTimeline:
 
 
 def _decibels(samples: NDArray[np.float32]) -> float:
-    power = float(np.mean(np.square(samples))) if len(samples) else 0.0
+    power = float(np.dot(samples, samples)) / len(samples) if len(samples) else 0.0
     return float(10 * np.log10(max(power, 1e-12)))
