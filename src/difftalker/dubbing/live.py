@@ -5,8 +5,8 @@ complete  upper points + features -> all 68 points             LiveCompleter, on
 render    the light network, or none for a frame that is left out
 show      blended into footage that is played forth and back, or a whole face before a still picture
 
-A frame waits for ``AHEAD_S`` of the sound after it, and for no later picture. ``LiveClock`` runs the
-first two beside the others, one frame ahead.
+A frame waits for ``AHEAD_S`` of the sound after it, and for no later picture. ``LiveClock`` runs
+the first two beside the others, one frame ahead.
 """
 
 from __future__ import annotations
