@@ -6,8 +6,8 @@
 
 Each report in docs/reports becomes a section, packaged avatars first; one with ablations has their
 table too. Those in docs/reports/earlier, of avatars that were there before, are rows of the table
-of quality against time alone. ``--card FOLDER`` puts the figures of the first report on an avatar's
-card.
+of quality against training alone. docs/reports/speed has what ``bench_speed.py --json`` wrote.
+``--card FOLDER`` puts the figures of the first report on an avatar's card.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ BUDGETED = (
     *("landmark_error_frame", "open_corr", "closure", "psnr_lower", "ssim_lower"),
     *("sharpness", "sync_c", "word_error"),
 )
-"""What the table of quality against time shows."""
+"""What the tables of quality against training and against speed show."""
+RENDERERS = ("diffusion", "light")
 
 CAVEATS = (
     "The paper's footage is one politician's addresses at 512 x 512 from another landmark detector,"
@@ -102,8 +103,10 @@ def problems(report: Report) -> list[str]:
     return [f"report{error.json_path[1:]}: {error.message[:200]}" for error in errors]
 
 
-def write_results(reports: Sequence[Report], earlier: Sequence[Report] = ()) -> str:
-    """The page, Markdown; ``earlier`` reports are compared alone."""
+def write_results(
+    reports: Sequence[Report], earlier: Sequence[Report] = (), speeds: Sequence[Report] = ()
+) -> str:
+    """The page, Markdown; ``earlier`` reports are compared alone, ``speeds`` are of a benchmark."""
     lines = [
         "# Results",
         "",
@@ -117,7 +120,9 @@ def write_results(reports: Sequence[Report], earlier: Sequence[Report] = ()) -> 
         "",
         *(f"- {text}" for text in CAVEATS),
     ]
-    lines += ["", "## Quality against time and size", "", *_budgets([*earlier, *reports])]
+    lines += ["", "## Quality against training and size", "", *_budgets([*earlier, *reports])]
+    if speeds:
+        lines += ["", "## Quality against speed", "", *_speeds(speeds, reports)]
     for report in reports:
         lines += ["", f"## {_title(report)}", "", *_section(report)]
     lines += ["", "## Experts", "", *_experts(reports)]
@@ -140,14 +145,14 @@ def _beside_the_paper(reports: Sequence[Report]) -> Iterator[str]:
 def _budgets(reports: Sequence[Report]) -> Iterator[str]:
     """What more training and larger networks give, each avatar with the clips' own sound."""
     yield (
-        "Clips dubbed with their own sound, least training first. An avatar's name that comes twice"
-        " is that avatar before and after more training."
+        "Clips dubbed with their own sound by the diffusion, least training first. An avatar's name"
+        " that comes twice is that avatar before and after more training."
     )
     yield ""
     head = ["avatar", "preset", "crop", "parameters, 10^6", "training, minutes", "steps drawn"]
     yield _row([*head, *(f"{described(key).text} {described(key).arrow}" for key in BUDGETED)])
     yield "|---" * (len(head) + len(BUDGETED)) + "|"
-    for report in sorted(reports, key=_minutes):
+    for report in sorted((r for r in reports if _renderer(r) == "diffusion"), key=_minutes):
         person, own = report["avatar"], report["rows"]["own_audio"]
         parameters = person.get("parameters")
         yield _row(
@@ -161,6 +166,55 @@ def _budgets(reports: Sequence[Report]) -> Iterator[str]:
                 *(_cell(own.get(key), described(key).digits) for key in BUDGETED),
             ]
         )
+
+
+def _speeds(speeds: Sequence[Report], reports: Sequence[Report]) -> Iterator[str]:
+    """What each renderer of an avatar gives for its time."""
+    yield (
+        "The packaged footage dubbed by `scripts/bench_speed.py`, beside Wav2Lip's generator at 96"
+        " pixels (random weights) on the same processor: ratios hold on others, frames a second do"
+        " not. Quality is that of the reports below."
+    )
+    for speed in speeds:
+        figures = speed["figures"]
+        unit = figures["Wav2Lip's generator, 96 px"]["fps"]
+        yield ""
+        isa = "" if speed["isa"] == "all" else f" limited to {speed['isa'].upper()}"
+        yield f"{speed['processor']}{isa}, {speed['threads']} threads:"
+        yield ""
+        head = ["renderer", "rendering, times Wav2Lip", "whole dub, frames a second"]
+        yield _row([*head, *(f"{described(key).text} {described(key).arrow}" for key in BUDGETED)])
+        yield "|---" * (len(head) + len(BUDGETED)) + "|"
+        for renderer in RENDERERS:
+            own = _own_row(reports, renderer)
+            yield _row(
+                [
+                    renderer,
+                    f"{figures[f'rendering, {renderer}']['fps'] / unit:.2f}",
+                    f"{figures[f'whole dub, {renderer}']['fps']:.1f}",
+                    *(_cell(own.get(key), described(key).digits) for key in BUDGETED),
+                ]
+            )
+        one = figures["live frame"]
+        yield ""
+        yield (
+            f"A frame of a live session takes {one['ms']:.0f} ms, 95 % of them less than"
+            f" {one['p95_ms']:.0f} ms, {one['fps']:.1f} a second."
+        )
+
+
+def _own_row(reports: Sequence[Report], renderer: str) -> Mapping[str, Any]:
+    """Clips dubbed with their own sound by a renderer of the first avatar, as far as reported."""
+    name = reports[0]["avatar"]["name"]
+    for report in reports:
+        if (report["avatar"]["name"], _renderer(report)) == (name, renderer):
+            own: Mapping[str, Any] = report["rows"]["own_audio"]
+            return own
+    return {}
+
+
+def _renderer(report: Report) -> str:
+    return str(report["settings"].get("renderer", "diffusion"))
 
 
 def _minutes(report: Report) -> float:
@@ -179,7 +233,8 @@ def _says(line: str, row: str) -> bool:
 def _our_columns(reports: Sequence[Report]) -> Iterator[tuple[str, Report, str]]:
     """Columns of ours beside the paper's: (head, report, row)."""
     for report in reports:
-        name = report["avatar"]["name"]
+        light = _renderer(report) == "light"
+        name = report["avatar"]["name"] + (", light" if light else "")
         for row, text in (
             ("own_audio", f"`{name}`"),
             (WITHOUT_AM_TRANS, f"`{name}` without AM-Trans"),
@@ -191,7 +246,8 @@ def _our_columns(reports: Sequence[Report]) -> Iterator[tuple[str, Report, str]]
 
 
 def _title(report: Report) -> str:
-    return f"Avatar {report['avatar']['name']}"
+    light = ", light renderer" if _renderer(report) == "light" else ""
+    return f"Avatar {report['avatar']['name']}{light}"
 
 
 def _section(report: Report) -> list[str]:
@@ -208,11 +264,13 @@ def _section(report: Report) -> list[str]:
 
 def _setting(report: Report) -> str:
     person, settings, clips = report["avatar"], report["settings"], report["clips"]
+    sampled = f"sampler {settings['sampler']}, {settings['steps']} steps"
+    how = "one pass of the light network" if _renderer(report) == "light" else sampled
     return (
         f"Preset `{person['preset']}`, {person['size_px']} x {person['size_px']},"
-        f" features `{person['features']}`{_budget(person)}; sampler {settings['sampler']},"
-        f" {settings['steps']} steps, seed {settings['seed']}; {len(clips)} clips that it was not"
-        f" trained on, {sum(clip.get('frames', 0) for clip in clips)} frames."
+        f" features `{person['features']}`{_budget(person)}; {how}, seed {settings['seed']};"
+        f" {len(clips)} clips that it was not trained on,"
+        f" {sum(clip.get('frames', 0) for clip in clips)} frames."
     )
 
 
@@ -386,6 +444,12 @@ def earlier_reports(folder: Path = DOCS / "reports") -> list[dict[str, Any]]:
     return [read_report(path) for path in sorted((folder / "earlier").glob("*.json"))]
 
 
+def stored_speeds(folder: Path = DOCS / "reports") -> list[dict[str, Any]]:
+    """What ``bench_speed.py --json`` wrote, by the names of the files."""
+    found = sorted((folder / "speed").glob("*.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in found]
+
+
 def stored_reports(folder: Path = DOCS / "reports") -> list[dict[str, Any]]:
     """The reports of a folder by their names, those of packaged avatars first.
 
@@ -412,7 +476,8 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         reports = stored_reports(options.reports)
         earlier = earlier_reports(options.reports)
-        options.output.write_text(write_results(reports, earlier), encoding="utf-8")
+        page = write_results(reports, earlier, stored_speeds(options.reports))
+        options.output.write_text(page, encoding="utf-8")
         if options.card is not None:
             avatar.extend_card(options.card, card_section(reports[0]))
     except DiffTalkerError as error:

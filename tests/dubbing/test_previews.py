@@ -13,6 +13,7 @@ import pytest
 import write_results
 from difftalker.errors import UsageError
 from difftalker.store import experts as expert
+from write_results import RENDERERS
 
 CLIPS = ("a", "b", "c")
 
@@ -124,6 +125,27 @@ def test_rows_and_ablations_have_their_figures(report: dict[str, Any]) -> None:
     assert "landmarks 40, prior 60" in cells(differences, "`reference`")[-1]
 
 
+def test_renderers_are_compared_at_their_speeds(report: dict[str, Any]) -> None:
+    light = copy.deepcopy(report)
+    light["settings"]["renderer"] = "light"
+    light["rows"]["own_audio"]["psnr_lower"]["mean"] = 31.0
+    fast = {"rendering, diffusion": 10.0, "rendering, light": 90.0}
+    fast |= {"whole dub, diffusion": 5.0, "whole dub, light": 25.0}
+    figures: dict[str, Any] = {name: {"fps": fps, "ms": 1000 / fps} for name, fps in fast.items()}
+    figures["Wav2Lip's generator, 96 px"] = {"fps": 30.0, "ms": 33.3}
+    figures["live frame"] = {"fps": 28.0, "ms": 35.0, "p95_ms": 39.0}
+    speed = {"isa": "avx2", "threads": 2, "processor": "a processor", "figures": figures}
+    page = write_results.write_results([report, light], (), [speed])
+    compared = page[page.index("## Quality against speed") :]
+    assert "a processor limited to AVX2, 2 threads:" in compared
+    head, diffusion, passed = (cells(compared, name) for name in ("renderer", *RENDERERS))
+    psnr = head.index("PSNR, lower region, dB ↑")
+    assert (diffusion[1], diffusion[2], diffusion[psnr]) == ("0.33", "5.0", "30.00 ± 1.00")
+    assert (passed[1], passed[2], passed[psnr]) == ("3.00", "25.0", "31.00 ± 1.00")
+    assert "35 ms, 95 % of them less than 39 ms" in compared
+    assert "## Avatar reference, light renderer" in page
+
+
 def test_the_page_tells_experts_failures_and_speed(report: dict[str, Any]) -> None:
     report["clips"][1]["rows"]["no-landmarks"] = {"error": "the disk is full"}
     page = write_results.write_results([report])
@@ -166,7 +188,7 @@ def test_the_stored_page_is_that_of_the_stored_reports() -> None:
     if not list(folder.glob("*.json")):
         pytest.skip("no reports are stored in docs/reports")
     reports, earlier = write_results.stored_reports(folder), write_results.earlier_reports(folder)
-    page = write_results.write_results(reports, earlier)
+    page = write_results.write_results(reports, earlier, write_results.stored_speeds(folder))
     assert (write_results.DOCS / "results.md").read_text(encoding="utf-8") == page, (
         "run python scripts/write_results.py"
     )
@@ -178,7 +200,7 @@ def test_quality_stands_beside_time_and_size(report: dict[str, Any]) -> None:
     report["avatar"]["parameters"] = 12_340_000
     assert not write_results.problems(report)
     page = write_results.write_results([report], [before])
-    table = page.split("## Quality against time and size")[1].split("## ")[0].splitlines()
+    table = page.split("## Quality against training and size")[1].split("## ")[0].splitlines()
     rows = [line for line in table if line.startswith("| `reference`")]
     assert rows[0].startswith("| `reference` | half | 128 | - | 2 | 4 | 0.0030")
     assert rows[1].startswith("| `reference` | half | 128 | 12.3 | 4 | 4 | 0.0030")

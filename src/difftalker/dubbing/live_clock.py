@@ -122,7 +122,7 @@ class LiveClock:
         session = self._session
         self._began = self._now()
         offset = self._began - session.time_s
-        with _one_thread_beside() as beside:
+        with one_thread_beside() as beside:
             while going():
                 due = offset + session.time_s
                 wait_s = due - self._now()
@@ -198,7 +198,7 @@ class _Begun:
 
 
 @contextmanager
-def _one_thread_beside() -> Iterator[ThreadPoolExecutor]:
+def one_thread_beside() -> Iterator[ThreadPoolExecutor]:
     """A thread with one of torch's threads, while this one has the others."""
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads - 1))
