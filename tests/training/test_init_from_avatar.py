@@ -17,12 +17,13 @@ from difftalker.core.hashing import sha256_of
 from difftalker.data.dataset import load_dataset
 from difftalker.dubbing.avatar import load
 from difftalker.dubbing.load_checked import load_networks
-from difftalker.errors import UsageError
+from difftalker.errors import AvatarError, UsageError
 from difftalker.face.landmarks import UPPER
 from difftalker.store.avatars import read
 from difftalker.training.export import save_avatar
 from difftalker.training.run import Run
 from difftalker.training.sources import TrainOptions
+from helpers import face_points
 from helpers_training import STEPS, Finished, run_at, same
 
 
@@ -79,6 +80,40 @@ def test_a_run_begins_from_an_avatar_and_leaves_the_other_stages_as_they_are(
     assert set(facts) == set(STAGES)
     assert facts["prior"] == load(first).facts["stages"]["prior"]
     assert (facts["prior"]["steps"], facts["decoder"]["steps"]) == (STEPS, 2 * STEPS)
+
+
+def test_an_avatar_of_the_light_network_alone(finished: Finished, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    said = {"consent": "drawn", "source": "tests", "command": "make test"}
+    save_avatar(run_at(finished.dataset, finished.folder), first, name="cartoon", **said)
+    debug = configs.override(
+        configs.debug(), {"training.diffusion": "false", "training.light.steps": "2"}
+    )
+    options = TrainOptions(
+        dataset=finished.dataset, run=tmp_path / "run", stages=STAGES, start=str(first), seed=1
+    )
+    run = Run(debug, options)
+    run.train()
+    assert run.unfinished() == []
+    save_avatar(run, second, name="cartoon", **said)
+    files = {path.stem for path in second.glob("*.safetensors")}
+    assert files >= {"completion", "motion", "light"}
+    assert not files & {"autoencoder", "synthesis"}
+    alone = load(second)
+    assert not {"autoencoder", "prior", "synthesis", "decoder"} & set(alone.facts["stages"])
+    assert alone.rendering().renderer == "light"
+    assert alone.renderer().whole_face(face_points(0.05)).shape == (debug.model.size_px,) * 2 + (3,)
+    for asked in ({"renderer": "diffusion"}, {"steps": 2}):
+        with pytest.raises(UsageError, match="no diffusion.*--quality best"):
+            alone.rendering(**asked)
+    with pytest.raises(UsageError, match="no diffusion to begin at.*--quality light"):
+        Run(configs.debug(), dataclasses.replace(options, run=tmp_path / "on", start=str(second)))
+    (second / "light.safetensors").unlink()
+    config = json.loads((second / "config.json").read_text())
+    del config["files"]["light.safetensors"]
+    (second / "config.json").write_text(json.dumps(config))
+    with pytest.raises(AvatarError, match="neither a whole diffusion nor the light network"):
+        load(second)
 
 
 @pytest.mark.parametrize("stages", [("prior",), ("synthesis",), ("autoencoder",)])

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -26,6 +26,7 @@ def train(
     preset: str = "tiny",
     completion: str = "default",
     features: str = "",
+    quality: Literal["best", "light"] = "best",
     start: str = "",
     stage: Annotated[tuple[str, ...], List] = (),
     settings: Annotated[tuple[str, ...], Parameter(name="--set"), List] = (),
@@ -48,6 +49,8 @@ def train(
         features: Speech features that it moves them by: whisper, characters (29 posteriors, as in
             the paper), mel, or deepspeech (a model file that DIFFTALKER_DEEPSPEECH names); by
             default the preset's.
+        quality: best trains the diffusion and the light network; light the light network alone, in
+            a tenth of the time.
         start: An avatar, by name or folder, to begin from: its networks are trained on, with a
             third of the steps, and stages that are not chosen stay as they are in it. By default
             the packaged avatar, where it has the same networks; none begins at random.
@@ -75,6 +78,7 @@ def train(
         preset=preset,
         completion=completion,
         features=features,
+        quality=quality,
         start=start,
         settings=dict(map(_setting, settings)),
         stages=stage,

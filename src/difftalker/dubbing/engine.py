@@ -159,15 +159,24 @@ class Engine:
                 f"the avatar {self.name} has no light renderer",
                 fix=f"use diffusion, or run `difftalker train --start {self.name} --stage light`",
             )
-        own, light = self.config.sampling, self.networks.light is not None
-        fast = torch.device(self.device).type != "cpu" or has_fast_bfloat16(self.device)
+        if self.networks.synthesis is None and (renderer == "diffusion" or sampled):
+            raise UsageError(
+                f"the avatar {self.name} has no diffusion, which takes sampler and steps",
+                fix="use light without them, or train it with --quality best",
+            )
+        own = self.config.sampling
         if renderer == "auto":
-            renderer = "light" if light and not fast and not sampled else "diffusion"
+            renderer = "diffusion" if sampled or self._prefers_diffusion() else "light"
         sampling = SamplingConfig(
             sampler=own.sampler if sampler is None else sampler,
             steps=own.steps if steps is None else steps,
         )
         return Rendering(renderer=renderer, sampling=sampling)
+
+    def _prefers_diffusion(self) -> bool:
+        if self.networks.synthesis is None or self.networks.light is None:
+            return self.networks.light is None
+        return torch.device(self.device).type != "cpu" or has_fast_bfloat16(self.device)
 
     def renderer(self, rendering: Rendering | None = None, seed: int = 0) -> Renderer:
         """What generates faces: as is best for the avatar and the device where nothing is given."""
@@ -180,10 +189,15 @@ class Engine:
                 key=key_of(self.fingerprint, "light"),
                 device=self.device,
             )
-        chosen = rendering.sampling
-        return DiffusionRenderer(
+        chosen, autoencoder, net = (
+            rendering.sampling,
             self.networks.autoencoder,
             self.networks.synthesis,
+        )
+        assert autoencoder and net, "rendering() chose a renderer that the avatar has"
+        return DiffusionRenderer(
+            autoencoder,
+            net,
             self.config,
             chosen,
             calibration=self.calibration,

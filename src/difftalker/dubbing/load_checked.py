@@ -23,7 +23,9 @@ from difftalker.face.draw import CHANNELS
 from difftalker.face.landmarks import UPPER
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.store.avatars import AvatarFiles
+from difftalker.synthesis.autoencoder import Autoencoder
 from difftalker.synthesis.light import MAP_SHARE, LightNet
+from difftalker.synthesis.net import SynthesisNet
 
 _WORDS = frozenset(
     (
@@ -47,9 +49,10 @@ def load_networks(files: AvatarFiles) -> Networks:
     """
     fix = f"copy the folder {files.folder.name} anew from where it came, or train it again"
     try:
-        check_architecture(files.architecture)
+        if files.has_diffusion:
+            check_architecture(files.architecture)
         with torch.device("meta"):
-            wanted = build(files.config, files.architecture, parts=files.parts)
+            wanted = _built(files)
         for part in files.parts:
             expected = {name: tuple(t.shape) for name, t in wanted.state()[part].items()}
             if wrong := difference(shapes(files.part(part)), expected):
@@ -65,8 +68,11 @@ def load_networks(files: AvatarFiles) -> Networks:
             wanted="an avatar as `difftalker train` writes it",
             fix=fix,
         ) from error
-    networks = build(files.config, files.architecture, parts=files.parts)
-    return networks.load(files.weights())
+    return _built(files).load(files.weights())
+
+
+def _built(files: AvatarFiles) -> Networks:
+    return build(files.config, files.architecture, parts=files.parts, diffusion=files.has_diffusion)
 
 
 def check_architecture(architecture: Mapping[str, Any]) -> None:
@@ -109,32 +115,36 @@ def _run(networks: Networks, config: ModelConfig) -> None:
 
     Two, as a group of one channel and one place has nothing to normalise in a single frame.
     """
-    side, window = config.size_px, config.completion.window
-    with torch.device("meta"), torch.inference_mode():
-        latents = networks.autoencoder.encode(torch.zeros(2, 3, side, side))
-        speech = torch.zeros(2, window, config.completion.feature_dim)
-        maps = torch.zeros(2, len(CHANNELS), side, side)
-        guidance = networks.synthesis.guide(latents, maps=maps, windows=speech)
-        made = networks.synthesis(latents, torch.zeros(2, dtype=torch.long), guidance)
-        pixels = networks.autoencoder.decode(made)
-        heard = torch.zeros(1, 2, window, config.completion.feature_dim)
-        points = networks.completion(torch.zeros(1, 2, len(UPPER), 2), heard).points
-    found = tuple(latents.shape), tuple(made.shape), tuple(pixels.shape), tuple(points.shape)
-    grid = (2, networks.autoencoder.latent_channels, side // 8, side // 8)
-    if found != (grid, grid, (2, 3, side, side), (1, 2, 68, 2)):
-        raise ValueError(f"their outputs have the shapes {found}")
+    for net in (networks.completion, networks.live):
+        if net:
+            _run_completion(net)
+    if networks.autoencoder and networks.synthesis:
+        _run_diffusion(networks.autoencoder, networks.synthesis, config)
     if networks.light:
         _run_light(networks.light, config)
-    if networks.live:
-        _run_live(networks.live)
 
 
-def _run_live(live: CompletionNet) -> None:
+def _run_completion(net: CompletionNet) -> None:
     with torch.device("meta"), torch.inference_mode():
-        speech = torch.zeros(1, 2, live.config.window, live.config.feature_dim)
-        found = tuple(live(torch.zeros(1, 2, len(UPPER), 2), speech).points.shape)
+        speech = torch.zeros(1, 2, net.config.window, net.config.feature_dim)
+        found = tuple(net(torch.zeros(1, 2, len(UPPER), 2), speech).points.shape)
     if found != (1, 2, 68, 2):
-        raise ValueError(f"the live completion's output has the shape {found}")
+        raise ValueError(f"a completion's output has the shape {found}")
+
+
+def _run_diffusion(autoencoder: Autoencoder, net: SynthesisNet, config: ModelConfig) -> None:
+    side, window = config.size_px, config.completion.window
+    with torch.device("meta"), torch.inference_mode():
+        latents = autoencoder.encode(torch.zeros(2, 3, side, side))
+        speech = torch.zeros(2, window, config.completion.feature_dim)
+        maps = torch.zeros(2, len(CHANNELS), side, side)
+        guidance = net.guide(latents, maps=maps, windows=speech)
+        made = net(latents, torch.zeros(2, dtype=torch.long), guidance)
+        pixels = autoencoder.decode(made)
+    found = tuple(latents.shape), tuple(made.shape), tuple(pixels.shape)
+    grid = (2, autoencoder.latent_channels, side // 8, side // 8)
+    if found != (grid, grid, (2, 3, side, side)):
+        raise ValueError(f"the diffusion's outputs have the shapes {found}")
 
 
 def _run_light(light: LightNet, config: ModelConfig) -> None:

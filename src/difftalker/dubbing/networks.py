@@ -29,10 +29,11 @@ class Networks:
 
     completion: CompletionNet
     motion: HeadMotion
-    autoencoder: Autoencoder
-    synthesis: SynthesisNet
+    autoencoder: Autoencoder | None = None
+    synthesis: SynthesisNet | None = None
+    """With the autoencoder, the diffusion; avatars with a light network may do without."""
     light: LightNet | None = None
-    """One pass in place of the diffusion; avatars may do without."""
+    """One pass in place of the diffusion; avatars with a diffusion may do without."""
     live: CompletionNet | None = None
     """Completion of frames as they come; avatars may do without."""
 
@@ -42,6 +43,8 @@ class Networks:
 
     def architecture(self) -> dict[str, Any]:
         """The diffusers configuration of ``vae`` and ``unet``: what to build before loading."""
+        if self.autoencoder is None or self.synthesis is None:
+            return {}
         nets = {"vae": self.autoencoder.kl, "unet": self.synthesis.prior.unet}
         # Names that begin with _ say nothing of the network; one is the base model's folder.
         return {
@@ -51,6 +54,8 @@ class Networks:
 
     def resolved(self, config: ModelConfig) -> ModelConfig:
         """The configuration with what a base model brought written out, and no base model."""
+        if self.autoencoder is None or self.synthesis is None:
+            return dataclasses.replace(config, base_model="")
         return dataclasses.replace(
             config,
             base_model="",
@@ -97,8 +102,8 @@ class Networks:
         return {
             "completion": self.completion,
             "motion": self.motion,
-            "autoencoder": self.autoencoder,
-            "synthesis": self.synthesis,
+            **({"autoencoder": self.autoencoder} if self.autoencoder else {}),
+            **({"synthesis": self.synthesis} if self.synthesis else {}),
             **({"light": self.light} if self.light else {}),
             **({"live": self.live} if self.live else {}),
         }
@@ -109,20 +114,23 @@ def build(
     architecture: Mapping[str, Any] | None = None,
     *,
     parts: Collection[str] = (),
+    diffusion: bool = True,
 ) -> Networks:
     """New networks, untrained but for what ``config.base_model`` brings.
 
     ``architecture`` is what :meth:`Networks.architecture` gave for networks to be loaded; ``parts``
-    are those of :data:`difftalker.store.avatars.MORE_PARTS` that are among them.
+    say whether ``light`` and ``live`` are among them.
     """
-    shape = architecture or {}
+    shape, autoencoder, synthesis = architecture or {}, None, None
+    if diffusion:
+        autoencoder = build_autoencoder(config, shape.get("vae"))
+        prior = build_prior(config, shape.get("unet"))
+        synthesis = SynthesisNet(config.synthesis, prior, config.completion)
     return Networks(
         completion=CompletionNet(config.completion),
         motion=HeadMotion(),
-        autoencoder=build_autoencoder(config, shape.get("vae")),
-        synthesis=SynthesisNet(
-            config.synthesis, build_prior(config, shape.get("unet")), config.completion
-        ),
+        autoencoder=autoencoder,
+        synthesis=synthesis,
         light=build_light(config) if "light" in parts else None,
         live=CompletionNet(config.live) if "live" in parts else None,
     )

@@ -2,7 +2,8 @@
 
     AVATAR/config.json          format, model configuration, facts, and the hash of every other file
           /calibration.json     what was measured of the person (store.calibration)
-          /PART.safetensors     fp16 weights of the networks: ``PARTS`` and ``MORE_PARTS``
+          /PART.safetensors     fp16 weights of the networks: ``PARTS``, and those of ``MORE_PARTS``
+                                that it has: the diffusion, the light network, or both
           /card.md              who, which footage, consent, licence, measured quality
 
 Nothing but these files is read, and no path is taken from within them. Avatars of format 2 have
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
 
 FORMAT = 3
 OLDEST_FORMAT = 2
-PARTS = ("completion", "motion", "autoencoder", "synthesis")
-MORE_PARTS = ("light", "live")
-"""Parts that an avatar may lack."""
+PARTS = ("completion", "motion")
+DIFFUSION = ("autoencoder", "synthesis")
+MORE_PARTS = (*DIFFUSION, "light", "live")
+"""Parts that an avatar may lack. It has the diffusion whole or not at all."""
 PACKAGED = Path(__file__).parents[1] / "packaged" / "avatars"
 
 _CALIBRATION = "calibration.json"
@@ -51,12 +53,17 @@ class AvatarFiles:
     folder: Path
     config: ModelConfig
     architecture: dict[str, Any]
-    """The diffusers configuration of ``vae`` and ``unet``."""
+    """The diffusers configuration of ``vae`` and ``unet``; empty without the diffusion."""
     calibration: Calibration
     facts: dict[str, Any]
     """Corpus, consent, command, seeds, time, numbers."""
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[str, ...] = (*PARTS, *DIFFUSION)
     """Its networks."""
+
+    @property
+    def has_diffusion(self) -> bool:
+        """Whether it can render by diffusion."""
+        return set(DIFFUSION) <= set(self.parts)
 
     def weights(self) -> dict[str, dict[str, Tensor]]:
         """Part to named tensors, in the type they were saved in.
@@ -89,6 +96,12 @@ def read(name_or_folder: str | Path) -> AvatarFiles:
     folder = _folder(name_or_folder)
     raw = _read_config(folder)
     parts = (*PARTS, *(part for part in MORE_PARTS if _weights_of(part) in raw["files"]))
+    if not set(DIFFUSION) <= set(parts) and ("light" not in parts or set(DIFFUSION) & set(parts)):
+        raise AvatarError(
+            f"the avatar {folder} has neither a whole diffusion nor the light network alone",
+            wanted=f"{' and '.join(map(_weights_of, DIFFUSION))}, or {_weights_of('light')}",
+            fix=_mend(folder),
+        )
     for name in (*map(_weights_of, parts), "card.md"):
         _check_file(folder, name, raw["files"])
     measured = _measured(folder, raw)

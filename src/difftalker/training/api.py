@@ -33,6 +33,8 @@ from difftalker.training.trainer import Log
 
 logger = logging.getLogger(__name__)
 
+QUALITIES = ("best", "light")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
@@ -65,6 +67,7 @@ def train(
     preset: str = "tiny",
     completion: str = "default",
     features: str = "",
+    quality: str = "best",
     start: str = "",
     settings: Mapping[str, str] | None = None,
     stages: Sequence[str] = STAGES,
@@ -82,7 +85,8 @@ def train(
 ) -> Trained:
     """Train an avatar on video files, folders of them, or one dataset made by ``prepare``.
 
-    ``consent`` says who agreed to what; only some ``stages`` can be trained without. ``features``
+    ``consent`` says who agreed to what; only some ``stages`` can be trained without. ``quality`` is
+    ``best``, or ``light``: the light network alone, in a tenth of the time. ``features``
     replace the preset's speech features (:data:`difftalker.config.FEATURE_OPTIONS`), ``settings``
     single values of it (``{"training.prior.steps": "200"}``).
 
@@ -111,7 +115,8 @@ def train(
     """
     output = Path(output)
     folder = Path(run) if run else output.with_name(f"{output.name}-run")
-    chosen, begun = _configured(preset, completion, features, start, settings or {}, folder)
+    settings = _with_quality(quality, settings or {})
+    chosen, begun = _configured(preset, completion, features, start, settings, folder)
     wanted = _checked_stages(stages)
     _check_consent(consent, wanted)
     _check_avatar_folder(output)
@@ -242,6 +247,12 @@ def _part(clip: ClipData, file: Path) -> Part:
     first, last = float(clip.times_s[0]), float(clip.times_s[-1])
     step = (last - first) / max(1, len(clip) - 1)
     return Part(footage=file, start_s=first, stop_s=last + step, whole=clip.name == clip.clip)
+
+
+def _with_quality(quality: str, settings: Mapping[str, str]) -> Mapping[str, str]:
+    if quality not in QUALITIES:
+        raise UsageError(f"no quality is called {quality!r}", wanted=" or ".join(QUALITIES))
+    return settings if quality == "best" else {"training.diffusion": "false", **settings}
 
 
 def _checked_stages(stages: Sequence[str]) -> tuple[str, ...]:

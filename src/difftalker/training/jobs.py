@@ -27,6 +27,8 @@ class TrainJob(Job):
     completion: str = "default"
     features: str = ""
     """Speech features in place of the preset's."""
+    quality: str = "best"
+    """``best``, or ``light``: the light network alone."""
     start: str = ""
     """An avatar to begin from; by default the packaged one, ``none``: at random."""
     settings: Mapping[str, str] = field(default_factory=dict)

@@ -64,7 +64,7 @@ class LightTask:
     def __init__(
         self,
         net: LightNet,
-        teacher: Renderer,
+        teacher: Renderer | None,
         data: Dataset,
         folder: Path,
         *,
@@ -76,13 +76,16 @@ class LightTask:
         recipe: LightRecipe | None = None,
         device: str = "cpu",
     ) -> None:
-        """``folder`` keeps what the ``teacher`` makes; ``stride`` is that of the footage."""
+        """``folder`` keeps what the ``teacher`` makes; ``stride`` is that of the footage.
+
+        Without a teacher it learns from the footage alone.
+        """
         self._net, self._teacher, self._data, self._folder = net, teacher, data, folder
         self._critic, self.device = Critic().to(device), device
         self.model = nn.ModuleDict({"light": net, "critic": self._critic})
         self._recipe = recipe or LightRecipe()
         self._index = frame_index(data.train, stride)
-        self._learned = self._index[:: self._recipe.taught_stride]
+        self._learned = self._index[:: self._recipe.taught_stride] if teacher else self._index[:0]
         self._conditions = Conditions(
             data,
             self._index,
@@ -99,6 +102,9 @@ class LightTask:
     def prepare(self) -> None:
         """Complete landmarks, and have the teacher make its pictures; see ``trainer.Prepares``."""
         self._conditions.prepare()
+        teacher = self._teacher
+        if teacher is None:
+            return
         generator, rows = torch.Generator().manual_seed(SEED), self._learned
         always = replace(self._conditions.recipe, other_upper_share=1.0)
         conditions = self._conditions.over(rows, always)
@@ -113,10 +119,10 @@ class LightTask:
             at = chosen[:, 0]
             crops = self._images(known[at])
             speech = None if heard is None else heard[at].numpy()
-            made = self._teacher.render(crops, boxes[at], points[at], speech)
+            made = teacher.render(crops, boxes[at], points[at], speech)
             return [torch.from_numpy(np.ascontiguousarray(made[:, place[0], place[1]]))]
 
-        made_of: dict[str, object] = {"key": key_of(self._teacher.key, points, known, spoken)}
+        made_of: dict[str, object] = {"key": key_of(teacher.key, points, known, spoken)}
         numbers = np.arange(len(rows))[:, None]
         with bar("pictures") as progress:
             (pictures,) = keep(
@@ -237,13 +243,14 @@ class LightTask:
 
     def validate(self) -> dict[str, float]:
         """PSNR (dB) of lower faces held out, and of the teacher's."""
-        true, made, boxes = self._watched(self._student())
-        _, taught, _ = self._watched(self._teacher)
-        mask = box_mask(boxes, true.shape[1]).bool()[:, 0, :, :, None].expand(true.shape)
-        return {
-            "psnr_lower": psnr(made[mask], true[mask]),
-            "psnr_lower_teacher": psnr(taught[mask], true[mask]),
-        }
+        renderers = {"psnr_lower": self._student(), "psnr_lower_teacher": self._teacher}
+        numbers = {}
+        for name, renderer in renderers.items():
+            if renderer:
+                true, made, boxes = self._watched(renderer)
+                mask = box_mask(boxes, true.shape[1]).bool()[:, 0, :, :, None].expand(true.shape)
+                numbers[name] = psnr(made[mask], true[mask])
+        return numbers
 
     def sheet(self) -> NDArray[np.uint8] | None:
         """A contact sheet: footage and light, pair by pair; see ``trainer.Task``."""

@@ -37,6 +37,7 @@ class Run:
         )
         self.data = data
         self.sources = Sources(config, options, data, start)
+        self._check_diffusion()
         self._check_synthesis()
         self._check_live()
         _remember_config(config, options)
@@ -149,6 +150,20 @@ class Run:
             sources.left_out("live") or sources.ready_made("live")
         ):
             self.data.train[0].features(self.config.model.live.features)
+
+    def _check_diffusion(self) -> None:
+        """Refuse to begin a diffusion at an avatar that has none, and to train what is left out."""
+        start, wanted = self.sources.start, self.config.training.diffusion
+        if start and wanted and not start.has_diffusion:
+            raise UsageError(
+                f"the avatar {start.name} has no diffusion to begin at",
+                fix="train with --quality light, or begin at another avatar",
+            )
+        if not wanted and not self.sources.steps("light"):
+            raise UsageError(
+                "an avatar without diffusion, and no steps for the light network",
+                wanted="training.light.steps above 0",
+            )
 
     def _check_synthesis(self) -> None:
         """Refuse to keep a synthesis that is guided by something else than is wanted."""

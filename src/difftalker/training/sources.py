@@ -61,6 +61,10 @@ class TrainOptions:
     """Number of CPU threads; 0: all."""
 
 
+OF_DIFFUSION = ("autoencoder", "prior", "synthesis", "decoder")
+"""Stages that an avatar with the light network alone does without."""
+
+
 class Sources:
     """Footage and networks for the stages of one run."""
 
@@ -83,13 +87,17 @@ class Sources:
 
     def ready_made(self, stage: str) -> bool:
         """Whether a stage has nothing to train: its network is taken as it is."""
+        if self.left_out(stage):
+            return False
         if self.start and self.options.keep and stage not in self.options.stages:
             kept = ("checkpoint", "artefact")
             return not any((self.folder(stage) / one).exists() for one in kept)
         return bool(self.config.model.base_model) and stage in ("autoencoder", "prior")
 
     def left_out(self, stage: str) -> bool:
-        """Whether the avatar is to do without what a stage leaves: it has no steps."""
+        """Whether the avatar is to do without what a stage leaves."""
+        if stage in OF_DIFFUSION:
+            return not self.config.training.diffusion
         return stage in MORE_PARTS and not self.steps(stage)
 
     def finished(self, stage: str) -> bool:
@@ -126,10 +134,11 @@ class Sources:
         Raises:
             TrainingError: a stage has not been trained to its end.
         """
+        has_diffusion = self.config.training.diffusion
         return Networks(
-            synthesis=self.synthesis(),
             completion=self.completion(),
-            autoencoder=self.tuned_autoencoder(),
+            autoencoder=self.tuned_autoencoder() if has_diffusion else None,
+            synthesis=self.synthesis() if has_diffusion else None,
             motion=self.motion(),
             light=self.light(),
             live=self.live(),
@@ -240,6 +249,8 @@ class Sources:
         )
 
     def _decoder_calibration(self) -> Calibration:
+        if self.left_out("decoder"):
+            return UNMEASURED
         if self.ready_made("decoder"):
             return self.known_calibration()
         return self.artefact("decoder").calibration
@@ -267,10 +278,10 @@ class Sources:
         """The network of a stage as it is in the avatar that the run began from."""
         assert self.start is not None
         networks = load_networks(self.start)
-        parts = {
+        parts: dict[str, Any] = {
             "landmarks": networks.completion,
             "autoencoder": networks.autoencoder,
-            "prior": networks.synthesis.prior,
+            "prior": networks.synthesis and networks.synthesis.prior,
             "synthesis": networks.synthesis,
             "decoder": networks.autoencoder,
         }

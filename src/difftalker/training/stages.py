@@ -174,7 +174,7 @@ def _light(sources: Sources) -> LightTask:
     model, training = sources.config.model, sources.config.training
     return LightTask(
         sources.begun_where_known("light", sources.new_light()),
-        sources.renderer(),
+        sources.renderer() if training.diffusion else None,
         sources.guiding(),
         sources.options.run / "taught-pictures",
         stride=training.latent_stride,
