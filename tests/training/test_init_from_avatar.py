@@ -104,9 +104,9 @@ def test_an_avatar_of_the_light_network_alone(finished: Finished, tmp_path: Path
     assert alone.rendering().renderer == "light"
     assert alone.renderer().whole_face(face_points(0.05)).shape == (debug.model.size_px,) * 2 + (3,)
     for asked in ({"renderer": "diffusion"}, {"steps": 2}):
-        with pytest.raises(UsageError, match="no diffusion.*--quality best"):
+        with pytest.raises(UsageError, match=r"no diffusion.*--quality best"):
             alone.rendering(**asked)
-    with pytest.raises(UsageError, match="no diffusion to begin at.*--quality light"):
+    with pytest.raises(UsageError, match=r"no diffusion to begin at.*--quality light"):
         Run(configs.debug(), dataclasses.replace(options, run=tmp_path / "on", start=str(second)))
     (second / "light.safetensors").unlink()
     config = json.loads((second / "config.json").read_text())

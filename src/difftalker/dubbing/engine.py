@@ -189,12 +189,10 @@ class Engine:
                 key=key_of(self.fingerprint, "light"),
                 device=self.device,
             )
-        chosen, autoencoder, net = (
-            rendering.sampling,
-            self.networks.autoencoder,
-            self.networks.synthesis,
-        )
-        assert autoencoder and net, "rendering() chose a renderer that the avatar has"
+        chosen = rendering.sampling
+        autoencoder, net = self.networks.autoencoder, self.networks.synthesis
+        if autoencoder is None or net is None:
+            raise UsageError(f"the avatar {self.name} has no diffusion", fix="use light")
         return DiffusionRenderer(
             autoencoder,
             net,

@@ -223,11 +223,11 @@ class DeepSpeechEncoder(WindowedEncoder):
         self.net = load_deepspeech(file)
         self.dim = self.net.dim
 
-    def features_of(self, samples: Tensor) -> Tensor:
+    def features_of(self, samples: Tensor, asked: slice = slice(None)) -> Tensor:
         """(n,) -> (n / 320, 29)."""
         front = cepstra_of_old if self.net.backwards else cepstra_of
         cepstra = torch.from_numpy(front(samples.cpu().numpy()))
-        return levels(self.net(cepstra).log_softmax(-1))
+        return levels(self.net(cepstra).log_softmax(-1))[asked]
 
 
 def features_of(file: Path) -> str:
