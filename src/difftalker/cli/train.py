@@ -49,8 +49,8 @@ def train(
         features: Speech features that it moves them by: whisper, characters (29 posteriors, as in
             the paper), mel, or deepspeech (a model file that DIFFTALKER_DEEPSPEECH names); by
             default the preset's.
-        quality: best trains the diffusion and the light network; light the light network alone, in
-            a tenth of the time.
+        quality: best trains the diffusion and the light network; light the light network alone,
+            without the hours that the diffusion takes.
         start: An avatar, by name or folder, to begin from: its networks are trained on, with a
             third of the steps, and stages that are not chosen stay as they are in it. By default
             the packaged avatar, where it has the same networks; none begins at random.

@@ -212,8 +212,7 @@ class TrainingConfig:
     decoder_recipe: DecoderRecipe = field(default_factory=DecoderRecipe)
     light_recipe: LightRecipe = field(default_factory=LightRecipe)
     diffusion: bool = True
-    """Whether the avatar has the diffusion; without, the light network renders alone, in a tenth of
-    the training."""
+    """Whether the avatar has the diffusion; without, the light network renders alone."""
     validation_clips: int = 4
     """Clips held out of training to watch it, a fifth of all at most; of fewer than five clips
     the ends are held out instead. 0: none, the last clip is watched and learned from."""

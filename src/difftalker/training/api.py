@@ -86,7 +86,7 @@ def train(
     """Train an avatar on video files, folders of them, or one dataset made by ``prepare``.
 
     ``consent`` says who agreed to what; only some ``stages`` can be trained without. ``quality`` is
-    ``best``, or ``light``: the light network alone, in a tenth of the time. ``features``
+    ``best``, or ``light``: the light network without the diffusion and its hours. ``features``
     replace the preset's speech features (:data:`difftalker.config.FEATURE_OPTIONS`), ``settings``
     single values of it (``{"training.prior.steps": "200"}``).
 
