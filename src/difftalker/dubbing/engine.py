@@ -159,7 +159,7 @@ class Engine:
                 f"the avatar {self.name} has no light renderer",
                 fix=f"use diffusion, or run `difftalker train --start {self.name} --stage light`",
             )
-        if self.networks.synthesis is None and (renderer == "diffusion" or sampled):
+        if self.networks.diffusion is None and (renderer == "diffusion" or sampled):
             raise UsageError(
                 f"the avatar {self.name} has no diffusion, which takes sampler and steps",
                 fix="use light without them, or train it with --quality best",
@@ -174,7 +174,7 @@ class Engine:
         return Rendering(renderer=renderer, sampling=sampling)
 
     def _prefers_diffusion(self) -> bool:
-        if self.networks.synthesis is None or self.networks.light is None:
+        if self.networks.diffusion is None or self.networks.light is None:
             return self.networks.light is None
         return torch.device(self.device).type != "cpu" or has_fast_bfloat16(self.device)
 
@@ -190,12 +190,9 @@ class Engine:
                 device=self.device,
             )
         chosen = rendering.sampling
-        autoencoder, net = self.networks.autoencoder, self.networks.synthesis
-        if autoencoder is None or net is None:
-            raise UsageError(f"the avatar {self.name} has no diffusion", fix="use light")
         return DiffusionRenderer(
-            autoencoder,
-            net,
+            self.networks.autoencoder,
+            self.networks.synthesis,
             self.config,
             chosen,
             calibration=self.calibration,

@@ -17,15 +17,13 @@ import torch
 
 from difftalker.config import ModelConfig
 from difftalker.core.weights import difference, shapes
-from difftalker.dubbing.networks import Networks, build
+from difftalker.dubbing.networks import Diffusion, Networks, build
 from difftalker.errors import AvatarError
 from difftalker.face.draw import CHANNELS
 from difftalker.face.landmarks import UPPER
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.store.avatars import AvatarFiles
-from difftalker.synthesis.autoencoder import Autoencoder
 from difftalker.synthesis.light import MAP_SHARE, LightNet
-from difftalker.synthesis.net import SynthesisNet
 
 _WORDS = frozenset(
     (
@@ -118,8 +116,8 @@ def _run(networks: Networks, config: ModelConfig) -> None:
     for net in (networks.completion, networks.live):
         if net:
             _run_completion(net)
-    if networks.autoencoder and networks.synthesis:
-        _run_diffusion(networks.autoencoder, networks.synthesis, config)
+    if networks.diffusion:
+        _run_diffusion(networks.diffusion, config)
     if networks.light:
         _run_light(networks.light, config)
 
@@ -132,7 +130,8 @@ def _run_completion(net: CompletionNet) -> None:
         raise ValueError(f"a completion's output has the shape {found}")
 
 
-def _run_diffusion(autoencoder: Autoencoder, net: SynthesisNet, config: ModelConfig) -> None:
+def _run_diffusion(diffusion: Diffusion, config: ModelConfig) -> None:
+    autoencoder, net = diffusion.autoencoder, diffusion.synthesis
     side, window = config.size_px, config.completion.window
     with torch.device("meta"), torch.inference_mode():
         latents = autoencoder.encode(torch.zeros(2, 3, side, side))

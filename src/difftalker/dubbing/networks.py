@@ -24,18 +24,41 @@ Weights = dict[str, dict[str, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Diffusion:
+    """The networks of the diffusion."""
+
+    autoencoder: Autoencoder
+    synthesis: SynthesisNet
+
+
+@dataclass(frozen=True, kw_only=True)
 class Networks:
     """The networks of one avatar."""
 
     completion: CompletionNet
     motion: HeadMotion
-    autoencoder: Autoencoder | None = None
-    synthesis: SynthesisNet | None = None
-    """With the autoencoder, the diffusion; avatars with a light network may do without."""
+    diffusion: Diffusion | None = None
+    """Avatars with a light network may do without."""
     light: LightNet | None = None
     """One pass in place of the diffusion; avatars with a diffusion may do without."""
     live: CompletionNet | None = None
     """Completion of frames as they come; avatars may do without."""
+
+    @property
+    def autoencoder(self) -> Autoencoder:
+        """That of the diffusion; AvatarError where there is none."""
+        return self._diffusion.autoencoder
+
+    @property
+    def synthesis(self) -> SynthesisNet:
+        """That of the diffusion; AvatarError where there is none."""
+        return self._diffusion.synthesis
+
+    @property
+    def _diffusion(self) -> Diffusion:
+        if self.diffusion is None:
+            raise AvatarError("networks without diffusion", wanted="an avatar that has it")
+        return self.diffusion
 
     def state(self) -> Weights:
         """Everything that has to be saved, by part."""
@@ -43,7 +66,7 @@ class Networks:
 
     def architecture(self) -> dict[str, Any]:
         """The diffusers configuration of ``vae`` and ``unet``: what to build before loading."""
-        if self.autoencoder is None or self.synthesis is None:
+        if self.diffusion is None:
             return {}
         nets = {"vae": self.autoencoder.kl, "unet": self.synthesis.prior.unet}
         # Names that begin with _ say nothing of the network; one is the base model's folder.
@@ -54,7 +77,7 @@ class Networks:
 
     def resolved(self, config: ModelConfig) -> ModelConfig:
         """The configuration with what a base model brought written out, and no base model."""
-        if self.autoencoder is None or self.synthesis is None:
+        if self.diffusion is None:
             return dataclasses.replace(config, base_model="")
         return dataclasses.replace(
             config,
@@ -92,21 +115,18 @@ class Networks:
 
         Those of convolutions and linear layers; what they compute stays the same to the bit.
         """
-        for net in (self.autoencoder, self.synthesis, self.light):
-            for layer in net.modules() if net else ():
+        for net in self._parts().values():
+            for layer in net.modules() if not isinstance(net, CompletionNet | HeadMotion) else ():
                 if isinstance(layer, (nn.Conv2d, nn.Linear)):
                     layer.to(torch.bfloat16)
         return self
 
     def _parts(self) -> dict[str, nn.Module]:
-        return {
-            "completion": self.completion,
-            "motion": self.motion,
-            **({"autoencoder": self.autoencoder} if self.autoencoder else {}),
-            **({"synthesis": self.synthesis} if self.synthesis else {}),
-            **({"light": self.light} if self.light else {}),
-            **({"live": self.live} if self.live else {}),
-        }
+        parts: dict[str, nn.Module | None] = {"completion": self.completion, "motion": self.motion}
+        if self.diffusion:
+            parts |= {"autoencoder": self.autoencoder, "synthesis": self.synthesis}
+        parts |= {"light": self.light, "live": self.live}
+        return {name: net for name, net in parts.items() if net is not None}
 
 
 def build(
@@ -121,19 +141,20 @@ def build(
     ``architecture`` is what :meth:`Networks.architecture` gave for networks to be loaded; ``parts``
     say whether ``light`` and ``live`` are among them.
     """
-    shape, autoencoder, synthesis = architecture or {}, None, None
-    if diffusion:
-        autoencoder = build_autoencoder(config, shape.get("vae"))
-        prior = build_prior(config, shape.get("unet"))
-        synthesis = SynthesisNet(config.synthesis, prior, config.completion)
     return Networks(
         completion=CompletionNet(config.completion),
         motion=HeadMotion(),
-        autoencoder=autoencoder,
-        synthesis=synthesis,
+        diffusion=_build_diffusion(config, architecture or {}) if diffusion else None,
         light=build_light(config) if "light" in parts else None,
         live=CompletionNet(config.live) if "live" in parts else None,
     )
+
+
+def _build_diffusion(config: ModelConfig, shape: Mapping[str, Any]) -> Diffusion:
+    autoencoder = build_autoencoder(config, shape.get("vae"))
+    prior = build_prior(config, shape.get("unet"))
+    synthesis = SynthesisNet(config.synthesis, prior, config.completion)
+    return Diffusion(autoencoder=autoencoder, synthesis=synthesis)
 
 
 def build_light(config: ModelConfig) -> LightNet:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,13 @@ from difftalker.core.files import write_whole
 from difftalker.data.dataset import Dataset
 from difftalker.data.latents import LatentSet, Progress, encode_clips, identity
 from difftalker.dubbing.load_checked import load_networks
-from difftalker.dubbing.networks import Networks, build_autoencoder, build_light, build_prior
+from difftalker.dubbing.networks import (
+    Diffusion,
+    Networks,
+    build_autoencoder,
+    build_light,
+    build_prior,
+)
 from difftalker.errors import TrainingError
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.landmarks.head_motion import HeadMotion
@@ -134,11 +141,12 @@ class Sources:
         Raises:
             TrainingError: a stage has not been trained to its end.
         """
-        has_diffusion = self.config.training.diffusion
+        diffusion = None
+        if self.config.training.diffusion:
+            diffusion = Diffusion(autoencoder=self.tuned_autoencoder(), synthesis=self.synthesis())
         return Networks(
             completion=self.completion(),
-            autoencoder=self.tuned_autoencoder() if has_diffusion else None,
-            synthesis=self.synthesis() if has_diffusion else None,
+            diffusion=diffusion,
             motion=self.motion(),
             light=self.light(),
             live=self.live(),
@@ -277,15 +285,14 @@ class Sources:
     def brought(self, stage: str, kind: type[N]) -> N:
         """The network of a stage as it is in the avatar that the run began from."""
         assert self.start is not None
-        networks = load_networks(self.start)
-        parts: dict[str, Any] = {
-            "landmarks": networks.completion,
-            "autoencoder": networks.autoencoder,
-            "prior": networks.synthesis and networks.synthesis.prior,
-            "synthesis": networks.synthesis,
-            "decoder": networks.autoencoder,
+        parts = {
+            "landmarks": "completion",
+            "autoencoder": "autoencoder",
+            "prior": "synthesis.prior",
+            "synthesis": "synthesis",
+            "decoder": "autoencoder",
         }
-        net = self.placed(parts[stage]).eval()
+        net = self.placed(attrgetter(parts[stage])(load_networks(self.start))).eval()
         assert isinstance(net, kind)
         return net
 
