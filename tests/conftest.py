@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:  # torch is loaded once the number of threads is set
 
 def pytest_configure() -> None:
     """One thread, for torch reads these when a test file imports it; small tensors want no more."""
+    # Tests sign with a key of their own, not with the user's.
+    os.environ["DIFFTALKER_CREDENTIALS"] = str(Path(tempfile.mkdtemp()) / "credentials")
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
 

@@ -20,6 +20,7 @@ from difftalker.cli import (
     talk,
     train,
     train_expert,
+    verify,
 )
 
 app = App(
@@ -38,6 +39,7 @@ for _command in (
     train.train,
     train_expert.train_expert,
     evaluate.evaluate,
+    verify.verify,
 ):
     app.command(_command)
 app.command(doctor.doctor)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from difftalker.cli.common import COMPUTE, GUARDS, Compute, Guards, Outcome
+from difftalker.cli.common import COMPUTE, GUARDS, MARKING, Compute, Guards, Marking, Outcome
 from difftalker.config import DEFAULT_FPS, MAX_FPS
 from difftalker.core.text import printable
 
@@ -26,6 +26,7 @@ def live(
     face: str = "avatar",
     any_face: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     fps: Annotated[float, Parameter(validator=validators.Number(gte=1, lte=MAX_FPS))] = DEFAULT_FPS,
+    marking: Marking = MARKING,
     guards: Guards = GUARDS,
     options: Compute = COMPUTE,
 ) -> Outcome | None:
@@ -47,6 +48,7 @@ def live(
         face: Whom, of several people in the footage.
         any_face: Take a face that is not the avatar's person, too.
         fps: Frames a second without footage.
+        marking: How the video says that it is generated.
         guards: Limits of what is read.
         options: Those that commands share.
     """
@@ -64,6 +66,9 @@ def live(
         raise UsageError("no speech, or two", wanted="either --audio or --microphone")
     if output == "-" and options.json:
         raise UsageError("--output - together with --json", wanted="one thing on standard output")
+    marks = marking.marks
+    if output:
+        marks.warn(output)
     steady()
     use_threads(options.threads)
     source = sound_source(audio)
@@ -75,10 +80,9 @@ def live(
         logger.warning("now %.1f frames a second, for the time that each takes", rate)
 
     stats = run_live(
-        LiveSession(person, stage),
+        LiveSession(person, stage, marks),
         stage,
         source,
-        avatar=person.name,
         output=output,
         seconds=seconds,
         slower=slower,

@@ -10,10 +10,12 @@ from cyclopts import Parameter, validators
 from difftalker.cli.common import (
     COMPUTE,
     GUARDS,
+    MARKING,
     AtLeast1,
     Bars,
     Compute,
     Guards,
+    Marking,
     Outcome,
     RendererName,
 )
@@ -34,6 +36,7 @@ def talk(
     keep_journal: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     crf: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=51))] = DEFAULT_CRF,
     lossless: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    marking: Marking = MARKING,
     guards: Guards = GUARDS,
     options: Compute = COMPUTE,
 ) -> Outcome:
@@ -54,6 +57,7 @@ def talk(
         keep_journal: Leave the finished work beside the output.
         crf: Quality of the picture, 0 to 51; lower is better and larger.
         lossless: Keep every pixel (.mkv with FFV1 and PCM).
+        marking: How the video says that it is generated.
         guards: Limits of what is read.
         options: Those that commands share.
     """
@@ -73,6 +77,7 @@ def talk(
         keep_journal=keep_journal,
         crf=crf,
         lossless=lossless,
+        marks=marking.marks,
         device=options.device,
         limits=guards.limits,
     )

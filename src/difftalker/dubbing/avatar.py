@@ -21,6 +21,7 @@ from difftalker.errors import UsageError
 from difftalker.face.detect.people import Choice
 from difftalker.landmarks.edits import Edit
 from difftalker.landmarks.track_file import LandmarkTrack
+from difftalker.marks.marking import MARKED, Marks
 from difftalker.store import avatars
 
 
@@ -125,11 +126,13 @@ class Avatar(Engine):
         *,
         face: str | int | Path = "avatar",
         any_face: bool = False,
+        marks: Marks = MARKED,
     ) -> LiveSession:
         """A session that speaks while speech is pushed to it, by the light renderer.
 
         ``source`` is footage, played forth and back, a stage that was opened before
         (``live_stage.open_stage``; sessions can share one), or None for the avatar's own head.
+        ``marks`` say how its pictures state that they are generated.
 
         Raises:
             MediaError: the footage cannot be read.
@@ -138,7 +141,7 @@ class Avatar(Engine):
         """
         if not isinstance(source, Stage):
             source = open_stage(self, source, face=face, any_face=any_face)
-        return LiveSession(self, source)
+        return LiveSession(self, source, marks)
 
 
 def load(name_or_folder: str | Path, *, device: str = "cpu") -> Avatar:

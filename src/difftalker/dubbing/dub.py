@@ -33,8 +33,9 @@ from difftalker.face.landmarks import UPPER
 from difftalker.face.spans import Span
 from difftalker.landmarks.edits import Edit, apply_edits
 from difftalker.landmarks.track_file import check_points
+from difftalker.marks.marking import MARKED, Marker, Marks, Work
 from difftalker.media.timeline import Fit, Timeline, fit, play
-from difftalker.media.video import VideoWriter, probe_video
+from difftalker.media.video import VideoInfo, VideoWriter, probe_video
 from difftalker.speech.speech import Speech
 from difftalker.store.journal import Journal, file_hash, key_of, pack, unpack
 
@@ -101,14 +102,17 @@ class Dub:
         fit: Fit = "trim",
         keep_audio: bool = False,
         keep_journal: bool = False,
+        marks: Marks = MARKED,
         progress: Progress = no_progress,
     ) -> DubResult:
         """Write the dubbed video: the footage's frames and times, the new sound.
 
         ``fit`` says what happens where they differ in length (``media.timeline.Fit``).
-        ``keep_audio`` leaves the footage its own sound. Finished work is kept in a hidden folder
-        beside the output (``store.journal``): after a failure or a kill the same call goes on from
-        there, to the same bytes. After success the folder goes, unless ``keep_journal`` leaves it.
+        ``keep_audio`` leaves the footage its own sound. ``marks`` say how the video states that it
+        was generated; the watermark changes every picture a little. Finished work is kept in a
+        hidden folder beside the output (``store.journal``): after a failure or a kill the same call
+        goes on from there, to the same bytes but for the random numbers of a signature. After
+        success the folder goes, unless ``keep_journal`` leaves it.
 
         Raises:
             MediaError: input or output cannot be read or written, or another run writes the
@@ -119,13 +123,16 @@ class Dub:
         began, info = time.monotonic(), probe_video(self.video)
         info.warn()
         output, journal = Path(output), Journal(Path(output), keep=keep_journal)
+        marker = self._marker(marks, (fit, keep_audio), info)
         writer = VideoWriter.like(
             info,
             output,
             audio=self.video if keep_audio else self.audio,
             crf=crf,
             lossless=lossless,
-            comment=generated_by(self.engine.name, self.any_face),
+            comment=marker.comment,
+            tags=marker.tags(output),
+            finish=marker.finish,
             scratch_folder=journal.folder,
         )
         with journal:
@@ -138,7 +145,7 @@ class Dub:
             loop = RenderLoop(renderer, inputs, journal, seed=self.seed)
             with writer, closing(loop.frames(play(self.video, timeline))) as rendered:
                 for done, (frame, image) in enumerate(rendered, 1):
-                    writer.write(image, frame.pts)
+                    writer.write(marker.mark(image, frame.time_s), frame.pts)
                     progress("render", done, len(footage))
         return DubResult(
             output=output,
@@ -152,6 +159,20 @@ class Dub:
             rendering=self.rendering,
             any_face=self.any_face,
         )
+
+    def _marker(self, marks: Marks, played: tuple[object, ...], info: VideoInfo) -> Marker:
+        """What marks the video; ``played`` is what else the video follows from."""
+        sources = (file_hash(self.video), file_hash(self.audio))
+        chosen = (repr(self.rendering), self.seed, repr(self.face), self._landmarks, self._edits)
+        job = key_of("dub", __version__, *sources, self.engine.fingerprint, *chosen, *played)
+        work = Work(
+            comment=generated_by(self.engine.name, self.any_face),
+            job=job,
+            avatar=self.engine.name,
+            footage=self.video,
+            speech=self.audio,
+        )
+        return Marker(marks, work, info.width, info.height)
 
     def _completed(
         self, speech: Speech, journal: Journal, mode: Fit, progress: Progress

@@ -18,6 +18,7 @@ from difftalker.errors import UsageError
 from difftalker.face.detect.people import Choice
 from difftalker.landmarks.edits import Edit
 from difftalker.landmarks.track_file import LandmarkTrack
+from difftalker.marks.marking import Marks
 from difftalker.media.limits import Limits, limited
 from difftalker.media.timeline import Fit
 from difftalker.media.video import probe_video
@@ -63,6 +64,8 @@ class DubJob(Job):
     """Whether finished work stays beside the output."""
     crf: int = DEFAULT_CRF
     lossless: bool = False
+    marks: Marks = field(default_factory=Marks)
+    """How the video says that it was generated."""
     device: str = "auto"
     limits: Limits = field(default_factory=Limits)
     """What is refused as too large."""
@@ -99,6 +102,7 @@ class DubJob(Job):
     def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> DubResult:
         """Carry it out; see :func:`difftalker.jobs.run`."""
         self.check()
+        self.marks.warn(self.output)
         with limited(self.limits):
             track = LandmarkTrack.load(Path(self.landmarks)) if self.landmarks else None
             avatar = load(self.avatar, device=pick_device(self.device))
@@ -120,6 +124,7 @@ class DubJob(Job):
                 fit=self.fit,
                 keep_audio=self.keep_audio,
                 keep_journal=self.keep_journal,
+                marks=self.marks,
                 progress=reporting(on_event, cancel),
             )
         if self.landmarks_out:
@@ -154,6 +159,8 @@ class TalkJob(Job):
     """Whether finished work stays beside the output."""
     crf: int = DEFAULT_CRF
     lossless: bool = False
+    marks: Marks = field(default_factory=Marks)
+    """How the video says that it was generated."""
     device: str = "auto"
     limits: Limits = field(default_factory=Limits)
     """What is refused as too large."""
@@ -163,6 +170,7 @@ class TalkJob(Job):
         previews.check_outputs(
             Path(self.output), lossless=self.lossless, inputs=(Path(self.audio),)
         )
+        self.marks.warn(self.output)
         with limited(self.limits):
             avatar = load(self.avatar, device=pick_device(self.device))
             talk = avatar.talk(
@@ -178,6 +186,7 @@ class TalkJob(Job):
                 crf=self.crf,
                 lossless=self.lossless,
                 keep_journal=self.keep_journal,
+                marks=self.marks,
                 progress=reporting(on_event, cancel),
             )
 

@@ -11,17 +11,21 @@ the first two beside the others, one frame ahead.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import torch
 
+from difftalker.dubbing.dub import generated_by
 from difftalker.dubbing.engine import Engine
 from difftalker.dubbing.live_stage import Stage, lacking
+from difftalker.dubbing.talk import made_by
 from difftalker.face.landmarks import LOWER
 from difftalker.face.lips import open_to
 from difftalker.landmarks.completion import CompletionNet
+from difftalker.marks.marking import MARKED, Marker, Marks, Work
 from difftalker.media.audio import SAMPLE_RATE_HZ
 from difftalker.speech.live import LAG_S, LiveEncoder
 from difftalker.speech.registry import load_encoder
@@ -61,8 +65,11 @@ class LiveFrame:
 class LiveSession:
     """One conversation: speech in, frames out."""
 
-    def __init__(self, engine: Engine, stage: Stage) -> None:
-        """Raise AvatarError where the avatar has no completion for live sessions."""
+    def __init__(self, engine: Engine, stage: Stage, marks: Marks = MARKED) -> None:
+        """Raise AvatarError where the avatar has no completion for live sessions.
+
+        ``marks`` say how its pictures, and the file they come into, state that they are generated.
+        """
         net = engine.networks.live
         if net is None:
             raise lacking(engine, "completion for live sessions", "live")
@@ -72,6 +79,7 @@ class LiveSession:
         self._stage, self._show, self._number = stage, stage.new_show(), 0
         self._uses_audio = engine.config.synthesis.uses_audio
         self.fps = stage.fps
+        self.marker = marker_of(engine, stage, marks)
 
     @property
     def time_s(self) -> float:
@@ -133,7 +141,17 @@ class LiveSession:
     def render(self, frame: CompletedFrame) -> LiveFrame:
         """The second half of :meth:`frame`: frames come in their order."""
         image = self._show.picture(frame.number, frame.points, frame.window)
-        return LiveFrame(image=image, time_s=frame.time_s, sound=frame.sound)
+        marked = self.marker.mark(image, frame.time_s)
+        return LiveFrame(image=marked, time_s=frame.time_s, sound=frame.sound)
+
+
+def marker_of(engine: Engine, stage: Stage, marks: Marks) -> Marker:
+    """What marks the pictures of one session; its job is a random number."""
+    whole = stage.footage is None
+    comment = made_by(engine.name) if whole else generated_by(engine.name)
+    job = secrets.token_hex(32)
+    work = Work(comment=comment, job=job, avatar=engine.name, footage=stage.footage)
+    return Marker(marks, work, *stage.size)
 
 
 class LiveCompleter:

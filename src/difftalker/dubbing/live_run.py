@@ -16,7 +16,6 @@ import numpy as np
 from difftalker.dubbing.live import LiveFrame, LiveSession
 from difftalker.dubbing.live_clock import LiveClock, LiveStats
 from difftalker.dubbing.live_stage import Stage
-from difftalker.dubbing.talk import made_by
 from difftalker.errors import UsageError
 from difftalker.media.audio import SAMPLE_RATE_HZ, read_audio
 from difftalker.media.live_writer import LiveWriter
@@ -154,7 +153,6 @@ def run_live(
     stage: Stage,
     source: SoundSource,
     *,
-    avatar: str,
     output: str | None = None,
     seconds: float = 0.0,
     slower: Callable[[float], None] = lambda fps: None,
@@ -167,9 +165,17 @@ def run_live(
         MediaError: the output cannot be written.
         UsageError: there is no microphone.
     """
-    width, height = stage.size
+    (width, height), marker = stage.size, session.marker
     writer = (
-        LiveWriter(output, width=width, height=height, fps=stage.fps, comment=made_by(avatar))
+        LiveWriter(
+            output,
+            width=width,
+            height=height,
+            fps=stage.fps,
+            comment=marker.comment,
+            tags=marker.tags(output),
+            finish=marker.finish,
+        )
         if output
         else None
     )

@@ -38,6 +38,8 @@ class Stage(abc.ABC):
     fps: float
     size: tuple[int, int]
     """Width and height of its pictures, pixels."""
+    footage: Path | None = None
+    """Of which its pictures are made; None where they are generated as a whole."""
 
     @abc.abstractmethod
     def upper(self, number: int) -> Floats:
@@ -83,7 +85,7 @@ class FootageStage(Stage):
         """
         run = longest_run(footage, loop_s)
         self.fps = round(frame_rate(footage.track.times_s), 3)
-        self.size = footage.info.width, footage.info.height
+        self.size, self.footage = (footage.info.width, footage.info.height), footage.info.path
         self.renderer = light_renderer(engine)
         framing = footage.framing
         self._points = framing.points_crop[run]

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from difftalker import __version__
 from difftalker.config import DEFAULT_CRF, MAX_FPS
 from difftalker.core.jobs import Progress, no_progress
 from difftalker.core.prefetch import prefetch
@@ -29,10 +30,11 @@ from difftalker.errors import UsageError
 from difftalker.face.compose.blend import blend_mask
 from difftalker.face.landmarks import BROWS, CHIN, JAW
 from difftalker.landmarks.track_file import check_points
+from difftalker.marks.marking import MARKED, Marker, Marks, Work
 from difftalker.media.limits import check_frames, current
 from difftalker.media.video import VideoWriter
 from difftalker.speech.speech import Speech
-from difftalker.store.journal import Journal, key_of
+from difftalker.store.journal import Journal, file_hash, key_of
 from difftalker.synthesis.renderer import Floats, Image, Renderer
 
 BESIDE, BELOW = 0.25, 0.2
@@ -94,11 +96,13 @@ class Talk:
         crf: int = DEFAULT_CRF,
         lossless: bool = False,
         keep_journal: bool = False,
+        marks: Marks = MARKED,
         progress: Progress = no_progress,
     ) -> TalkResult:
         """Write the video: as long as the sound, as large as the avatar's crop.
 
-        Finished work is kept beside the output and taken up again as in ``Dub.save``.
+        ``marks`` say how the video states that it was generated. Finished
+        work is kept beside the output and taken up again as in ``Dub.save``.
 
         Raises:
             MediaError: the sound cannot be read, or the output not be written; an earlier output
@@ -106,7 +110,7 @@ class Talk:
             TrackError: the avatar's model of movement leaves all bounds.
         """
         began, output, size = time.monotonic(), Path(output), self.engine.config.size_px
-        journal = Journal(output, keep=keep_journal)
+        journal, marker = Journal(output, keep=keep_journal), self._marker(marks)
         writer = VideoWriter(
             output,
             width=size,
@@ -116,7 +120,9 @@ class Talk:
             audio=self.audio,
             crf=crf,
             lossless=lossless,
-            comment=made_by(self.engine.name),
+            comment=marker.comment,
+            tags=marker.tags(output),
+            finish=marker.finish,
             scratch_folder=journal.folder,
         )
         with journal:
@@ -127,7 +133,8 @@ class Talk:
             with writer, closing(prefetch(rendered)) as chunks:
                 images = (one for chunk in chunks for one in chunk)
                 for done, (number, image) in enumerate(zip(numbers, images, strict=True), 1):
-                    writer.write(image, int(number) * self.fps.denominator * TICKS)
+                    marked = marker.mark(image, float(number / self.fps))
+                    writer.write(marked, int(number) * self.fps.denominator * TICKS)
                     progress("render", done, len(points))
         return TalkResult(
             output=output,
@@ -139,6 +146,20 @@ class Talk:
             device=self.engine.device,
             rendering=self.rendering,
         )
+
+    def _marker(self, marks: Marks) -> Marker:
+        """What marks the video."""
+        chosen = (repr(self.rendering), self.seed, str(self.fps))
+        work = Work(
+            comment=made_by(self.engine.name),
+            job=key_of(
+                "talk", __version__, file_hash(self.audio), self.engine.fingerprint, *chosen
+            ),
+            avatar=self.engine.name,
+            speech=self.audio,
+        )
+        size_px = self.engine.config.size_px
+        return Marker(marks, work, size_px, size_px)
 
     def _numbers(self, speech: Speech) -> NDArray[np.int64]:
         """The frames that are shown, (frames,), by number: in gaps of the sound the last one stays.

@@ -18,6 +18,7 @@ from difftalker.dubbing.engine import Rendering
 from difftalker.errors import MediaError, UsageError
 from difftalker.evaluation.footage import Footage, Output
 from difftalker.evaluation.predictions import conform, find_prediction
+from difftalker.marks.marking import UNMARKED
 from difftalker.media.audio import SAMPLE_RATE_HZ
 from difftalker.media.video import VideoWriter, read_frames
 
@@ -49,7 +50,7 @@ class Dubber:
             seed=self.seed,
             **self.rendering.options(),
         )
-        result = dub.save(self.place(row, clip))
+        result = dub.save(self.place(row, clip), marks=UNMARKED)
         return Output(video=result.output, audio=audio, voice=voice, dub=result)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 import sys
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import av
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from difftalker.errors import MediaError
 from difftalker.media.audio import SAMPLE_RATE_HZ
 from difftalker.media.container import check_output
-from difftalker.media.video import OUTPUT_SUFFIXES
+from difftalker.media.video import OUTPUT_SUFFIXES, movflags
 
 STREAM = "-"
 """In place of a file's name: standard output."""
@@ -28,15 +30,28 @@ STREAM = "-"
 class LiveWriter:
     """H.264 and AAC without delay; a file is complete at the end, or not there at all."""
 
-    def __init__(self, output: str, *, width: int, height: int, fps: float, comment: str) -> None:
+    def __init__(
+        self,
+        output: str,
+        *,
+        width: int,
+        height: int,
+        fps: float,
+        comment: str,
+        tags: Mapping[str, str] = MappingProxyType({}),
+        finish: Callable[[Path], None] | None = None,
+    ) -> None:
         """``output`` is a file's name, or ``STREAM``.
+
+        ``finish`` is called with a file once it is complete but for what it adds.
 
         Raises:
             MediaError: the file cannot be written.
         """
         self._size = width, height
         self._fps = Fraction(fps).limit_denominator(1001)
-        self._comment, self._output = comment, output
+        self._tags, self._output = {"comment": comment, **tags}, output
+        self._finish_file = finish
         self._path: Path | None = None
         if output != STREAM:
             self._path = check_output(Path(output), OUTPUT_SUFFIXES)
@@ -46,11 +61,16 @@ class LiveWriter:
 
     def __enter__(self) -> LiveWriter:
         even = [-(-side // 2) * 2 for side in self._size]
+        flags = movflags(self._tags)
         try:
             if self._path is None:
                 self._container = av.open(sys.stdout.buffer, "w", format="matroska")
             else:
-                self._container = av.open(str(self._scratch), "w")
+                self._container = av.open(
+                    str(self._scratch),
+                    "w",
+                    options={} if self._path.suffix == ".mkv" else {"movflags": flags},
+                )
             video = self._container.add_stream("libx264", rate=self._fps)
             assert isinstance(video, VideoStream)
             video.width, video.height, video.pix_fmt = *even, "yuv420p"
@@ -60,7 +80,7 @@ class LiveWriter:
             assert isinstance(sound, AudioStream)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise MediaError(f"{self._output} cannot be written: {error}") from error
-        self._container.metadata["comment"] = self._comment
+        self._container.metadata.update(self._tags)
         self._video, self._sound, self._even = video, sound, even
         return self
 
@@ -90,6 +110,8 @@ class LiveWriter:
                 self._container.mux(track.encode(None))
             self._container.close()
             if self._path is not None and kind is None:
+                if self._finish_file is not None:
+                    self._finish_file(self._scratch)
                 self._scratch.replace(self._path)
         except (av.FFmpegError, OSError) as error:
             if kind is None:

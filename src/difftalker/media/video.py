@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import av
@@ -84,6 +84,8 @@ class VideoInfo:
     """Whether pictures are see-through, which they are no more once they are read."""
     unknown_tracks: int = 0
     """Video tracks before this one that FFmpeg cannot decode."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """All of the container's own tags."""
 
     def warn(self) -> None:
         """Say in the log what will look different."""
@@ -212,6 +214,8 @@ class VideoWriter:
         preset: str = "veryfast",
         lossless: bool = False,
         comment: str = "",
+        tags: Mapping[str, str] = MappingProxyType({}),
+        finish: Callable[[Path], None] | None = None,
         sample_aspect_ratio: Fraction = Fraction(1),
         colour: Colour | None = None,
         scratch_folder: Path | None = None,
@@ -220,8 +224,9 @@ class VideoWriter:
 
         ``width`` and ``height`` are those of the images to come, pixels; ``fps`` is the average
         rate, ``time_base`` the seconds in one unit of ``pts``. ``crf`` (0 to 51, lower is better)
-        and ``preset`` are x264's. ``comment`` is stored in the container, and ``colour`` says how
-        colours are (BT.709 by default; lossless files hold RGB). The file grows in
+        and ``preset`` are x264's. ``comment`` and ``tags`` are stored in the container, and
+        ``colour`` says how colours are (BT.709 by default; lossless files hold RGB). ``finish`` is
+        called with the complete file before it takes its name, and may add to it. The file grows in
         ``scratch_folder``, on the same disk, or else beside its final place. Raises MediaError
         where the output folder is missing or closed to writing, the suffix is none of
         ``OUTPUT_SUFFIXES``, or ``audio`` has no sound track.
@@ -233,7 +238,8 @@ class VideoWriter:
         self._fps = Fraction(fps).limit_denominator(1_000_000)
         self._time_base = time_base
         self._audio = None if audio is None else probe_audio(audio)
-        self._lossless, self._comment = lossless, comment
+        self._lossless, self._finish_file = lossless, finish
+        self._tags = {**({"comment": comment} if comment else {}), **tags}
         self._aspect, self._colour = sample_aspect_ratio, colour or Colour()
         self._options = {} if lossless else {"crf": str(crf), "preset": preset, **_SAME_BYTES}
         self._first: int | None = None
@@ -263,15 +269,14 @@ class VideoWriter:
             str(self._scratch.absolute()),
             mode="w",
             options={
-                "movflags": "+faststart",
+                "movflags": movflags(self._tags),
                 "video_track_timescale": timescale,
                 "movie_timescale": timescale,  # else a later start is rounded to milliseconds
             }
             if is_mov
             else {"fflags": "+bitexact"},  # Matroska is else given random numbers
         )
-        if self._comment:
-            self._container.metadata["comment"] = self._comment
+        self._container.metadata.update(self._tags)
         self._track = self._add_track()
         self._from_rgb = _encoder_input(self._track.codec_context, self._time_base, self._colour)
         self._sound = (
@@ -352,6 +357,8 @@ class VideoWriter:
         if self._sound is not None:
             self._container.mux(self._sound.flush())
         self._container.close()
+        if self._finish_file is not None:
+            self._finish_file(self._scratch)
         self._scratch.replace(self._path)
 
     def _discard(self) -> None:
@@ -369,6 +376,11 @@ class VideoWriter:
             f"could not write {self._path}: {reason}",
             fix="free space in the output folder, or choose another",
         )
+
+
+def movflags(tags: Mapping[str, str]) -> str:
+    """FFmpeg's flags for MP4 and QuickTime: the index first, and tags by any name."""
+    return "+faststart" if set(tags) <= {"comment"} else "+faststart+use_metadata_tags"
 
 
 def _encoder_input(encoder: VideoCodecContext, time_base: Fraction, colour: Colour) -> Graph:

@@ -249,6 +249,7 @@ def _facts(
         "has_audio": audio_track(container) is not None,
         "sample_aspect_ratio": str(aspect),
         "comment": _comment(container),
+        "tags": dict(container.metadata),
         "colour": asdict(Colour.of(frame)),
         "hdr": hdr_of(frame),
         "interlaced": bool(frame.interlaced_frame),

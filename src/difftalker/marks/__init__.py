@@ -1,0 +1,1 @@
+"""What says that a video was generated: credentials, metadata, a label and a watermark."""
