@@ -27,6 +27,7 @@ import numpy as np
 from difftalker.dubbing.avatar import Avatar, load
 from difftalker.dubbing.footage import TrackedFootage, locate
 from difftalker.face.detect.people import Choice
+from difftalker.marks.marking import UNMARKED
 from difftalker.media.video import read_frames
 from difftalker.packaged import samples
 from face_scenes import (
@@ -167,7 +168,7 @@ def _dubbed(avatar: Avatar, scene: Scene, video: Path, located: TrackedFootage) 
     """Dub a scene to the end; frames that are left alone have to stay as they were."""
     output = video.with_name("dubbed.mkv")
     job = avatar.dub(video, samples.speech(), located=located, steps=1)
-    result = job.save(output, lossless=True)
+    result = job.save(output, lossless=True, marks=UNMARKED)
     pairs = zip(read_frames(video), read_frames(output), strict=True)
     same = np.array([np.array_equal(a.image, b.image) for a, b in pairs])
     alone = located.strength == 0

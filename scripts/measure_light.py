@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from difftalker.dubbing.avatar import Avatar, load
 from difftalker.dubbing.footage import TrackedFootage, locate
 from difftalker.face.crop import cut
+from difftalker.marks.marking import UNMARKED
 from difftalker.media.video import VideoWriter, probe_video, read_frames
 from difftalker.metrics import seam_step
 from difftalker.packaged import samples
@@ -142,7 +143,7 @@ def seam(
         if ideal:
             renderer = Ideal(found, avatar.config.size_px)
             stack.enter_context(patch.object(avatar, "renderer", lambda *_: renderer))
-        job.save(output, lossless=True)
+        job.save(output, lossless=True, marks=UNMARKED)
     framing, size = located.framed(avatar.config).framing, avatar.config.size_px
     steps = []
     for i, pair in enumerate(zip(read_frames(output), read_frames(video), strict=True)):

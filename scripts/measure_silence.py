@@ -31,6 +31,7 @@ from difftalker.dubbing.footage import TrackedFootage, locate
 from difftalker.face.detect.track import track
 from difftalker.landmarks import silence_hold
 from difftalker.landmarks.completion import CompletionNet
+from difftalker.marks.marking import UNMARKED
 from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.video import read_frames
 from difftalker.metrics import mouth_opening_correlation, silence_leak
@@ -74,7 +75,7 @@ def figures(
     asked = silence_hold.hold_silence(asked, times_s, face.track.usable, silent, face.track.cuts)
     made = folder / "made.mp4"
     made.unlink(missing_ok=True)
-    avatar.dub(face.video, audio, located=face, landmarks=asked).save(made)
+    avatar.dub(face.video, audio, located=face, landmarks=asked).save(made, marks=UNMARKED)
     rendered = track(read_frames(made), source=made).points_px
 
     def alike(points: NDArray[np.float32]) -> float:

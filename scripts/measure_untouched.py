@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from difftalker.dubbing.avatar import Avatar, load
 from difftalker.dubbing.footage import TrackedFootage
+from difftalker.marks.marking import UNMARKED
 from difftalker.media.audio import SAMPLE_RATE_HZ, read_audio
 from difftalker.media.timeline import Fit, fit
 from difftalker.media.video import probe_video, read_frames
@@ -167,7 +168,7 @@ class Finding:
 def dubbed(avatar: Avatar, video: Path, audio: Path, folder: Path, mode: Fit) -> Finding:
     """Dub without loss and compare frame by frame."""
     output = folder / "out.mkv"
-    result = avatar.dub(video, audio).save(output, lossless=True, fit=mode)
+    result = avatar.dub(video, audio).save(output, lossless=True, marks=UNMARKED, fit=mode)
     originals = list(read_frames(video))
     times_s = np.array([frame.time_s for frame in originals])
     sound_s = len(read_audio(audio)) / SAMPLE_RATE_HZ if mode != "trim" else 0.0

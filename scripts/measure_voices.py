@@ -30,6 +30,7 @@ from difftalker.dubbing.footage import TrackedFootage, locate
 from difftalker.evaluation.footage import Footage, Output
 from difftalker.evaluation.judges.lipreading import LipJudge, word_error
 from difftalker.face.detect.track import track
+from difftalker.marks.marking import UNMARKED
 from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.video import read_frames
 from difftalker.metrics import mouth_opening_correlation
@@ -59,7 +60,7 @@ def figures(
         return opening, np.nan
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "made.mp4"
-        avatar.dub(face.video, audio, located=face, landmarks=points).save(made)
+        avatar.dub(face.video, audio, located=face, landmarks=points).save(made, marks=UNMARKED)
         clip = Footage(path=face.video, size_px=256, located=face, locate_seconds=0.0)
         output = Output(video=made, audio=audio, voice=None)
         found = judge.words(clip, output, track(read_frames(made), source=made))

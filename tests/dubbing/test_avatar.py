@@ -23,6 +23,7 @@ from difftalker.face.detect.track import FaceTrack
 from difftalker.face.landmarks import LOWER, UPPER
 from difftalker.face.lips import correct_openings
 from difftalker.landmarks import completer
+from difftalker.marks.marking import UNMARKED
 from difftalker.media.video import VideoWriter, probe_video, read_frames
 from difftalker.packaged import samples
 from difftalker.speech.encoder import LogMelEncoder
@@ -310,7 +311,7 @@ def test_dubbing_leaves_all_but_the_lower_face(
 ) -> None:
     where = located(video, MISSING)
     output = tmp_path / "out.mkv"
-    result = avatar.dub(video, speech, located=where).save(output, lossless=True)
+    result = avatar.dub(video, speech, located=where).save(output, lossless=True, marks=UNMARKED)
     before, after = images_of(video), images_of(output)
     assert after.shape == before.shape
     # Frames without a face pass through untouched.
@@ -338,7 +339,7 @@ def test_dubbing_never_looks_at_the_lower_face(
     outputs = []
     for source in (video, other):
         output = tmp_path / f"out-{source.name}"
-        avatar.dub(source, speech, located=where).save(output, lossless=True)
+        avatar.dub(source, speech, located=where).save(output, lossless=True, marks=UNMARKED)
         outputs.append(images_of(output))
     # Within the feathered edge of the mask the footage shows through; beyond it, all is made.
     deep = np.stack([cv2.erode(one.astype(np.uint8), np.ones((39, 39))) > 0 for one in inside])
@@ -357,7 +358,7 @@ def test_landmarks_that_are_given_are_drawn(
     for name, landmarks in (("given", given), ("own", where.framing.points_crop)):
         output = tmp_path / f"{name}.mkv"
         dub = avatar.dub(video, speech, located=where, landmarks=landmarks)
-        result = dub.save(output, lossless=True)
+        result = dub.save(output, lossless=True, marks=UNMARKED)
         assert np.array_equal(result.landmarks_crop, landmarks)
         outputs.append(images_of(output))
     assert not np.array_equal(outputs[0], outputs[1])

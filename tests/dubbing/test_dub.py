@@ -11,6 +11,7 @@ import pytest
 from difftalker.errors import DiffTalkerError, MediaError, TrackError
 from difftalker.landmarks.edits import Edit
 from difftalker.landmarks.track_file import LandmarkTrack
+from difftalker.marks.marking import UNMARKED
 from difftalker.media.timeline import Fit
 from difftalker.packaged import samples
 from helpers_track import FACELESS, FPS, FRAMES, ByHand, pictures, same
@@ -30,14 +31,16 @@ def test_a_track_renders_what_a_dubbing_without_it_renders(
     made.save(folder / "made.json")
     again = LandmarkTrack.load(folder / "made.json")
     plain, rendered, edited = (folder / f"{name}.mkv" for name in ("plain", "rendered", "edited"))
-    avatar.dub(footage, speech, located=located).save(plain, lossless=True)
-    result = avatar.dub(footage, speech, landmarks=again).save(rendered, lossless=True)
+    avatar.dub(footage, speech, located=located).save(plain, lossless=True, marks=UNMARKED)
+    result = avatar.dub(footage, speech, landmarks=again).save(
+        rendered, lossless=True, marks=UNMARKED
+    )
     np.testing.assert_array_equal(pictures(plain), pictures(rendered))
     assert (pictures(plain) != pictures(footage)).any((1, 2, 3)).sum() == FRAMES - 1
     assert result.frames_driven == FRAMES - 1
     wide = again.edited([Edit(kind="mouth", amount=10, start_s=0.28, soft_s=0)])
     wide = wide.edited([Edit(kind="jaw", amount=10, start_s=0.28, soft_s=0)])
-    avatar.dub(footage, speech, landmarks=wide).save(edited, lossless=True)
+    avatar.dub(footage, speech, landmarks=wide).save(edited, lossless=True, marks=UNMARKED)
     differ = (pictures(plain) != pictures(edited)).any((1, 2, 3))
     assert not differ[:7].any()
     assert differ[7:].any()
@@ -58,9 +61,9 @@ def test_a_track_goes_with_the_frames_that_the_sound_asks_for(
     long = write_sound(folder / "long.wav", tone(16_000, (FRAMES + 6) / FPS), 16_000)
     once, fitted = folder / "once.mkv", folder / f"{fit}.mkv"
     wide = made.edited([Edit(kind="mouth", amount=3)])
-    avatar.dub(footage, long, landmarks=wide).save(once, lossless=True)
+    avatar.dub(footage, long, landmarks=wide).save(once, lossless=True, marks=UNMARKED)
     job = avatar.dub(footage, long, landmarks=wide)
-    result = job.save(fitted, lossless=True, fit=fit, keep_journal=True)
+    result = job.save(fitted, lossless=True, marks=UNMARKED, fit=fit, keep_journal=True)
     np.testing.assert_array_equal(result.landmarks_crop, wide.points_crop[source])
     np.testing.assert_array_equal(pictures(fitted)[:FRAMES], pictures(once))
     plain = pictures(footage)[source]
@@ -72,11 +75,11 @@ def test_a_track_goes_with_the_frames_that_the_sound_asks_for(
     chunks = {path.name for path in journal.glob("faces-*")}
     late = Edit(kind="mouth", amount=0, start_s=(FRAMES + 3.5) / FPS, soft_s=0)
     edited = avatar.dub(footage, long, landmarks=wide, edits=[late])
-    edited.save(fitted, lossless=True, fit=fit, keep_journal=True)
+    edited.save(fitted, lossless=True, marks=UNMARKED, fit=fit, keep_journal=True)
     kept = {path.name for path in journal.glob("faces-*")}
     assert len(chunks) == len(kept) == 2
     assert len(kept - chunks) == 1, "the last chunk alone is rendered anew"
-    job.save(fitted, lossless=True, fit=fit)
+    job.save(fitted, lossless=True, marks=UNMARKED, fit=fit)
     assert fitted.read_bytes() == whole
 
 

@@ -15,6 +15,7 @@ from difftalker.dubbing.networks import build
 from difftalker.errors import UsageError
 from difftalker.face.crop import frame_face
 from difftalker.face.landmarks import MOUTH
+from difftalker.marks.marking import UNMARKED
 from difftalker.media.video import read_frames
 from helpers import face_points
 from helpers_networks import DEBUG
@@ -45,18 +46,18 @@ def images_of(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def test_without_landmarks_speech_makes_the_mouth(listener: Avatar, tmp_path: Path) -> None:
     track = still_track(20)
-    video = write_footage(tmp_path / "a.mkv", pictures(20), lossless=True)
+    video = write_footage(tmp_path / "a.mkv", pictures(20), lossless=True, marks=UNMARKED)
     where, made = located(video, track), []
     for pitch in (220.0, 1760.0):
         sound = write_tone(tmp_path / f"{pitch}.wav", 1, pitch)
         output = tmp_path / f"{pitch}.mkv"
-        listener.dub(video, sound, located=where).save(output, lossless=True)
+        listener.dub(video, sound, located=where).save(output, lossless=True, marks=UNMARKED)
         made.append(images_of(output))
     assert not np.array_equal(made[0], made[1])
     # A journal from before the kill gives the same video.
     job = listener.dub(video, tmp_path / "220.0.wav", located=where)
     job.save(tmp_path / "b.mkv", lossless=True, keep_journal=True)
-    job.save(tmp_path / "b.mkv", lossless=True)
+    job.save(tmp_path / "b.mkv", lossless=True, marks=UNMARKED)
     assert np.array_equal(images_of(tmp_path / "b.mkv"), made[0])
 
 
@@ -73,7 +74,7 @@ def test_without_landmarks_there_are_none_to_render(listener: Avatar, tmp_path: 
 
 
 def test_beside_landmarks_speech_makes_the_mouth_too(tmp_path: Path) -> None:
-    video = write_footage(tmp_path / "a.mkv", pictures(20), lossless=True)
+    video = write_footage(tmp_path / "a.mkv", pictures(20), lossless=True, marks=UNMARKED)
     both, where = guided_by("both"), located(video, still_track(20))
     points, made = np.stack([face_points()] * 20), []
     for name, pitch, shift in (("x", 220.0, 0.0), ("y", 1760.0, 0.0), ("z", 220.0, 0.05)):
@@ -81,7 +82,7 @@ def test_beside_landmarks_speech_makes_the_mouth_too(tmp_path: Path) -> None:
         moved = points.copy()
         moved[:, list(MOUTH), 1] += shift
         job = both.dub(video, sound, located=where, landmarks=moved)
-        job.save(tmp_path / f"{name}.mkv", lossless=True)
+        job.save(tmp_path / f"{name}.mkv", lossless=True, marks=UNMARKED)
         made.append(images_of(tmp_path / f"{name}.mkv"))
     for other in made[1:]:
         assert not np.array_equal(other, made[0])
@@ -91,11 +92,13 @@ def test_a_mouth_mask_leaves_the_jaw_as_it_was(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = dataclasses.replace(DEBUG, mask="mouth")
     avatar = Avatar("mouth", model, build(model))
-    video = write_footage(tmp_path / "a.mkv", pictures(10), lossless=True)
+    video = write_footage(tmp_path / "a.mkv", pictures(10), lossless=True, marks=UNMARKED)
     sound = write_tone(tmp_path / "a.wav", 1)
     # The face may be located without the avatar's mask.
     where = located(video, still_track(10))
-    result = avatar.dub(video, sound, located=where).save(tmp_path / "b.mkv", lossless=True)
+    result = avatar.dub(video, sound, located=where).save(
+        tmp_path / "b.mkv", lossless=True, marks=UNMARKED
+    )
     boxes = frame_face(where.track, 64, "mouth").boxes
     assert np.array_equal(result.located.framing.boxes, boxes)
     changed = (images_of(tmp_path / "b.mkv") != images_of(video)).any(-1)

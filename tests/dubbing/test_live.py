@@ -24,6 +24,7 @@ from difftalker.face.crop import frame_face
 from difftalker.face.detect.track import FaceTrack
 from difftalker.face.landmarks import UPPER
 from difftalker.landmarks.edits import Points
+from difftalker.marks.marking import UNMARKED
 from difftalker.media.video import VideoWriter, probe_video, read_frames
 from difftalker.speech.live import AHEAD_S
 from helpers import face_points
@@ -75,7 +76,7 @@ def frames_of(session: LiveSession, count: int, periods: int = 1) -> list[LiveFr
 def test_frames_come_with_their_times_and_the_sound_that_goes_with_them(
     avatar: Avatar, stage: Stage
 ) -> None:
-    session, sound = LiveSession(avatar, stage), noise(0.6)
+    session, sound = LiveSession(avatar, stage, UNMARKED), noise(0.6)
     session.push(sound)
     frames = frames_of(session, 25)
     np.testing.assert_allclose([f.time_s for f in frames], np.arange(25) / 25)
@@ -86,10 +87,21 @@ def test_frames_come_with_their_times_and_the_sound_that_goes_with_them(
     assert len(heard) == RATE_HZ
 
 
+def test_its_pictures_are_marked_whatever_shows_them(avatar: Avatar, stage: Stage) -> None:
+    session, plain = LiveSession(avatar, stage), LiveSession(avatar, stage, UNMARKED)
+    changes = [
+        a.image.astype(int) - b.image
+        for a, b in zip(frames_of(session, 3), frames_of(plain, 3), strict=True)
+    ]
+    inside = np.all([(abs(one) < 9) & (one != 0) for one in changes], axis=0)
+    assert inside.mean() > 0.1
+    np.testing.assert_array_equal(changes[0][inside], changes[2][inside])
+
+
 def test_speech_moves_the_mouth_and_silence_lets_the_head_sway(
     avatar: Avatar, stage: Stage
 ) -> None:
-    said, silent = LiveSession(avatar, stage), LiveSession(avatar, stage)
+    said, silent = LiveSession(avatar, stage, UNMARKED), LiveSession(avatar, stage, UNMARKED)
     said.push(noise(2))
     spoken, quiet = frames_of(said, 30), frames_of(silent, 30)
     changed = [
@@ -102,7 +114,7 @@ def test_speech_moves_the_mouth_and_silence_lets_the_head_sway(
 
 def test_frames_that_are_left_out_lose_no_sound(avatar: Avatar, stage: Stage) -> None:
     sound = noise(1)
-    every, second = LiveSession(avatar, stage), LiveSession(avatar, stage)
+    every, second = LiveSession(avatar, stage, UNMARKED), LiveSession(avatar, stage, UNMARKED)
     for session in (every, second):
         session.push(sound)
     whole, half = frames_of(every, 24), frames_of(second, 12, periods=2)
@@ -113,7 +125,7 @@ def test_frames_that_are_left_out_lose_no_sound(avatar: Avatar, stage: Stage) ->
 
 
 def test_an_interruption_is_heard_with_the_next_frame(avatar: Avatar, stage: Stage) -> None:
-    session = LiveSession(avatar, stage)
+    session = LiveSession(avatar, stage, UNMARKED)
     session.push(noise(5))
     frames_of(session, 10)
     session.clear()
@@ -124,10 +136,10 @@ def test_an_interruption_is_heard_with_the_next_frame(avatar: Avatar, stage: Sta
 
 
 def test_sessions_side_by_side_are_as_they_are_alone(avatar: Avatar, stage: Stage) -> None:
-    alone = LiveSession(avatar, stage)
+    alone = LiveSession(avatar, stage, UNMARKED)
     alone.push(noise(1))
     wanted = frames_of(alone, 20)
-    one, other = LiveSession(avatar, stage), LiveSession(avatar, stage)
+    one, other = LiveSession(avatar, stage, UNMARKED), LiveSession(avatar, stage, UNMARKED)
     one.push(noise(1))
     other.push(noise(1, 5))
     for frame in wanted:
@@ -153,7 +165,7 @@ def moving_footage(folder: Path, frames: int = 40) -> TrackedFootage:
 def test_footage_is_played_forth_and_back_with_new_mouths(avatar: Avatar, tmp_path: Path) -> None:
     footage = moving_footage(tmp_path)
     stage = FootageStage(avatar, footage, loop_s=1.2)
-    session, silent = LiveSession(avatar, stage), LiveSession(avatar, stage)
+    session, silent = LiveSession(avatar, stage, UNMARKED), LiveSession(avatar, stage, UNMARKED)
     session.push(noise(4))
     images = [f.image for f in frames_of(session, 70)]
     assert (stage.size, images[0].shape) == ((96, 80), (80, 96, 3))
@@ -173,7 +185,7 @@ def test_faces_are_brought_back_to_the_light_of_the_footage(
     for gain in (1.0, 1.6):
         seen = LightMap(gain=(gain,) * 3, slope=(0.1, 0.2) if gain > 1 else (0.0, 0.0))
         monkeypatch.setattr(Light, "update", lambda *given, seen=seen, **options: seen)
-        frames = frames_of(LiveSession(avatar, FootageStage(avatar, footage)), 3)
+        frames = frames_of(LiveSession(avatar, FootageStage(avatar, footage), UNMARKED), 3)
         means.append(float(np.mean([frame.image for frame in frames])))
     assert means[1] < means[0]
 
@@ -220,7 +232,7 @@ def driven(
     avatar: Avatar, stage: Stage, costs_s: list[float], sound: Floats
 ) -> tuple[Any, list[int], Floats, list[float]]:
     """Figures, periods, sound and times at which sound was given out."""
-    session = LiveSession(avatar, stage)
+    session = LiveSession(avatar, stage, UNMARKED)
     slow = Slow(session, costs_s)
     pushed, heard, periods, given_s = [sound], [], [], []
 

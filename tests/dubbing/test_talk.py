@@ -19,6 +19,7 @@ from difftalker.dubbing.talk import head_weight
 from difftalker.errors import AvatarError, MediaError, UsageError
 from difftalker.face.landmarks import LOWER, UPPER
 from difftalker.landmarks.head_motion import BLINKS_HZ, LIDS, SHAPE_S, HeadMotion, eye_opening
+from difftalker.marks.marking import UNMARKED
 from difftalker.media.audio import SAMPLE_RATE_HZ, read_audio
 from difftalker.media.video import probe_video, read_frames
 from difftalker.store import avatars
@@ -238,7 +239,7 @@ def test_a_talk_is_as_long_as_its_sound(
 def test_the_head_moves_before_a_still_background(
     avatar: Avatar, speech: Path, tmp_path: Path
 ) -> None:
-    result = avatar.talk(speech).save(tmp_path / "out.mkv", lossless=True)
+    result = avatar.talk(speech).save(tmp_path / "out.mkv", lossless=True, marks=UNMARKED)
     images, shown = images_of(result.output), head_weight(result.landmarks_crop, 64)
     upper = result.landmarks_crop[:, list(UPPER)]
     assert np.array_equal(upper, avatar.networks.motion.sample(result.frames, 25))
@@ -287,7 +288,7 @@ def test_speech_beside_landmarks_makes_the_talk_too(
         for parameter in networks.synthesis.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.1)
     both = Avatar("both", model, networks)
-    result = both.talk(speech).save(tmp_path / "out.mkv", lossless=True)
+    result = both.talk(speech).save(tmp_path / "out.mkv", lossless=True, marks=UNMARKED)
     images, shown = images_of(result.output), head_weight(result.landmarks_crop, 64)
     times_s = np.arange(result.frames) / 25
     windows = both.windows(both.speech(speech), times_s)

@@ -21,6 +21,7 @@ from difftalker.face.detect.shots import ChangeMeter, face_jumps
 from difftalker.face.detect.track import FaceTrack
 from difftalker.face.landmarks import roll_deg
 from difftalker.face.spans import TURNED, TURNED_BACK, find_spans, strengths, turn
+from difftalker.marks.marking import UNMARKED
 from difftalker.media.video import Image, read_frames
 from synthetic import (
     SIDE_PX,
@@ -198,14 +199,14 @@ def test_spans_tile_the_video(found: list[bool], away: list[bool], cuts: set[int
 def test_footage_with_gaps_turns_and_cuts_is_dubbed_and_reported(tmp_path: Path) -> None:
     frames = 50
     images = pictures(25, seed=1) + pictures(25, seed=2)
-    video = write_footage(tmp_path / "footage.mkv", images, lossless=True)
+    video = write_footage(tmp_path / "footage.mkv", images, lossless=True, marks=UNMARKED)
     track = without(still_track(frames), [slice(5, 13), slice(41, 48)])
     points = track.points_px.copy()
     points[16:20] = face_points(turn=0.9)
     track = FaceTrack(times_s=track.times_s, points_px=points, cuts=np.array([25]))
     place = located(video, track)
     job = debug_avatar().dub(video, write_tone(tmp_path / "a.wav", 2), located=place)
-    result = job.save(tmp_path / "out.mkv", lossless=True)
+    result = job.save(tmp_path / "out.mkv", lossless=True, marks=UNMARKED)
     shown = [frame.image for frame in read_frames(result.output)]
     assert len(shown) == frames
     driven = np.array(place.strength > 0)

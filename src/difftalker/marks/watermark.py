@@ -159,8 +159,8 @@ def find(luma: Floats) -> Found | None:
     """The watermark in the mean luma (H, W) of neighbouring frames; None where there is none."""
     height, width = luma.shape
     likely = copies(width, height)
-    # Frequencies that the frame cannot show are not looked for.
-    shown = min(width / WIDTH, height / HEIGHT) / (2 * _HIGH)
+    # Frequencies that the frame hardly shows are not looked for: below 3.3 pixels a cycle.
+    shown = min(width / WIDTH, height / HEIGHT) / (3.3 * _HIGH)
     possible = range(1, max(1, min(_MOST_COPIES, int(shown))) + 1)
     counts = sorted(possible, key=lambda count: abs(count - likely))
     for count in counts:
