@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import stat
 from collections.abc import Mapping
@@ -13,6 +14,11 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from difftalker.cli import main
 from difftalker.errors import MediaError, UsageError
@@ -206,6 +212,66 @@ def test_a_key_is_made_once_and_for_its_user_alone(
     (other / identity.CHAIN).write_text(first.chain)
     with pytest.raises(UsageError, match="do not belong together"):
         identity.identity()
+
+
+def write_p256(folder: Path) -> Path:
+    """A key and certificates of another kind, as somebody would bring them."""
+    day, now = datetime.timedelta(days=1), datetime.datetime.now(datetime.UTC)
+    root, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    certificates = []
+    for owner, name, is_root in ((key, "leaf", False), (root, "root", True)):
+        names = [
+            x509.Name(
+                [
+                    x509.NameAttribute(NameOID.COMMON_NAME, one),
+                    x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Studio"),
+                ]
+            )
+            for one in (name, "root")
+        ]
+        usage = dict.fromkeys(
+            (
+                *("content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+                *("crl_sign", "encipher_only", "decipher_only"),
+            ),
+            False,
+        )
+        builder = (
+            x509.CertificateBuilder(names[1], names[0], owner.public_key(), 7 + is_root, now - day)
+            .not_valid_after(now + day)
+            .add_extension(x509.BasicConstraints(is_root, None), True)
+            .add_extension(
+                x509.KeyUsage(digital_signature=not is_root, key_cert_sign=is_root, **usage), True
+            )
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(owner.public_key()), False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(root.public_key()), False
+            )
+        )
+        if not is_root:
+            purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
+            builder = builder.add_extension(purpose, False)
+        certificates.append(builder.sign(root, hashes.SHA256()).public_bytes(Encoding.PEM))
+    folder.mkdir()
+    (folder / identity.CHAIN).write_bytes(b"".join(certificates))
+    (folder / identity.KEY).write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    return folder
+
+
+def test_a_key_of_ones_own_signs(tmp_path: Path) -> None:
+    folder = write_p256(tmp_path / "own")
+    path = made(tmp_path / "out.mp4", Marks(credentials=str(folder)))
+    assert identity.identity(folder).algorithm == "ES256"
+    found = verify(path)
+    assert found.credentials is not None
+    assert (found.verdict, found.credentials.state) == ("intact", "valid")
+    assert not found.made_here
+    (tmp_path / "root.pem").write_text(identity.identity(folder).anchor)
+    trusted = verify(path, trust=tmp_path / "root.pem").credentials
+    assert trusted is not None
+    assert (trusted.state, trusted.signer) == ("trusted", "leaf")
 
 
 def test_the_command(dubbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,10 @@ sound as ingredients with the credentials that these carry, and who made it in w
 
 from __future__ import annotations
 
+import errno
 import json
 import mimetypes
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -76,7 +78,8 @@ def sign(
     """Write ``target``, the finished file ``source`` with signed credentials.
 
     Raises:
-        MediaError: it cannot be signed or written.
+        MediaError: it cannot be signed.
+        OSError: there is no room for it.
     """
     import c2pa
 
@@ -104,10 +107,12 @@ def sign(
             salts.settle(target, job["job"], who.private)
     except c2pa.C2paError as error:
         target.unlink(missing_ok=True)
+        if f"os error {errno.ENOSPC}" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise MediaError(
             f"{source} cannot be signed: {error}",
-            wanted="room on the disk, and a key and certificates that C2PA accepts",
-            fix="free space, or name other credentials with --credentials",
+            wanted="a key and certificates that C2PA accepts",
+            fix="name others with --credentials, or leave that out",
         ) from error
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from difftalker.errors import MediaError, UsageError
+from difftalker.errors import UsageError
 from difftalker.marks import credentials, metadata
 from difftalker.marks.code import FIELD_BITS, Message
 from difftalker.marks.identity import Identity, identity
@@ -129,7 +129,8 @@ class Marker:
         """Add to a finished file what comes last; where it can carry it.
 
         Raises:
-            MediaError: it cannot be signed or written; the file is then not to be used.
+            MediaError: it cannot be signed, or a source not be read.
+            OSError: there is no room for it.
         """
         if self._who is None or path.suffix.lower() not in credentials.SUFFIXES:
             return
@@ -155,7 +156,5 @@ class Marker:
                 ],
             )
             signed.replace(path)
-        except OSError as error:
-            raise MediaError(f"could not write {path}: {error.strerror}") from error
         finally:
             signed.unlink(missing_ok=True)
