@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from cyclopts import App, CycloptsError, Parameter, validators
 
@@ -34,9 +34,6 @@ from difftalker.core.text import printable
 from difftalker.doctor import missing_library
 from difftalker.errors import DiffTalkerError, UsageError
 from difftalker.media.limits import Limits, limited
-
-if TYPE_CHECKING:
-    from difftalker.marks.marking import Marks
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells give it."""
@@ -112,37 +109,7 @@ class Guards:
         )
 
 
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class Marking:
-    """Options of every command that makes a video of a face: how it says that it is generated."""
-
-    no_marks: Annotated[
-        str,
-        Parameter(
-            show_default=False,
-            help="Leave the marks out, for this reason: it stands in the log and in the file.",
-        ),
-    ] = ""
-    aigc: Annotated[
-        bool,
-        _flag,
-        Parameter(help="Add the label of GB 45438, in the metadata and to be seen for 3 s."),
-    ] = False
-    credentials: Annotated[
-        Path | None,
-        Parameter(help="A folder with key.pem and chain.pem to sign with; by default your own."),
-    ] = None
-
-    @property
-    def marks(self) -> Marks:
-        """The same as ``marks.marking`` has it."""
-        from difftalker.marks.marking import Marks
-
-        return Marks(off=self.no_marks, aigc=self.aigc, credentials=text_of(self.credentials))
-
-
-COMMON, COMPUTE, GUARDS, MARKING = Common(), Compute(), Guards(), Marking()
+COMMON, COMPUTE, GUARDS = Common(), Compute(), Guards()
 """All options as they are when left out."""
 
 

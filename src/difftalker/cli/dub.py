@@ -10,17 +10,16 @@ from cyclopts import Parameter, validators
 from difftalker.cli.common import (
     COMPUTE,
     GUARDS,
-    MARKING,
     AtLeast1,
     Bars,
     Compute,
     Guards,
     List,
-    Marking,
     Outcome,
     RendererName,
     text_of,
 )
+from difftalker.cli.marking import MARKING, Marking
 from difftalker.config import DEFAULT_CRF
 from difftalker.core.text import printable
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from difftalker.cli.common import COMPUTE, GUARDS, MARKING, Compute, Guards, Marking, Outcome
+from difftalker.cli.common import COMPUTE, GUARDS, Compute, Guards, Outcome
+from difftalker.cli.marking import MARKING, Marking
 from difftalker.config import DEFAULT_FPS, MAX_FPS
 from difftalker.core.text import printable
 

@@ -10,15 +10,14 @@ from cyclopts import Parameter, validators
 from difftalker.cli.common import (
     COMPUTE,
     GUARDS,
-    MARKING,
     AtLeast1,
     Bars,
     Compute,
     Guards,
-    Marking,
     Outcome,
     RendererName,
 )
+from difftalker.cli.marking import MARKING, Marking
 from difftalker.config import DEFAULT_CRF, DEFAULT_FPS, MAX_FPS
 from difftalker.core.text import printable
 

@@ -142,6 +142,11 @@ def check_output(path: MediaPath, suffixes: tuple[str, ...]) -> Path:
     return path
 
 
+def movflags(tags: Mapping[str, str]) -> str:
+    """FFmpeg's flags for MP4 and QuickTime: the index first, and tags by any name."""
+    return "+faststart" if set(tags) <= {"comment"} else "+faststart+use_metadata_tags"
+
+
 @contextmanager
 def complete_file(path: MediaPath, suffixes: tuple[str, ...]) -> Iterator[BinaryIO]:
     """A file to fill; it appears under its name at the end of the block, or not at all.

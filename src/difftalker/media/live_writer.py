@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from difftalker.errors import MediaError
 from difftalker.media.audio import SAMPLE_RATE_HZ
-from difftalker.media.container import check_output
-from difftalker.media.video import OUTPUT_SUFFIXES, movflags
+from difftalker.media.container import check_output, movflags
+from difftalker.media.video import OUTPUT_SUFFIXES
 
 STREAM = "-"
 """In place of a file's name: standard output."""

@@ -26,7 +26,7 @@ from difftalker.config import DEFAULT_CRF
 from difftalker.errors import MediaError
 from difftalker.media.audio import SoundTrack, probe_audio
 from difftalker.media.colour import Colour, Hdr
-from difftalker.media.container import MediaPath, check_output
+from difftalker.media.container import MediaPath, check_output, movflags
 from difftalker.media.decoder import ask
 
 logger = logging.getLogger(__name__)
@@ -376,11 +376,6 @@ class VideoWriter:
             f"could not write {self._path}: {reason}",
             fix="free space in the output folder, or choose another",
         )
-
-
-def movflags(tags: Mapping[str, str]) -> str:
-    """FFmpeg's flags for MP4 and QuickTime: the index first, and tags by any name."""
-    return "+faststart" if set(tags) <= {"comment"} else "+faststart+use_metadata_tags"
 
 
 def _encoder_input(encoder: VideoCodecContext, time_base: Fraction, colour: Colour) -> Graph:
