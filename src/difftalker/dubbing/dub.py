@@ -147,13 +147,18 @@ class Dub:
                 for done, (frame, image) in enumerate(rendered, 1):
                     writer.write(marker.mark(image, frame.time_s), frame.pts)
                     progress("render", done, len(footage))
+        return self._result(output, footage, points, time.monotonic() - began)
+
+    def _result(
+        self, output: Path, footage: TrackedFootage, points: NDArray[np.float32], seconds: float
+    ) -> DubResult:
         return DubResult(
             output=output,
             frames=len(footage),
             landmarks_crop=points,
             located=footage,
             frames_driven=int((footage.strength > 0).sum()),
-            seconds=time.monotonic() - began,
+            seconds=seconds,
             avatar=self.engine.name,
             device=self.engine.device,
             rendering=self.rendering,
