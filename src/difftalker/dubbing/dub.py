@@ -34,6 +34,7 @@ from difftalker.face.spans import Span
 from difftalker.landmarks.edits import Edit, apply_edits
 from difftalker.landmarks.track_file import check_points
 from difftalker.marks.marking import MARKED, Marker, Marks, Work
+from difftalker.media.audio import probe_audio
 from difftalker.media.timeline import Fit, Timeline, fit, play
 from difftalker.media.video import VideoInfo, VideoWriter, probe_video
 from difftalker.speech.speech import Speech
@@ -167,6 +168,7 @@ class Dub:
 
     def _marker(self, marks: Marks, played: tuple[object, ...], info: VideoInfo) -> Marker:
         """What marks the video; ``played`` is what else the video follows from."""
+        probe_audio(self.audio)  # says better than a hash what is wrong with it
         sources = (file_hash(self.video), file_hash(self.audio))
         chosen = (repr(self.rendering), self.seed, repr(self.face), self._landmarks, self._edits)
         job = key_of("dub", __version__, *sources, self.engine.fingerprint, *chosen, *played)

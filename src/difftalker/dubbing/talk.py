@@ -31,6 +31,7 @@ from difftalker.face.compose.blend import blend_mask
 from difftalker.face.landmarks import BROWS, CHIN, JAW
 from difftalker.landmarks.track_file import check_points
 from difftalker.marks.marking import MARKED, Marker, Marks, Work
+from difftalker.media.audio import probe_audio
 from difftalker.media.limits import check_frames, current
 from difftalker.media.video import VideoWriter
 from difftalker.speech.speech import Speech
@@ -149,6 +150,7 @@ class Talk:
 
     def _marker(self, marks: Marks) -> Marker:
         """What marks the video."""
+        probe_audio(self.audio)  # says better than a hash what is wrong with it
         chosen = (repr(self.rendering), self.seed, str(self.fps))
         work = Work(
             comment=made_by(self.engine.name),
