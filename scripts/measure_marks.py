@@ -33,6 +33,7 @@ from difftalker.dubbing.avatar import Avatar, load
 from difftalker.face.crop import cut
 from difftalker.face.detect.people import Choice
 from difftalker.marks import watermark
+from difftalker.marks.code import Message
 from difftalker.marks.marking import MARKED, UNMARKED, Marker, Marks, Work
 from difftalker.marks.verify import verify
 from difftalker.media.video import VideoWriter, probe_video, read_frames
@@ -130,9 +131,10 @@ def measure_reading(path: Path, work: Work, folder: Path, rows: Rows, seed: int)
 
     images = images_of(path)
     height, width = (round(side * 0.375) * 2 for side in images[0].shape[:2])
-    smaller = [
-        np.asarray(cv2.resize(i, (width, height), None, 0, 0, cv2.INTER_AREA)) for i in images
-    ]
+    smaller: list[Image] = []
+    for image in images:
+        less = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        smaller.append(np.asarray(less, np.uint8))
     start = seed * 7 % max(1, len(images) - WINDOW_FRAMES)
     read("copied without metadata", remux(path, folder / "copied.mp4"))
     read("CRF 23", encode(images, folder / "23.mp4", 23))
@@ -186,7 +188,7 @@ def windows(folder: Path, wanted: int) -> Iterator[NDArray[np.floating]]:
 def measure_speed(size: tuple[int, int]) -> float:
     """Time of one core to mark a picture, ms."""
     image = np.full((size[1], size[0], 3), 127, np.uint8)
-    marked = watermark.Watermark(watermark.Message(maker=1, job=2), *size)
+    marked = watermark.Watermark(Message(maker=1, job=2), *size)
     costs = []
     for _ in range(50):
         began = time.process_time()
@@ -216,7 +218,7 @@ def report(rows: Rows, false_finds: int | None, wanted: int) -> bool:
         for name in ("sharpness", "seam", "flicker", "bytes"):
             ratio = np.mean(rows[f"{name} marked"]) / np.mean(rows[f"{name} unmarked"])
             print(f"{name + ', marked over unmarked':<42} {ratio:6.3f}")
-            good &= name == "bytes" or abs(ratio - 1) <= 0.02
+            good &= name == "bytes" or bool(abs(ratio - 1) <= 0.02)
     if false_finds is not None:
         print(f"{'false finds in unmarked seconds':<42} {false_finds:6d} of {wanted}")
         good &= not false_finds

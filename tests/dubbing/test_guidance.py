@@ -46,7 +46,7 @@ def images_of(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def test_without_landmarks_speech_makes_the_mouth(listener: Avatar, tmp_path: Path) -> None:
     track = still_track(20)
-    video = write_footage(tmp_path / "a.mkv", pictures(20), lossless=True, marks=UNMARKED)
+    video = write_footage(tmp_path / "a.mkv", pictures(20), lossless=True)
     where, made = located(video, track), []
     for pitch in (220.0, 1760.0):
         sound = write_tone(tmp_path / f"{pitch}.wav", 1, pitch)
@@ -74,7 +74,7 @@ def test_without_landmarks_there_are_none_to_render(listener: Avatar, tmp_path: 
 
 
 def test_beside_landmarks_speech_makes_the_mouth_too(tmp_path: Path) -> None:
-    video = write_footage(tmp_path / "a.mkv", pictures(20), lossless=True, marks=UNMARKED)
+    video = write_footage(tmp_path / "a.mkv", pictures(20), lossless=True)
     both, where = guided_by("both"), located(video, still_track(20))
     points, made = np.stack([face_points()] * 20), []
     for name, pitch, shift in (("x", 220.0, 0.0), ("y", 1760.0, 0.0), ("z", 220.0, 0.05)):
@@ -92,7 +92,7 @@ def test_a_mouth_mask_leaves_the_jaw_as_it_was(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = dataclasses.replace(DEBUG, mask="mouth")
     avatar = Avatar("mouth", model, build(model))
-    video = write_footage(tmp_path / "a.mkv", pictures(10), lossless=True, marks=UNMARKED)
+    video = write_footage(tmp_path / "a.mkv", pictures(10), lossless=True)
     sound = write_tone(tmp_path / "a.wav", 1)
     # The face may be located without the avatar's mask.
     where = located(video, still_track(10))

@@ -199,7 +199,7 @@ def test_spans_tile_the_video(found: list[bool], away: list[bool], cuts: set[int
 def test_footage_with_gaps_turns_and_cuts_is_dubbed_and_reported(tmp_path: Path) -> None:
     frames = 50
     images = pictures(25, seed=1) + pictures(25, seed=2)
-    video = write_footage(tmp_path / "footage.mkv", images, lossless=True, marks=UNMARKED)
+    video = write_footage(tmp_path / "footage.mkv", images, lossless=True)
     track = without(still_track(frames), [slice(5, 13), slice(41, 48)])
     points = track.points_px.copy()
     points[16:20] = face_points(turn=0.9)
