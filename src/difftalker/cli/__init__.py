@@ -9,6 +9,7 @@ from cyclopts import App
 
 import difftalker
 from difftalker.cli import (
+    batch,
     common,
     demo,
     doctor,
@@ -40,6 +41,7 @@ for _command in (
     train_expert.train_expert,
     evaluate.evaluate,
     verify.verify,
+    batch.batch,
 ):
     app.command(_command)
 app.command(doctor.doctor)

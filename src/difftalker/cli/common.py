@@ -37,7 +37,7 @@ from difftalker.media.limits import Limits, limited
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells give it."""
-_GOES_ON = {"demo", "dub", "talk", "prepare", "train", "train-expert"}
+_GOES_ON = {"batch", "demo", "dub", "talk", "prepare", "train", "train-expert"}
 """Commands that keep finished work, so that the same command goes on from there."""
 
 _flag = Parameter(negative="", show_default=False)
@@ -141,7 +141,7 @@ def _reported(app: App, words: Sequence[str], result: _Result, debug: bool) -> i
             return _tell(_stopped(words), result, STOPPED)
         except Exception as error:
             if debug:
-                _say(traceback.format_exc().rstrip("\n"), kept="\n")
+                say(traceback.format_exc().rstrip("\n"), kept="\n")
             failure = explained(error)
             return _tell(failure, result, failure.exit_code)
     if outcome is None:
@@ -241,7 +241,7 @@ def _interrupts(options: Sequence[str]) -> Iterator[_Result]:
 
 
 def _tell(failure: DiffTalkerError, result: _Result, exit_code: int) -> int:
-    _say(f"difftalker: {failure}")
+    say(f"difftalker: {failure}")
     if result.as_json:
         result.print(_error(failure, exit_code))
     return exit_code
@@ -254,7 +254,7 @@ def _error(failure: DiffTalkerError, exit_code: int) -> str:
     return json.dumps({"error": {**facts, "exit_code": exit_code}})
 
 
-def _say(text: str, *, kept: str = "") -> None:
+def say(text: str, *, kept: str = "") -> None:
     """Write a line on standard error, above a progress bar where there is one."""
     from tqdm import tqdm
 
@@ -319,7 +319,7 @@ class _Lines(logging.Handler):
     """Log records as lines above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _say(f"difftalker: {self.format(record)}", kept="\n")
+        say(f"difftalker: {self.format(record)}", kept="\n")
         Bars.drawn_early = True
 
 
@@ -357,7 +357,7 @@ class Bars:
     def clip(self, done: int, total: int, text: str) -> None:
         """Show that a clip is done, and say so where it was left out."""
         if text.startswith("left out"):
-            _say(f"difftalker: {text}")
+            say(f"difftalker: {text}")
         self("prepare", done, total)
 
     def _open(self, stage: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -37,8 +38,10 @@ def train(
     source: str = "",
     guards: Guards = GUARDS,
     options: Compute = COMPUTE,
-) -> Outcome:
+) -> Outcome | None:
     """Train an avatar on footage of one person; run again it goes on where it was stopped.
+
+    Several processes train together where torchrun starts them.
 
     Args:
         footage: Video files, folders of them, or one dataset made by `difftalker prepare`.
@@ -94,6 +97,8 @@ def train(
     )
     with Bars("clip") as clip_bars, Bars("step") as bars:
         trained = job.run(_shown(clip_bars, bars))
+    if int(os.environ.get("RANK", "0")):  # the first process of several tells
+        return None
     figures = trained.report
     record = {k: v for k, v in vars(trained).items() if k != "report"}
     record |= {"held_out": figures, "seed": options.seed}

@@ -19,6 +19,12 @@ class StageConfig:
     """0 leaves the stage's network as it begins: a decoder as the autoencoder has it."""
     batch: int
     learning_rate: float
+    parts: int = 1
+    """In how many parts a batch is learned from, one after the other: each needs so many times less
+    memory. Several processes share them, and make as many as they are where there are fewer."""
+    recompute: bool = False
+    """Compute features within blocks again for the gradients in place of keeping them: a third more
+    time, less memory."""
     optimizer: str = "adamw"
     """``adamw``, or ``adam`` as in the paper (Section 3.2)."""
     betas: tuple[float, ...] = (0.9, 0.99)
@@ -45,6 +51,7 @@ class StageConfig:
         checks.positive(
             self,
             "batch",
+            "parts",
             "learning_rate",
             "validate_every",
             "checkpoint_every",

@@ -7,6 +7,7 @@ in one line that names it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "the config
         UsageError: a key is unknown or missing, or a value has the wrong type.
     """
     known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     if unknown := sorted(set(values) - set(known)):
         raise UsageError(
             f"unknown key {unknown[0]!r:.80} in {where}", wanted=", ".join(sorted(known))
@@ -41,6 +42,11 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "the config
         return kind(**{k: _value(hints[k], v, f"{where}.{k}") for k, v in values.items()})
     except TypeError as error:
         raise UsageError(f"{where} is incomplete: {error}") from error
+
+
+@functools.cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def _plain(value: Any) -> Any:

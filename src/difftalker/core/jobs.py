@@ -69,6 +69,12 @@ class Job(abc.ABC):
     """What all jobs share; each is a subclass with a ``kind`` of its own."""
 
     kind: ClassVar[str]
+    inputs: ClassVar[tuple[str, ...]]
+    """Fields that name files or folders to read."""
+    outputs: ClassVar[tuple[str, ...]]
+    """Fields that name what is written, the main thing first."""
+    suffix: ClassVar[str]
+    """How the name of the main output ends where nothing else is asked for."""
 
     @abc.abstractmethod
     def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> Any:

@@ -11,7 +11,7 @@ write     frames and times as they were, with the new sound     media.video
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ from difftalker.landmarks.track_file import check_points
 from difftalker.marks.marking import MARKED, Marker, Marks, Work
 from difftalker.media.audio import probe_audio
 from difftalker.media.timeline import Fit, Timeline, fit, play
-from difftalker.media.video import VideoInfo, VideoWriter, probe_video
+from difftalker.media.video import Frame, VideoInfo, VideoWriter, probe_video
 from difftalker.speech.speech import Speech
 from difftalker.store.journal import Journal, file_hash, key_of, pack, unpack
 
@@ -71,6 +71,23 @@ class DubResult:
     def spans(self) -> tuple[Span, ...]:
         """Which frames got a new mouth, and why the others did not."""
         return self.located.spans
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedDub:
+    """A dubbing that is tracked and completed, ready to be rendered."""
+
+    video: Path
+    footage: TrackedFootage
+    """As it is shown."""
+    timeline: Timeline
+    points_crop: NDArray[np.float32]
+    """(frames, 68, 2): the completed points with all edits, crop units."""
+    loop: RenderLoop
+
+    def shown(self) -> Iterator[Frame]:
+        """The frames of the footage, in the order in which they are shown."""
+        return play(self.video, self.timeline)
 
 
 class Dub:
@@ -137,14 +154,9 @@ class Dub:
             scratch_folder=journal.folder,
         )
         with journal:
-            # Unusable sound is refused before the work, not after.
-            speech = self.engine.speech(self.audio)
-            footage, timeline, points = self._completed(speech, journal, fit, progress)
-            give_back()
-            inputs = self._inputs(footage, points, speech)
-            renderer = self.engine.renderer(self.rendering, self.seed)
-            loop = RenderLoop(renderer, inputs, journal, seed=self.seed)
-            with writer, closing(loop.frames(play(self.video, timeline))) as rendered:
+            opened = self.opened(journal, fit, progress)
+            footage, points = opened.footage, opened.points_crop
+            with writer, closing(opened.loop.frames(opened.shown())) as rendered:
                 for done, (frame, image) in enumerate(rendered, 1):
                     writer.write(marker.mark(image, frame.time_s), frame.pts)
                     progress("render", done, len(footage))
@@ -180,6 +192,30 @@ class Dub:
             speech=self.audio,
         )
         return Marker(marks, work, info.width, info.height)
+
+    def opened(
+        self, journal: Journal, fit: Fit = "trim", progress: Progress = no_progress
+    ) -> OpenedDub:
+        """Track and complete, or take both from the journal; nothing is rendered yet.
+
+        Raises:
+            MediaError: footage or sound cannot be read.
+            FaceError: the footage shows no face, or none of whom ``face`` meant.
+            TrackError: an edit drives points out of all bounds.
+        """
+        # Unusable sound is refused before the work, not after.
+        speech = self.engine.speech(self.audio)
+        footage, timeline, points = self._completed(speech, journal, fit, progress)
+        give_back()
+        inputs = self._inputs(footage, points, speech)
+        renderer = self.engine.renderer(self.rendering, self.seed)
+        return OpenedDub(
+            video=self.video,
+            footage=footage,
+            timeline=timeline,
+            points_crop=points,
+            loop=RenderLoop(renderer, inputs, journal, seed=self.seed),
+        )
 
     def _completed(
         self, speech: Speech, journal: Journal, mode: Fit, progress: Progress

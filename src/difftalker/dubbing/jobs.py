@@ -11,8 +11,8 @@ from difftalker.config import DEFAULT_CRF, DEFAULT_FPS
 from difftalker.core.device import pick_device
 from difftalker.core.jobs import Cancel, Job, OnEvent, never, no_event, reporting
 from difftalker.dubbing import previews
-from difftalker.dubbing.avatar import load
-from difftalker.dubbing.dub import DubResult
+from difftalker.dubbing.dub import Dub, DubResult
+from difftalker.dubbing.loaded import load
 from difftalker.dubbing.talk import TalkResult
 from difftalker.errors import UsageError
 from difftalker.face.detect.people import Choice
@@ -29,6 +29,9 @@ class DubJob(Job):
     """Give footage of the avatar's person new speech."""
 
     kind: ClassVar[str] = "dub"
+    inputs: ClassVar[tuple[str, ...]] = ("video", "audio", "avatar", "face", "landmarks")
+    outputs: ClassVar[tuple[str, ...]] = ("output", "landmarks_out", "report")
+    suffix: ClassVar[str] = ".mp4"
     video: str
     """Footage of the avatar's person."""
     audio: str
@@ -99,25 +102,34 @@ class DubJob(Job):
                 fix="choose it when they are made, with `difftalker landmarks --face`",
             )
 
+    def prepared(self) -> Dub:
+        """The dub that the job means, its avatar loaded.
+
+        Raises:
+            AvatarError: there is no such avatar, or it is damaged.
+            DiffTalkerError: as :meth:`difftalker.dubbing.avatar.Avatar.dub`.
+        """
+        track = LandmarkTrack.load(Path(self.landmarks)) if self.landmarks else None
+        return load(self.avatar, device=pick_device(self.device)).dub(
+            self.video,
+            self.audio,
+            renderer=self.renderer,
+            sampler=self.sampler,
+            steps=self.steps,
+            seed=self.seed,
+            face=self.face,
+            any_face=self.any_face,
+            landmarks=track,
+            edits=[Edit.parse(text) for text in self.edits],
+        )
+
     def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> DubResult:
         """Carry it out; see :func:`difftalker.jobs.run`."""
         self.check()
         self.marks.warn(self.output)
         with limited(self.limits):
-            track = LandmarkTrack.load(Path(self.landmarks)) if self.landmarks else None
-            avatar = load(self.avatar, device=pick_device(self.device))
-            result = avatar.dub(
-                self.video,
-                self.audio,
-                renderer=self.renderer,
-                sampler=self.sampler,
-                steps=self.steps,
-                seed=self.seed,
-                face=self.face,
-                any_face=self.any_face,
-                landmarks=track,
-                edits=[Edit.parse(text) for text in self.edits],
-            ).save(
+            dub = self.prepared()
+            result = dub.save(
                 self.output,
                 crf=self.crf,
                 lossless=self.lossless,
@@ -128,8 +140,10 @@ class DubJob(Job):
                 progress=reporting(on_event, cancel),
             )
         if self.landmarks_out:
-            points, size_px = result.landmarks_crop, avatar.config.size_px
-            result.located.as_track(points, size_px, avatar.name).save(Path(self.landmarks_out))
+            points, engine = result.landmarks_crop, dub.engine
+            result.located.as_track(points, engine.config.size_px, engine.name).save(
+                Path(self.landmarks_out)
+            )
         if self.report:
             previews.save_report(result, Path(self.report))
         return result
@@ -140,6 +154,9 @@ class TalkJob(Job):
     """Let an avatar speak without any footage."""
 
     kind: ClassVar[str] = "talk"
+    inputs: ClassVar[tuple[str, ...]] = ("audio", "avatar")
+    outputs: ClassVar[tuple[str, ...]] = ("output",)
+    suffix: ClassVar[str] = ".mp4"
     audio: str
     """The speech: any file with a sound track."""
     avatar: str
@@ -206,6 +223,9 @@ class LandmarksJob(Job):
     """Write the landmarks that would drive the face."""
 
     kind: ClassVar[str] = "landmarks"
+    inputs: ClassVar[tuple[str, ...]] = ("video", "audio", "avatar", "face")
+    outputs: ClassVar[tuple[str, ...]] = ("output", "preview")
+    suffix: ClassVar[str] = ".npz"
     video: str
     """Footage of the avatar's person."""
     audio: str

@@ -8,6 +8,7 @@ lay     back into the footage's light, into the frame, with grain    face.blend
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -82,6 +83,42 @@ class RenderLoop:
             for chunk, pairs in chunks:
                 yield from self._laid(chunk, iter(pairs))
 
+    def paint(self, shown: Iterator[Frame], part: range) -> Iterator[int]:
+        """Render the frames of ``part`` (``parts``) into the journal; yields how many are done.
+
+        Whoever then shows the whole video finds them there. ``shown`` are all frames of the video.
+        """
+        light, first = self._light(), self._settled(part.start)
+        for chunk in self._chunks(zip(range(part.stop), shown, strict=False)):
+            if chunk[0][0] in part:
+                self._pairs(chunk, light)
+                give_back()
+                yield chunk[-1][0] + 1 - part.start
+            elif chunk[0][0] >= first:
+                self._maps(chunk, light)
+
+    def parts(self, frames: int) -> list[range]:
+        """Parts of the video that can be painted apart, each of so many frames at most.
+
+        They end at cuts, or within long shots where a chunk does.
+        """
+        total = len(self._inputs)
+        shots = itertools.pairwise([*sorted({0, *self._begins}), total])
+        step = max(1, frames // CHUNK_FRAMES) * CHUNK_FRAMES
+        starts = [start for first, stop in shots for start in range(first, stop, step)]
+        parts: list[range] = []
+        for start, stop in itertools.pairwise([*starts, total]):
+            if parts and stop - parts[-1].start <= frames:
+                parts[-1] = range(parts[-1].start, stop)
+            else:
+                parts.append(range(start, stop))
+        return parts
+
+    def _settled(self, frame: int) -> int:
+        """From where on the light has to be followed, to be known at a frame."""
+        driven = self._inputs.strength > 0
+        return max((i for i in self._begins if i <= frame and driven[i]), default=0)
+
     def _laid(
         self, chunk: Chunk, pairs: Iterator[tuple[Image, Image]]
     ) -> Iterator[tuple[Frame, Image]]:
@@ -139,15 +176,21 @@ class RenderLoop:
         heard = inputs.windows.take(inputs.track.times_s[numbers]) if inputs.windows else None
         if not driven:
             return []
-        images = {i: frame.image for i, frame in chunk}
-        crops = [cut(images[i], inputs.framing.crop, i, self._size_px) for i in driven]
-        maps = [self._seen(i, crop, light) for i, crop in zip(driven, crops, strict=True)]
+        crops, maps = self._maps(chunk, light)
         matched = np.stack([one.apply(crop) for one, crop in zip(maps, crops, strict=True)])
         if heard is not None:
             heard = heard[np.array(driven) - numbers.start]
         made = self._faces(matched, inputs.framing.boxes[driven], inputs.points_crop[driven], heard)
         faces = [one.undo(face) for one, face in zip(maps, made, strict=True)]
         return list(zip(crops, faces, strict=True))
+
+    def _maps(self, chunk: Chunk, light: Light) -> tuple[list[Image], list[LightMap]]:
+        """The driven frames' crops (S, S, 3), and what takes each to the avatar's light."""
+        driven = [(i, frame.image) for i, frame in chunk if self._inputs.strength[i] > 0]
+        crops = [cut(image, self._inputs.framing.crop, i, self._size_px) for i, image in driven]
+        return crops, [
+            self._seen(i, crop, light) for (i, _), crop in zip(driven, crops, strict=True)
+        ]
 
     def _seen(self, i: int, crop: Image, light: Light) -> LightMap:
         framing = self._inputs.framing

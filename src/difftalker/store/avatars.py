@@ -93,7 +93,7 @@ def read(name_or_folder: str | Path) -> AvatarFiles:
     Raises:
         AvatarError: the folder or a file is missing, truncated or altered.
     """
-    folder = _folder(name_or_folder)
+    folder = folder_of(name_or_folder)
     raw = _read_config(folder)
     parts = (*PARTS, *(part for part in MORE_PARTS if _weights_of(part) in raw["files"]))
     if not set(DIFFUSION) <= set(parts) and ("light" not in parts or set(DIFFUSION) & set(parts)):
@@ -207,7 +207,12 @@ def _weights_of(part: str) -> str:
     return f"{part}.safetensors"
 
 
-def _folder(name_or_folder: str | Path) -> Path:
+def folder_of(name_or_folder: str | Path) -> Path:
+    """Where an avatar lies, by its packaged name or its folder.
+
+    Raises:
+        AvatarError: there is no such avatar.
+    """
     text = str(name_or_folder)
     if text in packaged():
         return PACKAGED / text

@@ -92,6 +92,24 @@ class Journal:
         except OSError as error:
             raise self._failure(error) from error
 
+    def pieces(self) -> dict[str, bytes]:
+        """All finished pieces, to be taken by another journal."""
+        kept = [path for path in self.folder.iterdir() if path.name not in {_LOCK, _HOLDER}]
+        return {path.name: path.read_bytes() for path in kept if not path.name.startswith(".")}
+
+    def take(self, pieces: Mapping[str, bytes]) -> None:
+        """Keep pieces of another journal.
+
+        Raises:
+            MediaError: there is no room for them.
+        """
+        try:
+            for name, content in pieces.items():
+                self._used.add(name)
+                write_whole(self.folder / name, content)
+        except OSError as error:
+            raise self._failure(error) from error
+
     def _path(self, kind: str, key: str) -> Path:
         path = self.folder / f"{kind}-{key[:40]}"
         self._used.add(path.name)

@@ -25,11 +25,12 @@ from difftalker.evaluation import held_out
 from difftalker.face.detect.people import Choice
 from difftalker.speech.registry import features_called, load_encoder
 from difftalker.store import avatars as avatar
+from difftalker.training import processes
 from difftalker.training.export import save_avatar
 from difftalker.training.init_from import NONE, Start, choose_start
 from difftalker.training.run import Run
 from difftalker.training.sources import TrainOptions
-from difftalker.training.trainer import Log
+from difftalker.training.task import Log
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,9 @@ def train(
     written to ``output`` once every stage is finished; its card repeats ``name``, ``source``
     (corpus and licence) and ``command``, and says how it does on footage that was held out.
 
+    Processes that ``torchrun`` starts train together; the first one writes everything, and its
+    result alone has an ``avatar``.
+
     ``on_event`` is called for each clip prepared, each step and each stage of the report, and
     ``cancel`` is asked there.
 
@@ -125,23 +129,37 @@ def train(
     avatar.check_place(folder)
     device = pick_device(device)
     paths, whom = [Path(path) for path in footage], Choice.parse(face)
-    dataset = _dataset(paths, clips, whom, folder, chosen, on_event, cancel)
-    options = TrainOptions(
-        dataset=dataset,
-        run=folder,
-        stages=wanted,
-        start=begun.avatar,
-        keep=start != "",
-        seed=seed,
-        device=device,
-        threads=threads,
-    )
-    work = Run(chosen, options)
-    for line in (*findings(work.data.train, chosen.model.completion.features), _begins_from(begun)):
+    with processes.joined(device):
+        with processes.first_alone():
+            dataset = _dataset(paths, clips, whom, folder, chosen, on_event, cancel)
+            options = TrainOptions(
+                dataset=dataset,
+                run=folder,
+                stages=wanted,
+                start=begun.avatar,
+                keep=start != "",
+                seed=seed,
+                device=device,
+                threads=threads,
+            )
+            work = Run(chosen, options)
+        _advise(work, begun)
+        validation = work.train(on_event, cancel)
+        about = {"name": name, "source": source, "consent": consent, "command": command}
+        if processes.rank():
+            about["consent"] = ""  # the first process writes the avatar
+        trained = _packaged(work, output, about, paths, clips, whom, validation, on_event, cancel)
+        processes.wait()
+    return trained
+
+
+def _advise(work: Run, begun: Start) -> None:
+    """Say what footage may lack, and where the networks begin; the first process does."""
+    if processes.rank():
+        return
+    features = work.config.model.completion.features
+    for line in (*findings(work.data.train, features), _begins_from(begun)):
         logger.warning("%s", line)
-    validation = work.train(on_event, cancel)
-    about = {"name": name, "source": source, "consent": consent, "command": command}
-    return _packaged(work, output, about, paths, clips, whom, validation, on_event, cancel)
 
 
 def _packaged(

@@ -26,7 +26,7 @@ from difftalker.speech.characters import (
     encode_text,
 )
 from difftalker.training.expert_job import ExpertJob, ExpertOptions
-from difftalker.training.trainer import Log
+from difftalker.training.task import Log
 
 FEATURES = "whisper-short"
 STAGE = StageConfig(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from difftalker.config import StageConfig
-from difftalker.training.trainer import Log, Task
+from difftalker.training.task import Log, Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,8 @@ from difftalker.errors import UsageError
 from difftalker.store import experts as expert
 from difftalker.training import characters_task, lips_task, sync_task
 from difftalker.training.expert_job import ExpertJob, ExpertOptions
-from difftalker.training.trainer import Log, Trainer
+from difftalker.training.task import Log
+from difftalker.training.trainer import Trainer
 
 BUILDERS: dict[str, Callable[[Dataset, ExpertOptions], ExpertJob]] = {
     "sync": sync_task.job,

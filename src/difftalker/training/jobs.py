@@ -16,6 +16,9 @@ class TrainJob(Job):
     """Train an avatar; the fields are the arguments of ``training.api.train``."""
 
     kind: ClassVar[str] = "train"
+    inputs: ClassVar[tuple[str, ...]] = ("footage", "start", "face")
+    outputs: ClassVar[tuple[str, ...]] = ("output",)
+    suffix: ClassVar[str] = ""
 
     footage: tuple[str, ...]
     """Video files, folders of them, or one dataset made by ``prepare``."""

@@ -15,12 +15,13 @@ from difftalker.core.files import write_whole
 from difftalker.core.jobs import Cancel, OnEvent, never, no_event
 from difftalker.data.dataset import Dataset, load_dataset
 from difftalker.errors import TrainingError, UsageError
-from difftalker.training import artefacts
+from difftalker.training import artefacts, processes
 from difftalker.training.artefacts import Facts
 from difftalker.training.init_from import open_start, remember_start
 from difftalker.training.sources import Sources, TrainOptions
 from difftalker.training.stages import TABLE
-from difftalker.training.trainer import Log, Trainer
+from difftalker.training.task import Log
+from difftalker.training.trainer import Trainer
 
 
 class Run:
@@ -114,8 +115,16 @@ class Run:
         """Train a stage to its end, and write its artefact."""
         if self.sources.finished(stage):
             return self._last(stage)
-        trainer = self.trainer(stage)
+        with processes.first_alone():
+            trainer = self.trainer(stage)
         numbers = trainer.run(on_event, cancel)
+        if not processes.rank():
+            self._leave(stage, trainer, numbers)
+        processes.wait()
+        return numbers
+
+    def _leave(self, stage: str, trainer: Trainer, numbers: Log) -> None:
+        """Write the artefact of a stage that is trained."""
         trainer.task.model.eval()
         with torch.no_grad():
             left = TABLE[stage].artefact(trainer.task, self.sources)
@@ -128,7 +137,6 @@ class Run:
             config={"model": asdict(self.config.model), "training": asdict(trainer.config)},
         )
         artefacts.save(self.sources.folder(stage) / "artefact", left, facts)
-        return numbers
 
     def _last(self, stage: str) -> Log:
         """The numbers of a stage that is finished."""

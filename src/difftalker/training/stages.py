@@ -20,8 +20,8 @@ from difftalker.training.artefacts import Artefact
 from difftalker.training.decoder_task import DecoderTask
 from difftalker.training.light_task import LightTask
 from difftalker.training.sources import Sources
+from difftalker.training.task import Task
 from difftalker.training.tasks import AutoencoderTask, LandmarkTask, PriorTask, SynthesisTask
-from difftalker.training.trainer import Task
 
 SCALE_CLIPS, SCALE_FRAMES = 16, 4
 """From how many clips, and frames of each, the scale of latents is measured."""

@@ -1,7 +1,9 @@
 """The training loop. It knows steps, optimizer, EMA, checkpoints and logs, but no loss.
 
 All randomness of step ``n`` comes from a generator seeded with (seed, n), so a run that was killed
-and resumed takes the very same steps as one left alone.
+and resumed takes the very same steps as one left alone. A batch may be learned from in several
+parts, one after the other or in several processes (``training.processes``), each with a generator
+of its own: the steps are the same however many processes share the parts.
 """
 
 from __future__ import annotations
@@ -14,9 +16,8 @@ from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from contextvars import copy_context
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,72 +30,18 @@ from difftalker.core.device import autocast, threads_as_here
 from difftalker.core.files import write_whole
 from difftalker.core.jobs import Cancel, Event, OnEvent, never, no_event
 from difftalker.errors import Cancelled, TrainingError
+from difftalker.training import processes
 from difftalker.training.checkpoint import (
     flatten_optimizer,
     load_checkpoint,
     restore_optimizer,
     save_checkpoint,
 )
-
-Log = dict[str, float]
+from difftalker.training.task import Batch, Fits, Log, Prepares, Task, recompute
 
 BATCHES_AHEAD = 16
 """How many batches are made at once beside an accelerator: it takes them faster than one thread
 draws landmarks."""
-
-
-class Task(Protocol):
-    """A model and its loss."""
-
-    name: str
-    examples: int
-    """How many examples there are to draw from."""
-
-    @property
-    def model(self) -> nn.Module:
-        """Its trainable parameters are trained; the rest is left alone."""
-        ...
-
-    def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
-        """The examples at ``indices``, on the device; may be called in several threads."""
-        ...
-
-    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Named losses; ``loss`` is the one to descend."""
-        ...
-
-    def describe(self, indices: NDArray[np.int64]) -> list[str]:
-        """The clips that ``indices`` come from, for error messages."""
-        ...
-
-    def validate(self) -> Log:
-        """Numbers on clips held out."""
-        ...
-
-    def sheet(self) -> NDArray[np.uint8] | None:
-        """A picture (H, W, 3) of what the model makes now."""
-        ...
-
-
-@runtime_checkable
-class Fits(Protocol):
-    """A task some of whose model is fitted before the first step."""
-
-    fitted: tuple[str, ...]
-    """Beginnings of the names of frozen tensors that are fitted; checkpoints have them."""
-
-    def fit(self) -> None:
-        """Fit them; called once, at step 0."""
-        ...
-
-
-@runtime_checkable
-class Prepares(Protocol):
-    """A task that computes something from its data before its batches."""
-
-    def prepare(self) -> None:
-        """Compute it; called whenever steps begin, of a run that goes on too."""
-        ...
 
 
 class Trainer:
@@ -118,8 +65,17 @@ class Trainer:
         self.ema = {k: p.detach().clone() for k, p in self.parameters.items()}
         self.step = 0
         self.seconds = 0.0
+        self.parts = max(config.parts, processes.count())
+        if config.recompute:
+            recompute(task.model)
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
+        if self.parts > config.batch:
+            raise TrainingError(
+                f"a batch of {config.batch} in {self.parts} parts",
+                wanted="a part of one example at least",
+                fix=f"set training.{task.name}.batch higher, or take fewer processes",
+            )
 
     def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> Log:
         """Train to the end; returns the last validation's numbers.
@@ -132,16 +88,19 @@ class Trainer:
         """
         if self.step == 0 and isinstance(self.task, Fits):
             self.task.fit()
+            processes.share(self.task.model)
         if self.step >= self.config.steps:
             return self._last_validation()
         if isinstance(self.task, Prepares):
-            self.task.prepare()
+            with processes.first_alone():
+                self.task.prepare()
         bar = tqdm(
             total=self.config.steps,
             initial=self.step,
             desc=self.task.name,
             unit="step",
             mininterval=2.0,
+            disable=processes.rank() > 0,
         )
         began = time.monotonic() - self.seconds
         numbers: Log = {}
@@ -163,7 +122,7 @@ class Trainer:
                 on_event(
                     Event(stage=self.task.name, done=self.step, total=self.config.steps, text=text)
                 )
-                if cancel():
+                if processes.summed({"stop": float(cancel())})["stop"]:
                     self._stop(numbers)
         bar.close()
         self.use_ema()
@@ -186,14 +145,14 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.steps
 
-    def _batches(self) -> Generator[Batch]:
+    def _batches(self) -> Generator[list[Batch]]:
         """The batches of the steps to come."""
         steps = range(self.step, self.config.steps)
         if self.device.type == "cpu":
             yield from map(self.batch, steps)
             return
         with ThreadPoolExecutor(BATCHES_AHEAD, initializer=threads_as_here()) as pool:
-            waiting: deque[Future[Batch]] = deque()
+            waiting: deque[Future[list[Batch]]] = deque()
             for step in steps:
                 waiting.append(pool.submit(copy_context().run, self.batch, step))
                 if len(waiting) > BATCHES_AHEAD:
@@ -201,32 +160,46 @@ class Trainer:
             while waiting:
                 yield waiting.popleft().result()
 
-    def batch(self, step: int) -> Batch:
-        """What step ``step`` learns from."""
-        generator = torch.Generator().manual_seed(_mix(self.seed, step))
-        indices = self._indices(step)
-        return Batch(indices, self.task.batch(indices, generator), generator)
+    def batch(self, step: int) -> list[Batch]:
+        """What step ``step`` learns from: those parts that are this process's."""
+        indices = np.array_split(self._indices(step), self.parts)
+        mine = range(processes.rank(), self.parts, processes.count())
+        return [self._part(indices[part], step, part) for part in mine]
 
-    def one_step(self, batch: Batch) -> Log:
+    def _part(self, indices: NDArray[np.int64], step: int, part: int) -> Batch:
+        seed = _mix(self.seed, step) if self.parts == 1 else _mix(self.seed, step, part)
+        generator = torch.Generator().manual_seed(seed)
+        return Batch(indices, self.task.batch(indices, generator), generator, seed)
+
+    def one_step(self, batch: list[Batch]) -> Log:
         """Take one step; returns its losses and the norm of its gradient."""
-        indices = batch.indices
-        with autocast(self.device, self.autocast):
-            # Dropout has no generator argument: it draws from the global one.
-            torch.manual_seed(_mix(self.seed, self.step))
-            losses = self.task.loss(batch.examples, batch.generator)
-        loss = losses["loss"]
-        self._check_finite("loss", loss, indices)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses: Log = {}
+        for part in batch:
+            for name, value in self._descend(part).items():
+                losses[name] = losses.get(name, 0.0) + value
+        losses = processes.summed(losses)
+        processes.sum_gradients(list(self.parameters.values()))
         limit = self.config.clip_norm or math.inf
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), limit)
         # A finite loss may have a gradient that is not: one step on, all weights would be lost.
-        self._check_finite("gradient", norm, indices)
+        self._check_finite("gradient", norm, self._indices(self.step))
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self._rate()
         self.optimizer.step()
         self._average()
-        return {**{k: float(v.detach()) for k, v in losses.items()}, "gradient": float(norm)}
+        return {**losses, "gradient": float(norm)}
+
+    def _descend(self, part: Batch) -> Log:
+        """Add a part's gradients to those that are there; returns its share of the losses."""
+        with autocast(self.device, self.autocast):
+            # Dropout has no generator argument: it draws from the global one.
+            torch.manual_seed(part.seed)
+            losses = self.task.loss(part.examples, part.generator)
+        self._check_finite("loss", losses["loss"], part.indices)
+        share = len(part.indices) / self.config.batch
+        (share * losses["loss"]).backward()
+        return {name: share * float(value.detach()) for name, value in losses.items()}
 
     def _check_finite(self, name: str, value: Tensor, indices: NDArray[np.int64]) -> None:
         if math.isfinite(value.item()):
@@ -268,7 +241,9 @@ class Trainer:
         torch._foreach_lerp_(averages, live, 1 - decay)
 
     def _validate(self) -> Log:
-        """Numbers and sheet of the averaged weights."""
+        """Numbers and sheet of the averaged weights, by the first process."""
+        if processes.rank():
+            return {}
         live = {k: p.detach().clone() for k, p in self.parameters.items()}
         self.use_ema()
         with torch.no_grad():
@@ -285,10 +260,14 @@ class Trainer:
         return numbers
 
     def _log(self, record: Mapping[str, Any]) -> None:
+        if processes.rank():
+            return
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(dict(record)) + "\n")
 
     def _save(self, numbers: Log) -> None:
+        if processes.rank():
+            return
         buffers = dict(self.task.model.named_buffers())
         fitted = self.task.fitted if isinstance(self.task, Fits) else ()
         tensors = {
@@ -302,6 +281,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "seed": self.seed,
+            "parts": self.parts,
             "validation": numbers,
         }
         save_checkpoint(self.folder / "checkpoint", tensors, facts)
@@ -309,7 +289,8 @@ class Trainer:
     def _resume(self) -> None:
         saved = load_checkpoint(self.folder / "checkpoint")
         if saved is None:
-            (self.folder / "log.jsonl").unlink(missing_ok=True)
+            if not processes.rank():
+                (self.folder / "log.jsonl").unlink(missing_ok=True)
             return
         tensors, facts = saved
         if facts["seed"] != self.seed:
@@ -320,7 +301,10 @@ class Trainer:
             )
         self._restore(tensors)
         self.step, self.seconds = facts["step"], facts["seconds"]
-        self._cut_log()
+        if self.config.parts == 1:  # however many processes there were, and are now
+            self.parts = facts.get("parts", 1)
+        if not processes.rank():
+            self._cut_log()
         if self.step >= self.config.steps:
             self.use_ema()
 
@@ -352,16 +336,6 @@ class Trainer:
         return dict(saved[1]["validation"]) if saved else {}
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What one step learns from."""
-
-    indices: NDArray[np.int64]
-    examples: dict[str, Tensor]
-    generator: torch.Generator
-    """The step's generator, in its state after the examples were drawn."""
-
-
 def _new_optimizer(config: StageConfig, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     kinds: dict[str, Any] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
     first, second = config.betas
@@ -382,5 +356,5 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-def _mix(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> 1)
+def _mix(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

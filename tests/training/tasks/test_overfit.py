@@ -15,7 +15,8 @@ from difftalker import config as configs
 from difftalker.config import STAGES
 from difftalker.training.run import Run
 from difftalker.training.sources import TrainOptions
-from difftalker.training.trainer import Fits, Prepares, Task, Trainer
+from difftalker.training.task import Fits, Prepares, Task
+from difftalker.training.trainer import Trainer
 
 STEPS = 40
 

@@ -1,0 +1,170 @@
+"""Batches on Ray: what is lost when workers die, and that none of it is."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from difftalker.batch import cluster
+from difftalker.batch.cluster import Piece, RayError
+from difftalker.batch.lines import Names, read_lines
+from difftalker.batch.run import BatchOptions, run_batch
+from difftalker.batch.worker import Answer, Worker
+from difftalker.core.jobs import Event, never
+from difftalker.dubbing import jobs as dubs
+from difftalker.dubbing import loaded
+from difftalker.dubbing.render_loop import CHUNK_FRAMES
+
+Talk = Callable[..., dict[str, Any]]
+Jobs = Callable[..., Path]
+
+
+class Pool:
+    """Workers in this process, one of which dies where the test says so, its work done or not."""
+
+    def __init__(self, worker: Worker, dies: Callable[[Piece], bool]) -> None:
+        self.worker, self.dies = worker, dies
+        self.idle, self.busy = [0], dict[int, Piece]()
+        self.given = Counter[str]()
+
+    def give(self, piece: Piece) -> None:
+        self.busy[self.idle.pop()] = piece
+        self.given[piece.kind] += 1
+
+    def ended(self, wait_s: float) -> list[tuple[Piece, Answer | None, Any]]:
+        [(name, piece)] = self.busy.items()
+        self.busy.clear()
+        self.idle.append(name)
+        if self.dies(piece):
+            return [(piece, None, None)]
+        words: dict[str, tuple[Any, ...]] = {
+            "open": (),
+            "paint": (piece.job.opened, piece.part),
+            "join": ([piece.job.opened, *piece.job.painted],),
+        }
+        answer, made = getattr(self.worker, piece.kind)(piece.job.task, *words[piece.kind])
+        return [(piece, answer, made)]
+
+
+def carried_out(
+    path: Path, out: Path, dies: Callable[[Piece], bool], **options: Any
+) -> tuple[list[Any], Counter[str]]:
+    names = Names()
+    todo = [names.of(line) for line in read_lines(path.read_text())]
+    out.mkdir(exist_ok=True)
+    pool: Any = Pool(Worker(str(out), 1, 4, 1.0), dies)
+    queue = cluster._Queue(pool, todo, BatchOptions(**options))
+    return list(queue.results(never)), pool.given
+
+
+@pytest.fixture
+def long_dub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The line of a dub of three seconds, whose face is not searched for."""
+    from synthetic import debug_avatar, located, pictures, still_track, write_footage, write_tone
+
+    video = write_footage(tmp_path / "video.mp4", pictures(72))
+    audio = write_tone(tmp_path / "audio.wav", 2.8)
+    (tmp_path / "avatar").mkdir()
+    monkeypatch.setattr(loaded.avatar, "load", lambda *_, **__: debug_avatar())
+    monkeypatch.setattr(
+        "difftalker.dubbing.engine.locate", lambda *_, **__: located(video, still_track(72))
+    )
+    own = {"video": str(video), "audio": str(audio), "avatar": str(tmp_path / "avatar")}
+    return {"job": "dub", **own, "report": "report.json"}
+
+
+def test_a_long_dub_in_parts_is_that_of_one_process_whoever_dies(
+    long_dub: dict[str, Any], jobs: Jobs, tmp_path: Path
+) -> None:
+    path, deaths = jobs(long_dub), Counter[str]()
+
+    def dies(piece: Piece) -> bool:
+        """Once at each kind of work."""
+        deaths[piece.kind] += 1
+        return deaths[piece.kind] == 1
+
+    [result], given = carried_out(path, tmp_path / "parts", dies)
+    assert result.state == "done", result.error
+    parts = -(-72 // CHUNK_FRAMES)
+    assert given["paint"] == 2 * parts + 1, "all parts again once the join had died"
+    run_batch(path, tmp_path / "whole")
+    names = set(result.task.outputs.values())
+    assert len(names) == 2
+    for name in names:
+        one, other = ((tmp_path / way / name).read_bytes() for way in ("parts", "whole"))
+        if name.endswith(".mp4"):
+            assert one == other
+        assert one
+    assert {p.name for p in (tmp_path / "parts").iterdir()} == names
+
+
+def test_a_piece_that_kills_every_worker_fails_alone(
+    talk: Talk, jobs: Jobs, tmp_path: Path
+) -> None:
+    results, given = carried_out(
+        jobs(talk(1), talk(2)), tmp_path / "out", lambda piece: piece.job.task.line == 1, deaths=3
+    )
+    assert [(one.task.line, one.state) for one in results] == [(1, "failed"), (2, "done")]
+    assert results[0].error["found"] == "3 workers died at it"
+    assert given["open"] == 4
+
+
+def test_a_failure_on_a_worker_is_a_result_with_its_reason(
+    talk: Talk, jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise OSError("no disk")
+
+    monkeypatch.setattr(dubs.TalkJob, "run", broken)
+    [result], given = carried_out(
+        jobs(talk(1)), tmp_path / "out", lambda _: False, retries=2
+    )
+    assert (result.state, result.attempts, given["open"]) == ("failed", 3, 3)
+    assert "no disk" in result.error["message"]
+
+
+def ray_workers() -> list[int]:
+    """Processes of Ray's workers that carry out work."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if words.startswith(b"ray::Worker"):
+            found.append(int(folder.name))
+    return sorted(found)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc")
+def test_a_worker_that_is_killed_loses_nothing(talk: Talk, jobs: Jobs, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    path, killed = jobs(*[talk(n) for n in range(8)]), list[int]()
+
+    def kill(event: Event) -> None:
+        if event.done == 2 and not killed:
+            killed.append(ray_workers()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    summary = run_batch(path, tmp_path / "ray", BatchOptions(ray="local", workers=2), kill)
+    assert killed
+    assert (summary.done, summary.failed) == (8, [])
+    run_batch(path, tmp_path / "alone", BatchOptions(threads=1))
+    names = {p.name for p in (tmp_path / "alone").glob("*.mp4")}
+    assert len(names) == 8
+    for name in names:
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
+    lines = (tmp_path / "ray" / "results.jsonl").read_text().splitlines()
+    assert len(lines) == 8
+
+
+def test_a_cluster_that_is_not_there_is_one_line(talk: Talk, jobs: Jobs, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    with pytest.raises(RayError, match="auto cannot be reached"):
+        run_batch(jobs(talk(1)), tmp_path / "out", BatchOptions(ray="auto"))
