@@ -115,7 +115,8 @@ def parts(folder: Path, options: argparse.Namespace) -> None:
         seconds[way] = result["seconds"]
         print(f"{way}: {seconds[way]:.0f} s", flush=True)
     ratio = seconds["one worker"] / seconds["two workers"]
-    print(f"two workers are {ratio:.2f} times as fast as one; bytes equal: {len({*made.values()}) == 1}")
+    same = len(set(made.values())) == 1
+    print(f"two workers are {ratio:.2f} times as fast as one; bytes equal: {same}")
 
 
 def shards(folder: Path, options: argparse.Namespace) -> None:
@@ -130,8 +131,10 @@ def shards(folder: Path, options: argparse.Namespace) -> None:
     times = Counter(json.loads(line)["name"] for line in lines)
     done = len(list((folder / "out").glob("*.mp4")))
     print(f"{options.jobs} jobs in 3 shards: exit codes {codes}, results {done}")
-    print(f"jobs done once: {sum(n == 1 for n in times.values())}, more often: "
-          f"{sum(n > 1 for n in times.values())}")
+    print(
+        f"jobs done once: {sum(n == 1 for n in times.values())}, more often: "
+        f"{sum(n > 1 for n in times.values())}"
+    )
 
 
 def start(folder: Path, options: argparse.Namespace) -> None:

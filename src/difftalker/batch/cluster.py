@@ -32,7 +32,7 @@ class RayError(DiffTalkerError):
 
 
 @dataclass(kw_only=True)
-class Job:
+class OpenJob:
     """A job that is under way."""
 
     task: Task
@@ -51,7 +51,7 @@ class Job:
 class Piece:
     """Something for a worker to do."""
 
-    job: Job
+    job: OpenJob
     kind: Literal["open", "paint", "join"]
     part: range = range(0)
     deaths: int = 0
@@ -109,13 +109,11 @@ class _Pool:
         kind = ray.remote(Worker).options(max_restarts=0, **needs)
         self._new = lambda: kind.remote(folder, threads, options.avatars, options.part_s)
         count = options.workers or gpus or int(there.get("CPU", 1)) // threads or 1
-        self.starting = {worker.ready.remote(): worker for worker in map(self._hired, range(count))}
+        hired = [self._new() for _ in range(count)]
+        self.starting = {worker.ready.remote(): worker for worker in hired}
         self.idle: list[Any] = []
         self.busy: dict[Any, tuple[Any, Piece, Any]] = {}
         self._starts = options.deaths
-
-    def _hired(self, _: int) -> Any:
-        return self._new()
 
     def give(self, piece: Piece) -> None:
         """Let an idle worker do a piece."""
@@ -202,7 +200,7 @@ class _Queue:
             piece = self._begun.popleft()
             if not piece.job.is_over:
                 return piece
-        return Piece(job=Job(task=self._fresh.popleft()), kind="open") if self._fresh else None
+        return Piece(job=OpenJob(task=self._fresh.popleft()), kind="open") if self._fresh else None
 
     def _taken(self, piece: Piece, answer: Answer | None, made: Any) -> Iterator[Result]:
         job = piece.job
@@ -246,14 +244,14 @@ class _Queue:
         job.attempts += 1
         self._again(job, piece.deaths)
 
-    def _again(self, job: Job, deaths: int) -> None:
+    def _again(self, job: OpenJob, deaths: int) -> None:
         """Begin a job from the start; pieces of it that are under way do not count."""
         job.is_over = True
-        anew = Job(task=job.task, began=job.began, attempts=job.attempts)
+        anew = OpenJob(task=job.task, began=job.began, attempts=job.attempts)
         self._begun.appendleft(Piece(job=anew, kind="open", deaths=deaths))
 
     def _over(
-        self, job: Job, state: Literal["done", "failed"], error: dict[str, str] | None = None
+        self, job: OpenJob, state: Literal["done", "failed"], error: dict[str, str] | None = None
     ) -> Result:
         job.is_over = True
         seconds = time.monotonic() - job.began

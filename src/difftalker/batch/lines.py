@@ -12,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from difftalker.batch.places import PlaceError, fetched, is_remote, local, mark_of
 from difftalker.core.hashing import sha256_of
 from difftalker.core.jobs import Job
 from difftalker.errors import DiffTalkerError, UsageError
+from difftalker.face.detect.people import Place
 from difftalker.jobs import JOBS, read_job
 from difftalker.store.avatars import folder_of, packaged
 
@@ -26,8 +27,8 @@ AVATARS = "avatars"
 
 _AVATARS = {"avatar", "start"}
 """Fields that may hold the name of a packaged avatar."""
-_WORDS = {"face", "start"}
-"""Fields that may hold a word in place of a path."""
+_WORDS = {"face": get_args(Place), "start": ("none",)}
+"""Fields that may hold a word in place of a path, and these."""
 _ASIDE = {"keep_journal", "limits", "run_folder", "command"}
 """Fields that change nothing in a result."""
 
@@ -102,7 +103,7 @@ class Task:
         if is_remote(value):
             return str(fetched(value, scratch / AVATARS if field in _AVATARS else scratch))
         path = self.base / local(value)
-        is_name = field in _AVATARS and value in packaged()
+        is_name = _is_word(field, value) or (field in _AVATARS and value in packaged())
         return value if is_name or not path.exists() else str(path)
 
 
@@ -148,12 +149,10 @@ class Names:
     def _read(self, field: str, value: str) -> str:
         if is_remote(value):
             return mark_of(value)
-        path = local(value)
-        if field in _AVATARS and value not in ("", "none"):
-            path = folder_of(value)
+        if _is_word(field, value):
+            return value
+        path = folder_of(value) if field in _AVATARS else local(value)
         if not path.exists():
-            if field in _WORDS:
-                return value
             raise PlaceError(f"no such file: {value}", fix="check the path")
         if path.is_file():
             return self._hash(path)
@@ -217,6 +216,11 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _is_word(field: str, value: str) -> bool:
+    """Whether a field holds no path: a word, or which face by its number."""
+    return value in _WORDS.get(field, ()) or (field == "face" and value.isdecimal())
 
 
 def _suffix(path: str) -> str:

@@ -54,6 +54,8 @@ class Folder:
         """The names of what is in it."""
         with _told(f"the folder {self.text} cannot be read"):
             self._fs.invalidate_cache()
+            if not self._fs.exists(self._root):  # in a store a folder without files
+                return set()
             return {
                 str(one).rstrip("/").rsplit("/", 1)[-1] for one in self._fs.ls(self._root, False)
             }

@@ -112,9 +112,7 @@ def _text(jobs: str) -> str:
         raise PlaceError(f"{jobs} cannot be read: {reason}", wanted="a job a line, JSON") from error
 
 
-def _todo(
-    lines: Sequence[Line], place: Folder, results: Results, summary: Summary
-) -> list[Task]:
+def _todo(lines: Sequence[Line], place: Folder, results: Results, summary: Summary) -> list[Task]:
     """Jobs that are not done; what is done, or no job, is noted."""
     memo = place.local and place.local / WORK / "hashes.jsonl"
     if memo:

@@ -102,8 +102,7 @@ class Worker:
 
     def _join(self, task: Task, pieces: Iterable[Pieces]) -> tuple[Answer, Pieces]:
         stage = self._stage(task)
-        output = Path(getattr(task.placed(stage, self._scratch), "output"))  # noqa: B009
-        with Journal(output, keep=True) as journal:
+        with Journal(stage / task.outputs["output"], keep=True) as journal:
             for some in pieces:
                 journal.take(some)
         made_apart(task, Folder(self._folder), stage, self._scratch)

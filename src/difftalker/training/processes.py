@@ -67,7 +67,9 @@ def share(model: nn.Module) -> None:
     """Give all processes the weights of the first."""
     if _several():
         for tensor in model.state_dict().values():
-            distributed.broadcast(tensor, 0)
+            whole = tensor.contiguous()
+            distributed.broadcast(whole, 0)
+            tensor.copy_(whole)
 
 
 def summed(numbers: Mapping[str, float]) -> dict[str, float]:
