@@ -33,7 +33,7 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "the config
         UsageError: a key is unknown or missing, or a value has the wrong type.
     """
     known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]
     if unknown := sorted(set(values) - set(known)):
         raise UsageError(
             f"unknown key {unknown[0]!r:.80} in {where}", wanted=", ".join(sorted(known))
