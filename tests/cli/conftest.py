@@ -34,41 +34,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def debug_avatar(folder: Path) -> Path:
     """An untrained avatar of the smallest preset."""
+    from helpers_networks import write_untrained
+
     return write_untrained(folder / "avatar")
 
 
 @pytest.fixture(scope="session")
 def live_avatar(folder: Path) -> Path:
     """The same with the networks of live sessions."""
+    from helpers_networks import write_untrained
+
     return write_untrained(folder / "live-avatar", ("light", "live"))
-
-
-def write_untrained(folder: Path, parts: tuple[str, ...] = ()) -> Path:
-    """Write an untrained avatar of the smallest preset, whose head holds still."""
-    import numpy as np
-    import torch
-
-    from difftalker import config
-    from difftalker.dubbing import networks
-    from difftalker.face.landmarks import UPPER
-    from difftalker.store import avatars
-    from helpers import face_points
-
-    torch.manual_seed(0)
-    model = config.preset("debug").model
-    nets = networks.build(model, parts=parts)
-    if parts:
-        nets.motion.fit([(np.repeat(face_points(0.03)[None, list(UPPER)], 60, 0), 25.0)])
-    avatars.write(
-        folder,
-        name="nobody",
-        config=nets.resolved(model),
-        architecture=nets.architecture(),
-        weights=nets.state(),
-        facts={},
-        card="untrained",
-    )
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from difftalker.cli import (
     landmarks,
     live,
     prepare,
+    serve,
     talk,
     train,
     train_expert,
@@ -38,6 +39,7 @@ for _command in (
     train.train,
     train_expert.train_expert,
     evaluate.evaluate,
+    serve.serve,
 ):
     app.command(_command)
 app.command(doctor.doctor)
