@@ -38,6 +38,7 @@ def test_a_job_is_queued_and_found_again(client: TestClient) -> None:
         ({"opening": [0.1]}, 422, "opening without landmarks"),
         ({"edits": ["mouth=a"]}, 422, "edits"),
         ({"steps": 0}, 422, "steps"),
+        ({"steps": 2, "renderer": "light"}, 422, "one pass"),
         ({"output": "/tmp/x"}, 422, "output"),
         ({"kind": "dig"}, 422, "kind"),
         ({"webhook": "file:///etc/passwd"}, 422, "webhook"),

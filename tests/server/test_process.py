@@ -72,10 +72,9 @@ def test_footage_becomes_landmarks_and_these_a_dub(
     wide = [0.3, *(None for _ in range(7))]
     dubbed = server.end_of(
         server.job(
-            kind="dub", landmarks=first, opening=wide, steps=1, renderer="light",
-            keep_work=True, **common
+            kind="dub", landmarks=first, opening=wide, renderer="light", keep_work=True, **common
         )
-    )  # fmt: skip
+    )
     assert dubbed["state"] == "succeeded", dubbed["error"]
     assert dubbed["result"]["frames_driven"] == 8
     drawn = server.http.get(f"/v1/jobs/{dubbed['id']}/files/timeline.json").json()
@@ -86,10 +85,9 @@ def test_footage_becomes_landmarks_and_these_a_dub(
 
     again = server.end_of(
         server.job(
-            kind="dub", landmarks=first, opening=wide, steps=1, renderer="light",
-            base=dubbed["id"], **common
+            kind="dub", landmarks=first, opening=wide, renderer="light", base=dubbed["id"], **common
         )
-    )  # fmt: skip
+    )
     results = [server.http.get(f"/v1/jobs/{one['id']}/result").content for one in (dubbed, again)]
     assert results[0] == results[1]
 

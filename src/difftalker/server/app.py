@@ -51,8 +51,8 @@ def open_server(settings: Settings) -> Server:
     runner = Runner(settings, store, places, planner)
 
     def body(job: str) -> str | None:
-        rows = store.find_job(job)
-        return rows and text_of(server.view(rows).model_dump(mode="json"))
+        found = store.find_job(job)
+        return None if found is None else text_of(server.view(found).model_dump(mode="json"))
 
     server = Server(
         settings=settings,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from difftalker.config import DEFAULT_CRF, DEFAULT_FPS, MAX_FPS
 from difftalker.server.store import JobRow, Upload
@@ -64,6 +64,12 @@ class Rendered(Asked):
     sampler: Sampler | None = None
     steps: Steps | None = None
     seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Self:
+        if self.renderer == "light" and (self.sampler or self.steps):
+            raise ValueError("the light renderer takes one pass: leave sampler and steps out")
+        return self
 
 
 class DubRequest(Rendered):

@@ -198,9 +198,18 @@ class Runner:
             )
             self._end(job, "failed", error=facts(error))
         elif "error" in answer:
-            self._end(job, "failed", error=answer["error"])
+            self._end(job, "failed", error=self._named(job.user, answer["error"]))
         else:
             self._succeed(job, answer["result"])
+
+    def _named(self, user: str, error: dict[str, Any]) -> dict[str, Any]:
+        """An error with the names that clients know in place of the server's paths."""
+        uploads = self._store.uploads(user)
+        names = {str(self._places.uploads / one.file): one.name for one in uploads}
+        names[f"{self._places.folder}{os.sep}"] = ""
+        for path, name in names.items():
+            error = {key: text.replace(path, name) for key, text in error.items()}
+        return error
 
     def _succeed(self, job: JobRow, result: dict[str, Any]) -> None:
         if job.kind == "train" and result["trained"]:
@@ -262,7 +271,8 @@ class Pace:
         stages = STAGES.get(self._kind, ())
         later = stages[stages.index(self._stage) + 1 :] if self._stage in stages else ()
         paces = [self._store.pace(self._kind, stage) or 0.0 for stage in later]
-        return round(unit_s * (total - event["done"]) + total * sum(paces), 1)
+        left_s: float = unit_s * (total - event["done"]) + total * sum(paces)
+        return round(left_s, 1)
 
 
 def _told(error: Exception) -> DiffTalkerError:

@@ -35,17 +35,17 @@ class _Track(MediaStreamTrack):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
-        self._waiting: asyncio.Queue[Any] = asyncio.Queue()
+        self._frames: asyncio.Queue[Any] = asyncio.Queue()
 
     def put(self, frame: Any) -> None:
         """Append a frame; the oldest goes where too many wait."""
-        if self._waiting.qsize() >= _LATEST:
-            self._waiting.get_nowait()
-        self._waiting.put_nowait(frame)
+        if self._frames.qsize() >= _LATEST:
+            self._frames.get_nowait()
+        self._frames.put_nowait(frame)
 
     async def recv(self) -> Any:
         """The next frame."""
-        frame = await self._waiting.get()
+        frame = await self._frames.get()
         if frame is None:
             raise MediaStreamError
         return frame

@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 import traceback
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -47,8 +46,6 @@ from difftalker.training.api import Trained
 
 EVENT_S = 0.2
 """Events of one stage are this far apart, seconds."""
-NICENESS = 5
-"""Below the server, which has to answer meanwhile."""
 _UNDISTURBED_S = 60
 
 
@@ -58,8 +55,6 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints would spoil the answers
     orders: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(orders,), daemon=True).start()
-    with suppress(OSError):
-        os.nice(NICENESS)
     steady()
     print(json.dumps({"ready": os.getpid()}), file=answers)
     while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -122,10 +123,9 @@ async def get_a_file(upload: Id, parts: Parts, user: User) -> FileResponse:
 async def delete_a_file(upload: Id, parts: Parts, user: User) -> Response:
     """Delete a file; jobs that have ended keep their results."""
     found = _found(parts, user, upload)
-    for state in ("queued", "running"):
-        for job in parts.store.jobs_in(state):  # type: ignore[arg-type]
-            if job.user == user and f'"{upload}"' in str(job.request).replace("'", '"'):
-                raise refusal(409, f"the job {job.id} needs it", fix="wait for it, or cancel it")
+    for job in (*parts.store.jobs_in("queued"), *parts.store.jobs_in("running")):
+        if job.user == user and upload in json.dumps(job.request):
+            raise refusal(409, f"the job {job.id} needs it", fix="wait for it, or cancel it")
     parts.store.drop_upload(upload)
     (parts.places.uploads / found.file).unlink(missing_ok=True)
     return Response(status_code=204)
