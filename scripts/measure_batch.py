@@ -233,7 +233,7 @@ def _kept(net: Any, latents: Any) -> int:
 
 def _talks(folder: Path, count: int) -> Path:
     """A file of so many short talks of an untrained avatar, by seeds."""
-    from helpers_avatar import write_untrained
+    from helpers_networks import write_untrained
     from synthetic import write_tone
 
     avatar = write_untrained(folder / "avatar", ("light", "live"))

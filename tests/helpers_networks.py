@@ -6,19 +6,23 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from difftalker import config as configs
+from difftalker.dubbing import networks
 from difftalker.face.draw import CHANNELS
 from difftalker.face.landmarks import (
     UPPER,
 )
+from difftalker.store import avatars
 from difftalker.synthesis.autoencoder import (
     Autoencoder,
 )
 from difftalker.synthesis.net import SynthesisNet
 from difftalker.synthesis.prior import Prior
+from helpers import face_points
 
 DEBUG = configs.debug().model
 
@@ -132,3 +136,21 @@ def sd15_config(base_model: Path) -> configs.Config:
             "training.validation_clips": "1",
         },
     )
+
+
+def write_untrained(folder: Path, parts: tuple[str, ...] = ()) -> Path:
+    """Write an untrained avatar of the smallest preset, whose head holds still."""
+    torch.manual_seed(0)
+    nets = networks.build(DEBUG, parts=parts)
+    if parts:
+        nets.motion.fit([(np.repeat(face_points(0.03)[None, list(UPPER)], 60, 0), 25.0)])
+    avatars.write(
+        folder,
+        name="nobody",
+        config=nets.resolved(DEBUG),
+        architecture=nets.architecture(),
+        weights=nets.state(),
+        facts={},
+        card="untrained",
+    )
+    return folder

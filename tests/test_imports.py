@@ -68,7 +68,7 @@ def test_a_cycle_is_found() -> None:
 
 
 def test_imports_in_functions_and_for_types_are_seen() -> None:
-    assert "difftalker.evaluation.run" in import_graph()["difftalker.cli.evaluate"]
+    assert "difftalker.evaluation.jobs" in import_graph()["difftalker.cli.evaluate"]
 
 
 def test_no_modules_import_each_other() -> None:

@@ -15,6 +15,7 @@ EXAMPLES = [
     difftalker.TalkJob(audio="a.wav", avatar="grid-s1", output="o.mp4"),
     difftalker.LandmarksJob(video="v.mp4", audio="a.wav", avatar="grid-s1", output="o.npz"),
     difftalker.TrainJob(footage=("v.mp4",), output="me", settings={"a.b": "1"}),
+    difftalker.EvaluateJob(avatar="grid-s1", footage=("v.mp4",), report="r", rows=("real",)),
 ]
 
 
@@ -26,7 +27,8 @@ def test_each_kind_comes_back_from_its_record() -> None:
 
 @pytest.mark.parametrize("record", [{}, {"job": "dig"}, {"job": None}])
 def test_an_unknown_kind_is_refused(record: dict[str, object]) -> None:
-    with pytest.raises(UsageError, match="wanted 'dub' or 'talk' or 'landmarks' or 'train'"):
+    kinds = "'dub' or 'talk' or 'landmarks' or 'train' or 'evaluate'"
+    with pytest.raises(UsageError, match=f"wanted {kinds}"):
         difftalker.read_job(record)
 
 

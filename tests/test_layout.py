@@ -23,6 +23,8 @@ from difftalker.cli import app
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "difftalker"
 PACKAGED_WEIGHTS_BYTES = 64_000_000
+EXTRAS = ("samples", "live", "sd15", "server", "webrtc")
+"""What the package itself may import beyond its requirements."""
 
 # Runs in a process of its own: this one has loaded torch long ago.
 HELP_PROBE = """
@@ -38,7 +40,8 @@ def requirements(*extras: str) -> list[Requirement]:
     """The declared requirements, with those of the named extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     tables = [project["dependencies"], *(project["optional-dependencies"][name] for name in extras)]
-    return [Requirement(line) for table in tables for line in table]
+    every = [Requirement(line) for table in tables for line in table]
+    return [one for one in every if canonicalize_name(one.name) != "difftalker"]
 
 
 def imported_packages(folder: Path) -> Iterator[tuple[str, str]]:
@@ -88,7 +91,7 @@ def test_help_loads_nothing_heavy(command: str) -> None:
 
 
 def test_imports_of_the_package_are_declared() -> None:
-    declared = {canonicalize_name(one.name) for one in requirements("samples", "live", "sd15")}
+    declared = {canonicalize_name(one.name) for one in requirements(*EXTRAS)}
     providers = importlib.metadata.packages_distributions()
     own = sys.stdlib_module_names | {"difftalker"}
     undeclared = [
@@ -103,7 +106,7 @@ def test_imports_of_the_package_are_declared() -> None:
 def test_constraints_pin_every_requirement_within_its_range() -> None:
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     pins = {canonicalize_name(n): v for n, v in re.findall(r"^([\w.-]+)==(\S+)$", text, re.M)}
-    for one in requirements("dev", "samples", "sd15"):
+    for one in requirements("dev", *EXTRAS):
         assert one.specifier.contains(pins[canonicalize_name(one.name)]), one
 
 

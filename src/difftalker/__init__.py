@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from difftalker.dubbing.jobs import DubJob, LandmarksJob, TalkJob
     from difftalker.dubbing.talk import Talk, TalkResult
     from difftalker.errors import Cancelled, DiffTalkerError
+    from difftalker.evaluation.jobs import EvaluateJob
     from difftalker.evaluation.run import evaluate
     from difftalker.jobs import read_job, run
     from difftalker.landmarks.edits import Edit
@@ -44,6 +45,7 @@ __all__ = [
     "DubJob",
     "DubResult",
     "Edit",
+    "EvaluateJob",
     "Event",
     "LandmarkTrack",
     "LandmarksJob",
@@ -63,6 +65,7 @@ __all__ = [
 _HOMES = {
     "Cancelled": "errors",
     "DubJob": "dubbing.jobs",
+    "EvaluateJob": "evaluation.jobs",
     "Event": "core.jobs",
     "LandmarksJob": "dubbing.jobs",
     "TalkJob": "dubbing.jobs",

@@ -14,9 +14,12 @@ from typing import Any
 from difftalker.core.jobs import Cancel, Job, OnEvent, never, no_event
 from difftalker.dubbing.jobs import DubJob, LandmarksJob, TalkJob
 from difftalker.errors import UsageError
+from difftalker.evaluation.jobs import EvaluateJob
 from difftalker.training.jobs import TrainJob
 
-JOBS: dict[str, type[Job]] = {job.kind: job for job in (DubJob, TalkJob, LandmarksJob, TrainJob)}
+JOBS: dict[str, type[Job]] = {
+    job.kind: job for job in (DubJob, TalkJob, LandmarksJob, TrainJob, EvaluateJob)
+}
 """Classes of jobs by their kind."""
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # torch is loaded once the number of threads is set
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained avatar and speech; not to be written to."""
-    from helpers_avatar import write_untrained
+    from helpers_networks import write_untrained
     from synthetic import write_tone
 
     folder = tmp_path_factory.mktemp("batch")

@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def debug_avatar(folder: Path) -> Path:
     """An untrained avatar of the smallest preset."""
-    from helpers_avatar import write_untrained
+    from helpers_networks import write_untrained
 
     return write_untrained(folder / "avatar")
 
@@ -42,7 +42,7 @@ def debug_avatar(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def live_avatar(folder: Path) -> Path:
     """The same with the networks of live sessions."""
-    from helpers_avatar import write_untrained
+    from helpers_networks import write_untrained
 
     return write_untrained(folder / "live-avatar", ("light", "live"))
 

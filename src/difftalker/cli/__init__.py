@@ -18,6 +18,7 @@ from difftalker.cli import (
     landmarks,
     live,
     prepare,
+    serve,
     talk,
     train,
     train_expert,
@@ -42,6 +43,7 @@ for _command in (
     evaluate.evaluate,
     verify.verify,
     batch.batch,
+    serve.serve,
 ):
     app.command(_command)
 app.command(doctor.doctor)

@@ -12,7 +12,6 @@ import atexit
 import io
 import json
 import logging
-import math
 import os
 import signal
 import sys
@@ -21,14 +20,14 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
-from dataclasses import asdict, dataclass, is_dataclass
-from os import PathLike, fspath
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, ClassVar, Literal
 
 from cyclopts import App, CycloptsError, Parameter, validators
 
+from difftalker.core.codec import plain
 from difftalker.core.jobs import Event
 from difftalker.core.text import printable
 from difftalker.doctor import missing_library
@@ -264,19 +263,6 @@ def say(text: str, *, kept: str = "") -> None:
 def text_of(path: Path | None) -> str | None:
     """A path as jobs hold it."""
     return None if path is None else str(path)
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON knows it: paths as text, what is no finite number as null."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return fspath(value) if isinstance(value, PathLike) else value
 
 
 @contextmanager

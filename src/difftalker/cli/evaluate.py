@@ -15,6 +15,7 @@ from difftalker.cli.common import (
     List,
     Outcome,
     RendererName,
+    text_of,
 )
 
 
@@ -67,42 +68,30 @@ def evaluate(
         guards: Limits of what is read.
         options: Those that commands share.
     """
-    from difftalker.core.device import pick_device, use_threads
-    from difftalker.data.footage import find_footage
-    from difftalker.dubbing.avatar import load
-    from difftalker.evaluation import run
-    from difftalker.evaluation.judges.base import JudgeOptions
-    from difftalker.evaluation.judges.table import open_judges
+    from difftalker.evaluation.jobs import EvaluateJob
     from difftalker.evaluation.report.table import table
-    from difftalker.evaluation.systems import named_paths
-    from difftalker.face.detect.people import Choice
 
-    whom = Choice.parse(face)
-    videos = find_footage(footage, clips)
-    use_threads(options.threads)
-    device = pick_device(options.device)
-    judges = open_judges(
-        JudgeOptions(
-            device=device, alignments=alignments, sync=sync, syncnet=syncnet, alexnet=alexnet
-        )
+    job = EvaluateJob(
+        avatar=avatar,
+        footage=tuple(map(str, footage)),
+        report=str(report),
+        face=face,
+        clips=clips,
+        rows=() if rows is None else tuple(rows.split(",")),
+        ablations=ablation,
+        predictions=predictions,
+        renderer=renderer,
+        sampler=sampler,
+        steps=steps,
+        alignments=text_of(alignments),
+        sync=text_of(sync),
+        syncnet=text_of(syncnet),
+        alexnet=text_of(alexnet),
+        seed=options.seed,
+        device=options.device,
+        threads=options.threads,
+        limits=guards.limits,
     )
-    speaker = load(avatar, device=device)
-    others = {name: load(one, device=device) for name, one in named_paths(ablation).items()}
-    programs = {name: Path(one) for name, one in named_paths(predictions).items()}
     with Bars("step") as bars:
-        figures = run.evaluate(
-            speaker,
-            videos,
-            report,
-            rows=None if rows is None else rows.split(","),
-            ablations=others,
-            predictions=programs,
-            judges=judges,
-            face=whom,
-            renderer=renderer,
-            sampler=sampler,
-            steps=steps,
-            seed=options.seed,
-            progress=bars,
-        )
+        figures = job.run(bars.event)
     return Outcome({"report": report / "report.json", **figures}, table(figures))

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import types
 import typing
 from collections.abc import Mapping
+from os import PathLike, fspath
 from typing import Any, Literal, TypeVar
 
 from difftalker.errors import UsageError
@@ -47,6 +49,19 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "the config
 @functools.cache
 def _hints(kind: type[Any]) -> dict[str, Any]:
     return typing.get_type_hints(kind)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: paths as text, what is no finite number as null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain(dataclasses.asdict(value))
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return fspath(value) if isinstance(value, PathLike) else value
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.face.crop import face_scale
-from difftalker.face.landmarks import ABOVE_GAP, BELOW_GAP, lip_gaps, mouth_opening
+from difftalker.face.landmarks import (
+    ABOVE_GAP,
+    BELOW_GAP,
+    BROWS,
+    NOSE_BASE,
+    lip_gaps,
+    mouth_opening,
+)
 from difftalker.store.calibration import MOST_ADDED, OPENINGS
 
 SEEN_SHARE = 0.02
@@ -19,6 +26,8 @@ FEWEST_FRAMES = 100
 """Fewest generated mouths, frames, from which openings are calibrated."""
 _LEAST = 1e-4
 """Opening of lips that meet, face scales; no gain opens them."""
+_NEARLY_CLOSED = 0.02
+"""Opening below which the gaps of the lips have no direction to speak of."""
 
 OUTER_FOLLOWS = (
     (49, 61, 0.5),
@@ -72,6 +81,23 @@ def _with_gaps(points: Points, gaps: Points) -> Points:
 def open_to(points: Points, opening: Floats) -> Points:
     """Open the mouth (F, 68, 2) to ``opening`` (F,), face scales; closed lips stay closed."""
     return open_mouth(points, opening / np.maximum(relative_opening(points), _LEAST))
+
+
+def set_openings(points: Points, opening: Floats) -> Points:
+    """Open the mouth (F, 68, 2) to ``opening`` (F,), face scales, where that is a number.
+
+    Unlike ``open_to`` it opens closed lips too: along the face, all three gaps alike.
+    """
+    now, scale = relative_opening(points), face_scale(points)
+    wanted = np.where(np.isnan(opening), now, opening)
+    down = points[:, NOSE_BASE] - points[:, BROWS].mean(1)
+    down = down / np.maximum(np.linalg.norm(down, axis=-1, keepdims=True), _LEAST)
+    straight = (wanted * scale)[:, None, None] * down[:, None]
+    gaps = lip_gaps(points)
+    scaled = gaps * (wanted / np.maximum(now, _LEAST))[:, None, None]
+    made = np.where((now > _NEARLY_CLOSED)[:, None, None], scaled, straight)
+    kept = np.isnan(opening)[:, None, None]
+    return _with_gaps(points, np.where(kept, gaps, made).astype(np.float32))
 
 
 def correct_openings(points: Points, correction: tuple[float, ...]) -> Points:
