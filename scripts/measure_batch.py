@@ -95,7 +95,8 @@ def kills(folder: Path, options: argparse.Namespace) -> None:
 
 def parts(folder: Path, options: argparse.Namespace) -> None:
     """One long video by one worker and by two, one thread each."""
-    line = {"job": "dub", "video": str(_looped(options.footage, options.seconds, folder))}
+    line: dict[str, Any] = {"job": "dub"}
+    line |= {"video": str(_looped(options.footage, options.seconds, folder))}
     line |= {"audio": str(samples.speech()), "avatar": samples.AVATAR, "any_face": True}
     line |= {"renderer": options.renderer}
     (folder / "jobs.jsonl").write_text(json.dumps(line) + "\n")

@@ -18,7 +18,6 @@ from difftalker.batch.run import BatchOptions, run_batch
 from difftalker.batch.worker import Answer, Worker
 from difftalker.core.jobs import Event, never
 from difftalker.dubbing import jobs as dubs
-from difftalker.dubbing import loaded
 
 Talk = Callable[..., dict[str, Any]]
 Jobs = Callable[..., Path]
@@ -70,7 +69,7 @@ def long_dub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     video = write_footage(tmp_path / "video.mp4", pictures(72))
     audio = write_tone(tmp_path / "audio.wav", 2.8)
     (tmp_path / "avatar").mkdir()
-    monkeypatch.setattr(loaded.avatar, "load", lambda *_, **__: debug_avatar())
+    monkeypatch.setattr("difftalker.dubbing.avatar.load", lambda *_, **__: debug_avatar())
     monkeypatch.setattr(
         "difftalker.dubbing.engine.locate", lambda *_, **__: located(video, still_track(72))
     )

@@ -136,10 +136,11 @@ def test_batches_made_ahead_are_those_made_one_by_one(dataset: Path, tmp_path: P
     trainer.device = torch.device("meta")  # anything but the CPU
     ahead = list(trainer._batches())
     assert len(ahead) == len(one_by_one) == 3 * BATCHES_AHEAD
-    for a, b in zip(ahead, one_by_one, strict=True):
-        assert np.array_equal(a.indices, b.indices)
-        assert same(a.examples, b.examples)
-        assert torch.equal(a.generator.get_state(), b.generator.get_state())
+    for some, others in zip(ahead, one_by_one, strict=True):
+        for a, b in zip(some, others, strict=True):
+            assert np.array_equal(a.indices, b.indices)
+            assert same(a.examples, b.examples)
+            assert torch.equal(a.generator.get_state(), b.generator.get_state())
 
 
 def test_the_learning_rate_rises_and_falls(dataset: Path, tmp_path: Path) -> None:

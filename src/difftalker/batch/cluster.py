@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -106,8 +106,10 @@ class _Pool:
         there = ray.cluster_resources()
         gpus = int(there.get("GPU", 0))
         needs = {"num_gpus": 1} if gpus else {"num_cpus": threads}
-        kind = ray.remote(Worker).options(max_restarts=0, **needs)
-        self._new = lambda: kind.remote(folder, threads, options.avatars, options.part_s)
+        kind: Any = ray.remote(Worker).options(max_restarts=0, **needs)
+        self._new: Callable[[], Any] = lambda: kind.remote(
+            folder, threads, options.avatars, options.part_s
+        )
         count = options.workers or gpus or int(there.get("CPU", 1)) // threads or 1
         hired = [self._new() for _ in range(count)]
         self.starting = {worker.ready.remote(): worker for worker in hired}

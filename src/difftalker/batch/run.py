@@ -19,11 +19,10 @@ from difftalker.batch.lines import (
     Names,
     Task,
     failure_of,
-    is_remote,
     of_shard,
     read_lines,
 )
-from difftalker.batch.places import Folder, PlaceError, opened
+from difftalker.batch.places import Folder, PlaceError, is_remote, opened
 from difftalker.batch.results import Results
 from difftalker.batch.work import WORK, Result, attempted, cleared
 from difftalker.core.jobs import Cancel, Event, OnEvent, never, no_event
@@ -124,7 +123,12 @@ def _todo(lines: Sequence[Line], place: Folder, results: Results, summary: Summa
         try:
             task = names.of(line)
         except DiffTalkerError as error:
-            why = {"line": line.number, "name": None, "state": "failed", "outputs": {}}
+            why: dict[str, Any] = {
+                "line": line.number,
+                "name": None,
+                "state": "failed",
+                "outputs": {},
+            }
             why |= {"seconds": 0.0, "attempts": 0, "error": failure_of(error), "job": line.record}
             summary.failed.append(why)
             continue
