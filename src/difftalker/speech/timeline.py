@@ -22,7 +22,7 @@ from difftalker.speech.silence import LEVEL_WINDOW_S, SILENT_BELOW_DB, SILENT_DB
 from difftalker.speech.whisper import SAMPLE_RATE_HZ
 from difftalker.speech.windows import windows
 
-LOUD_DBFS = -12.0
+LOUD_DBFS = -14.0
 """Level of the loud parts of speech, until it is known."""
 LEVELS = 250
 """Levels, of 40 ms each, from which it is taken: those of the last ten seconds."""
