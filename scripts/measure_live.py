@@ -155,6 +155,7 @@ def write_videos(options: argparse.Namespace) -> None:
     from difftalker.dubbing.live import LiveSession
     from difftalker.dubbing.live_stage import FootageStage
     from difftalker.face.detect.people import Choice
+    from difftalker.marks.marking import UNMARKED
     from difftalker.media.audio import read_audio
     from difftalker.media.video import VideoWriter, probe_video
 
@@ -164,7 +165,7 @@ def write_videos(options: argparse.Namespace) -> None:
         info = probe_video(clip)
         located = avatar.locate(clip, Choice.parse("avatar"))
         stage = FootageStage(avatar, located, loop_s=60.0)
-        session = LiveSession(avatar, stage)
+        session = LiveSession(avatar, stage, UNMARKED)
         session.push(read_audio(clip))
         writer = VideoWriter(
             options.output / f"{clip.stem}.mp4",
