@@ -451,7 +451,7 @@ def stored_speeds(folder: Path = DOCS / "reports") -> list[dict[str, Any]]:
 
 
 def stored_reports(folder: Path = DOCS / "reports") -> list[dict[str, Any]]:
-    """The reports of a folder by their names, those of packaged avatars first.
+    """The reports of a folder by their names, packaged avatars first, the diffusion before light.
 
     Raises:
         UsageError: there is none, or one is of another layout.
@@ -461,7 +461,13 @@ def stored_reports(folder: Path = DOCS / "reports") -> list[dict[str, Any]]:
         raise UsageError(
             f"{folder} has no reports", fix="copy the report.json of evaluations there"
         )
-    return sorted(reports, key=lambda one: one["avatar"]["name"] not in avatar.packaged())
+    return sorted(
+        reports,
+        key=lambda one: (
+            one["avatar"]["name"] not in avatar.packaged(),
+            RENDERERS.index(_renderer(one)),
+        ),
+    )
 
 
 def main(words: Sequence[str] | None = None) -> None:
