@@ -43,6 +43,17 @@ def test_avatars_say_who_agreed(client: TestClient) -> None:
     fault(client.get("/v1/avatars/nobody"), 404)
 
 
+def test_marks_are_read(client: TestClient) -> None:
+    answer = client.post("/v1/verify", json={"file": "sample-footage"})
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert told["verdict"]
+    assert str(parts(client).places.folder) not in answer.text
+    fault(client.post("/v1/verify", json={"file": "nothing"}), 404)
+    queued = client.post("/v1/jobs", json=DUB).json()["id"]
+    fault(client.post("/v1/verify", json={"file": queued}), 409)
+
+
 def test_without_a_voice_nothing_is_said(client: TestClient) -> None:
     assert not client.get("/v1").json()["voice"]
     error = fault(client.post("/v1/audio/speech", json={"input": "hello"}), 404)

@@ -25,7 +25,7 @@ from difftalker.server.people import People
 from difftalker.server.places import Places
 from difftalker.server.plans import Planner
 from difftalker.server.problems import Problem, facts
-from difftalker.server.routes import avatars, jobs, live, rtc, service, speech, uploads
+from difftalker.server.routes import avatars, jobs, live, marks, rtc, service, speech, uploads
 from difftalker.server.runner import Runner
 from difftalker.server.settings import Settings
 from difftalker.server.store import Store
@@ -111,7 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
         ],
     )
     app.state.server = server
-    for part in (service, uploads, jobs, avatars, speech, live, rtc):
+    for part in (service, uploads, jobs, avatars, speech, marks, live, rtc):
         app.include_router(part.router)
     if STUDIO.is_dir():
         app.mount("/", StaticFiles(directory=STUDIO, html=True))

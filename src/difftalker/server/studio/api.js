@@ -77,6 +77,8 @@ export function follow(id, changed) {
 
 export const active = (job) => job.state === "queued" || job.state === "running";
 
+export const verify = (file) => post("/v1/verify", { file });
+
 export async function speak(text) {
   const headers = { "content-type": "application/json" };
   const body = JSON.stringify({ input: text, response_format: "wav" });

@@ -1,7 +1,7 @@
 // From footage and speech to a dub, and from a changed curve to a repainted span.
 
 import * as api from "./api.js";
-import { bar, choice, field, h, say, tried } from "./page.js";
+import { bar, checker, choice, field, h, say, tried } from "./page.js";
 
 class DubPage extends HTMLElement {
   connectedCallback() {
@@ -186,6 +186,7 @@ class DubPage extends HTMLElement {
     } else this.view.set("before");
     const names = { "video.mp4": "Download the video", "preview.mp4": "Download the preview", "track.npz": "Landmarks", "report.json": "Report" };
     this.saved.replaceChildren(...job.files.filter((name) => names[name]).map((name) => h("a", { href: api.result(job.id, name), download: name }, names[name])));
+    if (job.kind === "dub") this.saved.append(checker(() => job.id));
     this.name();
   }
 

@@ -1,7 +1,7 @@
 // All jobs of the user: how far they are, what they made, and why they failed.
 
 import * as api from "./api.js";
-import { h, standing, tried } from "./page.js";
+import { checker, h, standing, tried } from "./page.js";
 
 const EVERY_MS = 2000;
 const PAGES = { dub: "dub", landmarks: "dub", train: "train", evaluate: "train" };
@@ -14,6 +14,8 @@ class JobsPage extends HTMLElement {
     const heads = ["Job", "Made", "State", ""].map((text) => h("th", { scope: "col" }, text || h("span", { class: "quiet" }, "Actions")));
     this.append(h("section", { class: "card" }, h("h2", {}, "Jobs"),
       h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "List of jobs" }, h("table", {}, h("thead", {}, h("tr", {}, ...heads)), this.rows))));
+    const video = h("dt-file", { label: "A video", accept: "video/*" });
+    this.append(h("section", { class: "card", style: "margin-top: 24px" }, h("h2", {}, "Was it generated, and by whom?"), video, checker(() => video.value?.id)));
     this.timer = setInterval(() => document.hidden || this.load(), EVERY_MS);
     this.load();
   }

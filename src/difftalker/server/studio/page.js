@@ -1,6 +1,6 @@
 // Small helpers that all parts of the page share.
 
-import { active } from "./api.js";
+import { active, verify } from "./api.js";
 
 // An element: h("button", {class: "main", onclick}, "Dub").
 export function h(tag, attributes = {}, ...children) {
@@ -79,6 +79,21 @@ export function bar(cancel) {
     else meter.removeAttribute("value");
   };
   return made;
+}
+
+// A button that reads the marks of a video, and says what they say.
+export function checker(file) {
+  const answer = h("span", { class: "quiet", role: "status" });
+  const ask = h("button", { class: "plain", type: "button", onclick: async () => {
+    const id = file();
+    if (!id) return say("Choose a video first.", true);
+    ask.disabled = true;
+    const found = await tried(() => verify(id));
+    ask.disabled = false;
+    if (found) answer.textContent = `${found.verdict}: ${found.text}`;
+    return undefined;
+  } }, "Read its marks");
+  return h("span", { class: "row" }, ask, answer);
 }
 
 export function field(text, control, hint = "") {
