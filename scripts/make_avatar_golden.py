@@ -51,7 +51,8 @@ def lower_faces(
     heard = avatar.windows(avatar.speech(samples.speech()), footage.track.times_s)
     boxes = framing.boxes[chosen]
     windows = heard.take(footage.track.times_s[chosen]) if heard else None
-    made = avatar.renderer().render(crops, boxes, points_crop[chosen], windows)
+    diffusion = avatar.renderer(avatar.rendering("diffusion"))
+    made = diffusion.render(crops, boxes, points_crop[chosen], windows)
     (top, left), (bottom, right) = boxes[:, [0, 2]].min(0), boxes[:, [1, 3]].max(0)
     return made[:, top:bottom:2, left:right:2]
 

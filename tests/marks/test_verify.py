@@ -237,7 +237,8 @@ def write_p256(folder: Path) -> Path:
             False,
         )
         builder = (
-            x509.CertificateBuilder(names[1], names[0], owner.public_key(), 7 + is_root, now - day)
+            x509.CertificateBuilder(names[1], names[0], owner.public_key(), 7 + is_root)
+            .not_valid_before(now - day)
             .not_valid_after(now + day)
             .add_extension(x509.BasicConstraints(is_root, None), True)
             .add_extension(
