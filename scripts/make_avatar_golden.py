@@ -23,7 +23,7 @@ from difftalker.packaged import samples
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "grid_s1_slice.npz"
 FRAMES = 64
-"""Of the footage, from its beginning, that are looked at."""
+"""Frames of the footage, from its beginning, that are looked at."""
 LANDMARK_FRAMES = np.arange(7, FRAMES, 8)
 """Frames whose completed landmarks are stored."""
 PICTURE_FRAMES = LANDMARK_FRAMES[[4, 5]]

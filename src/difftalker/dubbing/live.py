@@ -41,7 +41,7 @@ class CompletedFrame:
     """What is needed to render a frame."""
 
     number: int
-    """Of its place in the footage or movement."""
+    """Its place in the footage or movement."""
     time_s: float
     sound: Floats
     points: Floats

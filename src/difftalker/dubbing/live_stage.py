@@ -39,7 +39,7 @@ class Stage(abc.ABC):
     size: tuple[int, int]
     """Width and height of its pictures, pixels."""
     footage: Path | None = None
-    """Of which its pictures are made; None where they are generated as a whole."""
+    """What its pictures are made of; None where they are generated as a whole."""
 
     @abc.abstractmethod
     def upper(self, number: int) -> Floats:

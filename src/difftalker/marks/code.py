@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FIELD_BITS = 24
-"""Of the maker, and of the job."""
+"""The bits of the maker, and as many of the job."""
 _CRC_BITS = 16
 MESSAGE_BITS = 2 * FIELD_BITS + _CRC_BITS
 _GENERATORS, _LENGTH = (0o133, 0o171, 0o165), 7

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 SHOWN_S = 3.0
 """The standard wants two seconds at least."""
 _HEIGHT = 0.05
-"""Of the text, over the shorter side of the picture; the standard's least for pictures."""
+"""The text's height over the shorter side of the picture; the standard's least."""
 
 _STROKES: tuple[tuple[tuple[float, float], ...], ...] = (
     # A, I

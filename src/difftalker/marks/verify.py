@@ -37,7 +37,7 @@ EXIT_CODES: Mapping[Verdict, int] = {
     "stated": 5,
     "unmarked": 6,
 }
-"""Of the command; 1 is a file that cannot be read, 2 wrong use."""
+"""The command's exit codes; 1 is a file that cannot be read, 2 wrong use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class Verification:
 
     @property
     def exit_code(self) -> int:
-        """Of the command."""
+        """The command's exit code."""
         return EXIT_CODES[self.verdict]
 
     def record(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from scipy.special import log_ndtr
 from difftalker.marks.code import CODED_BITS, FIELD_BITS, Floats, Message
 
 WIDTH, HEIGHT = 360, 288
-"""Of the pattern, in units of its own."""
+"""The pattern's size, in units of its own."""
 _LOW, _HIGH = 0.05, 0.11
 """Frequencies, cycles a unit."""
 _STRENGTH = 1.15
@@ -50,7 +50,7 @@ class Found:
     chance: float
     """Bound of the probability that unmarked pictures look so, of random ones."""
     copies: int
-    """Of the pattern, in a row."""
+    """How many times the pattern stands in a row."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from difftalker.errors import DiffTalkerError
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ACTIVE = ("queued", "running")
 VERSION = 1
-"""Of the tables; a file of a later one is refused."""
+"""The version of the tables; a file of a later one is refused."""
 
 _TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
