@@ -18,6 +18,7 @@ from difftalker.batch.run import BatchOptions, run_batch
 from difftalker.batch.worker import Answer, Worker
 from difftalker.core.jobs import Event, never
 from difftalker.dubbing import jobs as dubs
+from measure_batch import ray_workers
 
 Talk = Callable[..., dict[str, Any]]
 Jobs = Callable[..., Path]
@@ -123,19 +124,6 @@ def test_a_failure_on_a_worker_is_a_result_with_its_reason(
     [result], given = carried_out(jobs(talk(1)), tmp_path / "out", lambda _: False, retries=2)
     assert (result.state, result.attempts, given["open"]) == ("failed", 3, 3)
     assert "no disk" in result.error["message"]
-
-
-def ray_workers() -> list[int]:
-    """Processes of Ray's workers that carry out work."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if words.startswith(b"ray::Worker"):
-            found.append(int(folder.name))
-    return sorted(found)
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked up in /proc")

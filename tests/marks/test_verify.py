@@ -11,7 +11,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 from cryptography import x509
@@ -28,6 +27,7 @@ from difftalker.marks.marking import MARKED, UNMARKED, Marker, Marks, Work
 from difftalker.marks.verify import Verification, verify
 from difftalker.media.video import VideoWriter, probe_video, read_frames
 from difftalker.packaged import samples
+from measure_marks import remux
 from synthetic import pictures, write_footage
 
 JOB = "0123456789abcdef" * 4
@@ -59,17 +59,6 @@ def dubbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("marked")
     first = made(folder / "first.mp4")
     return made(folder / "dub.mp4", footage=first, speech=samples.speech(), job="f" * 64)
-
-
-def remuxed(source: Path, target: Path) -> Path:
-    """The same packets in another file, without metadata."""
-    with av.open(str(source)) as old, av.open(str(target), "w") as new:
-        track = new.add_stream_from_template(old.streams.video[0])
-        for packet in old.demux(old.streams.video[0]):
-            if packet.dts is not None:
-                packet.stream = track
-                new.mux(packet)
-    return target
 
 
 def facts(found: Verification) -> Mapping[str, Any]:
@@ -120,7 +109,7 @@ def test_a_flipped_byte_is_told(dubbed: Path, tmp_path: Path) -> None:
 
 
 def test_without_metadata_the_watermark_is_left(dubbed: Path, tmp_path: Path) -> None:
-    found = verify(remuxed(dubbed, tmp_path / "remuxed.mp4"))
+    found = verify(remux(dubbed, tmp_path / "remuxed.mp4"))
     assert (found.verdict, found.credentials, found.job) == ("marked", None, "")
     assert found.made_here
     assert found.watermark is not None
@@ -150,7 +139,7 @@ def test_pictures_of_another_video_are_told(dubbed: Path, tmp_path: Path) -> Non
     """Somebody signs what the watermark says is another job's."""
     work = Work(comment="AI-generated.", job=JOB, avatar="somebody")
     marker = Marker(MARKED, work, 256, 256)
-    other = remuxed(dubbed, tmp_path / "other.mp4")
+    other = remux(dubbed, tmp_path / "other.mp4")
     marker.finish(other)
     found = verify(other)
     assert found.verdict == "altered"
@@ -283,7 +272,7 @@ def test_the_command(dubbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     plain = write_footage(tmp_path / "plain.mp4", pictures(3))
     assert main(["verify", str(plain)]) == 6
     assert "unmarked" in capsys.readouterr().out
-    assert main(["verify", str(remuxed(dubbed, tmp_path / "r.mp4"))]) == 4
+    assert main(["verify", str(remux(dubbed, tmp_path / "r.mp4"))]) == 4
     assert main(["verify", str(tmp_path / "none.mp4")]) == 1
     with pytest.raises(MediaError, match="no such file"):
         verify(tmp_path / "none.mp4")

@@ -172,11 +172,7 @@ class DiffusionRenderer(Renderer):
         return out
 
     def _shown(self, pixels: Tensor) -> Image:
-        """Pictures (n, 3, H, W) with the finest detail that they lack, (n, H, W, 3)."""
-        if detail := self._calibration.detail:
-            pixels = pixels.float()
-            pixels = pixels + detail * high_pass(pixels)
-        return to_images(pixels).cpu().numpy()
+        return to_images(sharpened(pixels, self._calibration.detail)).cpu().numpy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,8 +246,7 @@ class LightRenderer(Renderer):
         speech = None if windows is None else torch.from_numpy(windows).to(self._device)
         with autocast(self._device):
             made = self._net(scene.levels, self._maps(points_crop, scene), speech).float()
-        if detail := self._calibration.light_detail:
-            made = made + detail * high_pass(made)
+        made = sharpened(made, self._calibration.light_detail)
         return to_images(torch.lerp(scene.shown, made, scene.share)).cpu().numpy()
 
     def _hidden(self, boxes: NDArray[np.int32], points_crop: Floats) -> tuple[Tensor, Tensor]:
@@ -269,3 +264,11 @@ class LightRenderer(Renderer):
         )
         maps = torch.from_numpy(np.ascontiguousarray(drawn[:, :, rows, columns]))
         return maps.to(self._device).float().contiguous(memory_format=torch.channels_last) / 255
+
+
+def sharpened(pixels: Tensor, detail: float) -> Tensor:
+    """Generated pictures (n, 3, H, W) with ``detail`` of their finest added."""
+    if not detail:
+        return pixels
+    pixels = pixels.float()
+    return pixels + detail * high_pass(pixels)
