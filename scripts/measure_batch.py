@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from difftalker.batch.lines import Names, read_lines
+from difftalker.batch.options import BatchOptions
 from difftalker.batch.places import Folder
 from difftalker.batch.results import Results
-from difftalker.batch.run import BatchOptions, run_batch
+from difftalker.batch.run import run_batch
 from difftalker.batch.work import Result
 from difftalker.packaged import samples
 

@@ -14,7 +14,8 @@ import pytest
 from difftalker.batch import cluster
 from difftalker.batch.cluster import Piece, RayError
 from difftalker.batch.lines import Names, read_lines
-from difftalker.batch.run import BatchOptions, run_batch
+from difftalker.batch.options import BatchOptions
+from difftalker.batch.run import run_batch
 from difftalker.batch.worker import Answer, Worker
 from difftalker.core.jobs import Event, never
 from difftalker.dubbing import jobs as dubs

@@ -11,8 +11,9 @@ from typing import Any
 import fsspec
 import pytest
 
+from difftalker.batch.options import BatchOptions
 from difftalker.batch.places import Folder, PlaceError
-from difftalker.batch.run import BatchOptions, run_batch
+from difftalker.batch.run import run_batch
 from difftalker.errors import UsageError
 
 Talk = Callable[..., dict[str, Any]]

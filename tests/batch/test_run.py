@@ -13,8 +13,9 @@ import pytest
 from filelock import FileLock
 
 from difftalker.batch.lines import of_shard, parse_shard, read_lines
+from difftalker.batch.options import BatchOptions
 from difftalker.batch.places import PlaceError
-from difftalker.batch.run import BatchOptions, run_batch
+from difftalker.batch.run import run_batch
 from difftalker.batch.work import WORK
 from difftalker.core.jobs import Event
 from difftalker.dubbing.jobs import TalkJob

@@ -80,7 +80,7 @@ def test_wrong_use_is_one_line_and_leaves_nothing(
         (2, ["landmarks", *common, "-o", tmp_path / "t.npz", "--edit", "nose=2"]),
         (1, ["landmarks", *common, "-o", tmp_path / "t.txt"]),
         (1, ["landmarks", *common, "-o", tmp_path / "t.npz", "--preview", tmp_path / "t.gif"]),
-        (1, ["dub", *common, "-o", tmp_path / "t.mkv", "--landmarks", bad]),
+        (1, ["dub", *common, "-o", tmp_path / "t.mp4", "--landmarks", bad]),
         (2, ["dub", *common, "-o", tmp_path / "t.mkv", "--landmarks", bad, "--landmarks-out", bad]),
         (2, ["dub", *common, "-o", tmp_path / "t.mkv", "--edit", "mouth=much"]),
         (

@@ -14,17 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from difftalker.batch.lines import Task, failure_of
+from difftalker.batch.options import BatchOptions
 from difftalker.batch.places import Folder
 from difftalker.batch.work import Result
 from difftalker.batch.worker import Answer, Worker
 from difftalker.core.jobs import Cancel
 from difftalker.errors import Cancelled, DiffTalkerError
-
-if TYPE_CHECKING:
-    from difftalker.batch.run import BatchOptions
 
 
 class RayError(DiffTalkerError):

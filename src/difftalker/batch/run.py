@@ -22,34 +22,13 @@ from difftalker.batch.lines import (
     of_shard,
     read_lines,
 )
+from difftalker.batch.options import BatchOptions
 from difftalker.batch.places import Folder, PlaceError, is_remote, opened
 from difftalker.batch.results import Results
 from difftalker.batch.work import WORK, Result, attempted, cleared
 from difftalker.core.jobs import Cancel, Event, OnEvent, never, no_event
 from difftalker.dubbing.loaded import avatars_kept, new_shelf
 from difftalker.errors import Cancelled, DiffTalkerError
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchOptions:
-    """How a batch is carried out."""
-
-    shard: tuple[int, int] = (0, 1)
-    """Which part of the lines, of how many."""
-    retries: int = 0
-    """How many times a failed job is tried again."""
-    avatars: int = 4
-    """How many avatars stay loaded."""
-    ray: str = ""
-    """Address of a Ray cluster, ``auto`` or ``local``; empty: one job after the other here."""
-    workers: int = 0
-    """Workers on Ray; 0: one a GPU, or where there is none, a core."""
-    threads: int = 0
-    """Threads of the CPU that a job computes with; 0: all, on Ray one."""
-    part_s: float = 15.0
-    """Length of the parts that a long video is painted in on Ray, seconds."""
-    deaths: int = 5
-    """How many workers may die at one piece of work on Ray before its job counts as failed."""
 
 
 @dataclass(kw_only=True)

@@ -50,7 +50,8 @@ def batch(
         options: Those that commands share.
     """
     from difftalker.batch.lines import parse_shard
-    from difftalker.batch.run import BatchOptions, run_batch
+    from difftalker.batch.options import BatchOptions
+    from difftalker.batch.run import run_batch
     from difftalker.core.allocator import steady
 
     chosen = BatchOptions(
