@@ -124,6 +124,17 @@ def test_frames_that_are_left_out_lose_no_sound(avatar: Avatar, stage: Stage) ->
     assert [f.time_s for f in half] == [f.time_s for f in whole[::2]]
 
 
+def test_a_frame_that_is_shown_for_longer_waits_for_no_more_sound(
+    avatar: Avatar, stage: Stage
+) -> None:
+    known_s = []
+    for periods in (1, 2, 8):
+        session = LiveSession(avatar, stage, UNMARKED)
+        session.sound(periods)
+        known_s.append(session.known_s)
+    assert known_s == pytest.approx([AHEAD_S + 0.04, AHEAD_S + 0.04, 0.32])
+
+
 def test_an_interruption_is_heard_with_the_next_frame(avatar: Avatar, stage: Stage) -> None:
     session = LiveSession(avatar, stage, UNMARKED)
     session.push(noise(5))

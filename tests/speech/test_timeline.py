@@ -67,6 +67,41 @@ def test_after_a_clear_there_is_silence_and_features_of_silence() -> None:
     assert played(speech, 40, 60).any()
 
 
+class Counting(LiveLogMelEncoder):
+    """Counts the hops that it encodes."""
+
+    hops = 0
+
+    def encode_hops(self, sounds: Floats) -> Floats:
+        self.hops += len(sounds)
+        return super().encode_hops(sounds)
+
+
+def test_a_clear_encodes_nothing_anew_and_later_features_are_as_ever() -> None:
+    encoder = Counting()
+    speech, other = (SpeechTimeline(one, window=WINDOW) for one in (encoder, LiveLogMelEncoder()))
+    sound, later, stop = noise(4), noise(1, 1), 81
+    speech.push(sound)
+    other.push(sound[: round(stop / FPS * RATE_HZ)])
+    other.push(later)
+    for number in range(stop):
+        for one in (speech, other):
+            one.until((number + 1) / FPS)
+            one.window(number / FPS)
+    before = encoder.hops
+    speech.clear(stop / FPS)
+    speech.push(later)
+    assert encoder.hops == before
+    for number in range(stop, stop + 20):
+        for one in (speech, other):
+            one.until((number + 1) / FPS)
+        np.testing.assert_allclose(
+            speech.window(number / FPS), other.window(number / FPS), atol=1e-6
+        )
+    # What was known beyond the interruption, and each frame's own hop.
+    assert encoder.hops - before <= 20 + round((AHEAD_S + 0.04) / 0.04)
+
+
 def test_silence_is_told_by_the_level_of_the_speech_so_far() -> None:
     speech = SpeechTimeline(LiveLogMelEncoder(), window=WINDOW)
     speech.push(np.concatenate([noise(2), 0.001 * noise(1, 1), noise(1, 2)]))

@@ -27,7 +27,7 @@ from difftalker.face.lips import open_to
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.marks.marking import MARKED, Marker, Marks, Work
 from difftalker.media.audio import SAMPLE_RATE_HZ
-from difftalker.speech.live import LAG_S, LiveEncoder
+from difftalker.speech.live import AHEAD_S, LAG_S, LiveEncoder
 from difftalker.speech.registry import load_encoder
 from difftalker.speech.timeline import SpeechTimeline
 from difftalker.synthesis.renderer import Floats, Image
@@ -112,7 +112,8 @@ class LiveSession:
     def sound(self, periods: int = 1) -> Floats:
         """What is heard with the next frame, shown for so many periods; nothing is rendered."""
         start_s, stop_s = self.time_s, (self._number + periods) / self.fps
-        self._speech.until(stop_s)
+        # A frame that is shown for longer needs no more sound after it.
+        self._speech.until(max(self.time_s + 1 / self.fps, stop_s - AHEAD_S))
         return self._speech.sound(start_s, stop_s)
 
     def frame(self, periods: int = 1) -> LiveFrame:

@@ -77,9 +77,12 @@ class LiveEncoder:
 class LiveStream:
     """One sound as it comes: samples in, features out as soon as they are known."""
 
-    def __init__(self, encoder: LiveEncoder) -> None:
+    def __init__(self, encoder: LiveEncoder, before: Floats | None = None) -> None:
+        """``before`` (n,) is the sound before the first hop; by default, and before it, silence."""
         self._encoder = encoder
         self._held = np.zeros(_CONTEXT - HOP_SAMPLES, np.float32)
+        if before is not None:
+            self._held = np.concatenate([self._held, before])[-len(self._held) :]
 
     def push(self, block: Floats) -> Floats:
         """Samples (n,) at 16 kHz -> the features that they complete, (t, dim)."""

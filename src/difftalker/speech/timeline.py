@@ -73,11 +73,13 @@ class SpeechTimeline:
         end = round(time_s * SAMPLE_RATE_HZ)
         self._known = self._known[: max(0, end - self._start)]
         self._measured = min(self._measured, self._start + len(self._known))
-        # What was encoded beyond is encoded anew, from the last seconds of what stays.
-        first = -(-self._start // HOP_SAMPLES) * HOP_SAMPLES
-        self._stream, self._fresh = LiveStream(self._encoder), []
-        self._features = self._stream.push(self._known[first - self._start :])
-        self._first = first * HOP_FEATURES // HOP_SAMPLES
+        # What was encoded of the sound that stays is kept; the rest is encoded when it is wanted.
+        encoded = (self._first + len(self._features)) // HOP_FEATURES
+        hops = min(encoded, (self._start + len(self._known)) // HOP_SAMPLES)
+        self._features = self._features[: max(0, hops * HOP_FEATURES - self._first)]
+        at = max(0, hops * HOP_SAMPLES - self._start)
+        self._stream = LiveStream(self._encoder, self._known[:at])
+        self._fresh = [self._known[at:]]
 
     def until(self, time_s: float) -> None:
         """Know the sound up to ``AHEAD_S`` after a frame at this time: what was pushed, or none."""
