@@ -53,6 +53,39 @@ def speech(folder: Path) -> Path:
     return write_sound(folder / "speech.wav", tone(16_000, 0.5), 16_000)
 
 
+def test_words_that_were_sent_stand_on_the_timeline(
+    server: Started, footage: Path, speech: Path, folder: Path
+) -> None:
+    (folder / "said.align").write_text("0 5000 sil\n5000 8000 bin\n", encoding="utf-8")
+    (folder / "none.vtt").write_text("WEBVTT", encoding="utf-8")
+    common = {"avatar": "nobody", "video": server.send(footage), "audio": server.send(speech)}
+    good, bad = (
+        server.job(kind="landmarks", words=server.send(folder / name), **common)
+        for name in ("said.align", "none.vtt")
+    )
+    assert server.end_of(good)["state"] == "succeeded"
+    timeline = server.http.get(f"/v1/jobs/{good}/files/timeline.json").json()
+    assert timeline["words"] == [{"text": "bin", "start_s": 0.2, "stop_s": 0.32}]
+    failed = server.end_of(bad)
+    assert failed["state"] == "failed"
+    assert "none.vtt" in failed["error"]["found"]
+    assert "WebVTT" in failed["error"]["wanted"]
+
+
+def test_what_a_job_says_names_no_path_of_the_server(server: Started, speech: Path) -> None:
+    sent = server.send(speech)
+    for video, name in (("sample-speech", "speech.wav"), (sent, speech.name)):
+        job = server.job(kind="landmarks", avatar="nobody", video=video, audio=sent)
+        error = server.end_of(job)["error"]
+        assert name in error["found"]
+        assert "/" not in error["found"]
+    job = server.job(kind="train", footage=[sent], consent="x", preset="debug", start="none")
+    ended = server.end_of(job)
+    assert "speech.wav" in ended["progress"]["text"]
+    assert str(server.folder) not in json.dumps(ended)
+    assert sent + "." not in ended["progress"]["text"]
+
+
 def test_footage_becomes_landmarks_and_these_a_dub(
     server: Started, footage: Path, speech: Path
 ) -> None:

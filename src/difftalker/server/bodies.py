@@ -23,6 +23,13 @@ Face = Annotated[
     ),
 ]
 _NUMBER = r"(\d+\.?\d*|\.\d+)"
+Words = Annotated[
+    Id | None,
+    Field(
+        description="An upload that says when each word of `audio` is said, for the timeline:"
+        " WebVTT, SubRip, GRID's .align, or JSON."
+    ),
+]
 Edits = Annotated[
     list[
         Annotated[
@@ -80,6 +87,7 @@ class DubRequest(Rendered):
     audio: Id = Field(description="An upload: any file with a sound track.")
     face: Face = "avatar"
     any_face: bool = False
+    words: Words = None
     landmarks: Id | None = Field(
         None, description="A job with a track of landmarks, or an upload of one, to render."
     )
@@ -120,6 +128,7 @@ class LandmarksRequest(Asked):
     audio: Id = Field(description="An upload: any file with a sound track.")
     face: Face = "avatar"
     any_face: bool = False
+    words: Words = None
     edits: Edits = Field(default_factory=list)
 
 

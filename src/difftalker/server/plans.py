@@ -49,6 +49,8 @@ class Planner:
         """
         try:
             self._record(user, request, Path("job"))
+            if isinstance(request, DubRequest | LandmarksRequest) and request.words:
+                self.file(user, request.words)
             if isinstance(request, TrainRequest):
                 chosen = config.preset(request.preset)
                 config.override(chosen, request.settings)
@@ -71,6 +73,8 @@ class Planner:
             "threads": self._settings.threads,
             "limits": asdict(self._settings.limits),
         }
+        if isinstance(request, DubRequest | LandmarksRequest):
+            order["words"] = request.words and str(self.file(job.user, request.words))
         if isinstance(request, DubRequest):
             order["opening"] = request.opening
             order["base"] = request.base and str(self._places.job(request.base))

@@ -14,7 +14,7 @@ from typing import Any
 
 from difftalker.errors import DiffTalkerError
 from difftalker.server.places import Places
-from difftalker.server.plans import Planner
+from difftalker.server.plans import SAMPLES, Planner
 from difftalker.server.problems import Problem, facts
 from difftalker.server.settings import Settings
 from difftalker.server.store import JobRow, State, Store
@@ -177,7 +177,9 @@ class Runner:
         pace = Pace(self._store, job)
         while answer := await worker.answer():
             if "event" in answer:
-                self._store.set_progress(job.id, pace.progress(answer["event"]))
+                event = answer["event"]
+                event |= self._named(job.user, {"text": event["text"]})
+                self._store.set_progress(job.id, pace.progress(event))
                 self.changes.tell()
             elif "ready" not in answer:
                 pace.keep()
@@ -202,14 +204,18 @@ class Runner:
         else:
             self._succeed(job, answer["result"])
 
-    def _named(self, user: str, error: dict[str, Any]) -> dict[str, Any]:
-        """An error with the names that clients know in place of the server's paths."""
+    def _named(self, user: str, texts: dict[str, str]) -> dict[str, str]:
+        """Texts with the names that clients know in place of the server's paths."""
+        if not any(os.sep in text for text in texts.values()):
+            return texts
         uploads = self._store.uploads(user)
         names = {str(self._places.uploads / one.file): one.name for one in uploads}
+        names |= {one.file: one.name for one in uploads}
+        names |= {str(path): path.name for path in (sample() for sample in SAMPLES.values())}
         names[f"{self._places.folder}{os.sep}"] = ""
         for path, name in names.items():
-            error = {key: text.replace(path, name) for key, text in error.items()}
-        return error
+            texts = {key: text.replace(path, name) for key, text in texts.items()}
+        return texts
 
     def _succeed(self, job: JobRow, result: dict[str, Any]) -> None:
         if job.kind == "train" and result["trained"]:

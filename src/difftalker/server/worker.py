@@ -42,6 +42,8 @@ from difftalker.landmarks.track_file import LandmarkTrack
 from difftalker.media.limits import Limits, limited
 from difftalker.server.places import link_tree
 from difftalker.server.problems import facts
+from difftalker.speech.grid import Word
+from difftalker.speech.words import read_words
 from difftalker.training.api import Trained
 
 EVENT_S = 0.2
@@ -99,8 +101,9 @@ def _result(order: dict[str, Any], tell: _Teller) -> dict[str, Any]:
     folder, job = Path(order["folder"]), read_job(order["job"])
     if isinstance(job, DubJob):
         job = _prepared(job, order, folder)
+    words = read_words(Path(order["words"])) if order.get("words") else []
     with limited(Limits(**order["limits"])):
-        return _told(job, job.run(tell), folder)
+        return _told(job, job.run(tell), folder, words)
 
 
 def _prepared(job: DubJob, order: dict[str, Any], folder: Path) -> DubJob:
@@ -122,12 +125,12 @@ def _prepared(job: DubJob, order: dict[str, Any], folder: Path) -> DubJob:
     return replace(job, landmarks=str(drawn))
 
 
-def _told(job: Job, result: Any, folder: Path) -> dict[str, Any]:
+def _told(job: Job, result: Any, folder: Path, words: list[Word]) -> dict[str, Any]:
     """What the client is told, and the timeline for what it shows."""
     if isinstance(result, DubResult):
         if isinstance(job, DubJob) and job.landmarks_out:
             track = LandmarkTrack.load(Path(job.landmarks_out))
-            _save_timeline(track, result.spans, folder)
+            _save_timeline(track, result.spans, words, folder)
         return {
             "frames": result.frames,
             "frames_driven": result.frames_driven,
@@ -144,7 +147,7 @@ def _told(job: Job, result: Any, folder: Path) -> dict[str, Any]:
         }
     if isinstance(result, LandmarksResult) and isinstance(job, LandmarksJob):
         spans = located_by(result.track, Path(job.video), result.track.size_px).spans
-        _save_timeline(result.track, spans, folder)
+        _save_timeline(result.track, spans, words, folder)
         found = int(result.track.found.sum())
         return {"frames": len(result.track), "frames_driven": found, "avatar": result.track.avatar}
     if isinstance(result, Trained):
@@ -152,8 +155,10 @@ def _told(job: Job, result: Any, folder: Path) -> dict[str, Any]:
     return {"rows": result["rows"]} if isinstance(job, EvaluateJob) else {}
 
 
-def _save_timeline(track: LandmarkTrack, spans: tuple[Span, ...], folder: Path) -> None:
-    """Write what a timeline shows: the mouth's opening, spans, crop and mask of each frame."""
+def _save_timeline(
+    track: LandmarkTrack, spans: tuple[Span, ...], words: list[Word], folder: Path
+) -> None:
+    """Write what a timeline shows: words, spans, and opening, crop and mask of each frame."""
     record = {
         "frame_px": track.frame_px,
         "size_px": track.size_px,
@@ -161,6 +166,7 @@ def _save_timeline(track: LandmarkTrack, spans: tuple[Span, ...], folder: Path) 
         "opening": _rounded(relative_opening(track.points_crop), 4),
         "found": track.found.tolist(),
         "spans": [asdict(span) for span in spans],
+        "words": [asdict(word) for word in words],
         "centre_px": _rounded(track.centre_px, 1),
         "side_px": _rounded(track.side_px, 1),
         "boxes": track.boxes.tolist(),

@@ -18,8 +18,8 @@ class DubPage extends HTMLElement {
     this.saved = h("div", { class: "row" });
     this.append(h("div", { class: "columns" }, this.inputs(), this.work()));
     this.addEventListener("change", (event) => this.changed(event.target));
-    this.after.video.addEventListener("timeupdate", () => this.follow(this.after.video));
-    this.before.video.addEventListener("timeupdate", () => this.view.value !== "after" && this.follow(this.before.video));
+    this.after.addEventListener("frame", () => this.view.value !== "before" && this.follow(this.after.video));
+    this.before.addEventListener("frame", () => this.view.value === "before" && this.follow(this.before.video));
     this.timeline.addEventListener("seek", (event) => this.seek(event.detail));
     this.arrange();
     if (this.wanted) this.open(this.wanted);
@@ -38,11 +38,13 @@ class DubPage extends HTMLElement {
     this.pick = h("button", { type: "button", onclick: () => this.choose() }, "Choose in the picture");
     this.any = h("input", { type: "checkbox" });
     this.renderer = h("select", {}, ...[["auto", "the better one that is fast here"], ["diffusion", "diffusion"], ["light", "light: one pass"]].map(([value, text]) => h("option", { value }, text)));
+    this.words = h("dt-file", { label: "Words, or none", accept: ".vtt,.srt,.align,.json", optional: true });
     this.fit = h("select", {}, ...[["trim", "the picture decides"], ["pad", "the last picture is held"], ["loop", "the footage is repeated"], ["pingpong", "the footage goes forth and back"]].map(([value, text]) => h("option", { value }, text)));
     const more = h("details", {}, h("summary", {}, "More choices"), h("div", { style: "padding-top: 12px" },
       field("Whose face", this.face), h("div", { class: "row", style: "margin-bottom: 12px" }, this.pick),
       h("label", { class: "check", style: "margin-bottom: 12px" }, this.any, "It may be somebody else's face"),
-      field("Renderer", this.renderer), field("Where the sound is longer", this.fit)));
+      field("Renderer", this.renderer), field("Where the sound is longer", this.fit), this.words,
+      h("p", { class: "quiet" }, "When each word is said: WebVTT, SubRip, GRID's .align or JSON. The timeline shows them.")));
     return h("section", { class: "card", "aria-label": "What is dubbed" },
       h("div", { class: "row apart" }, h("h2", {}, "What is dubbed"), samples),
       this.video, this.audio, h("div", { style: "height: 8px" }), this.avatar, more,
@@ -81,16 +83,18 @@ class DubPage extends HTMLElement {
 
   changed(source) {
     if (source === this.timeline) return this.name();
-    if (source === this.video || source === this.audio) {
-      this.track = this.last = null;
-      this.timeline.show(null);
-      this.before.timeline = this.after.timeline = null;
-      this.after.show(null);
-      this.saved.replaceChildren();
-      this.before.show(this.video.value && api.content(this.video.value.id));
-      this.view.set("before");
-      this.name();
-    }
+    const parts = [this.video, this.audio, this.words, this.face, this.any];
+    const isOther = source === this.avatar && this.job && this.avatar.value !== this.job.request.avatar;
+    if (!parts.includes(source) && !isOther) return;
+    this.track = this.last = null;
+    this.timeline.show(null);
+    this.before.timeline = this.after.timeline = null;
+    this.after.show(null);
+    this.saved.replaceChildren();
+    const shown = this.video.value && api.content(this.video.value.id);
+    if (this.before.url !== shown) this.before.show(shown);
+    this.view.set("before");
+    this.name();
   }
 
   name() {
@@ -118,6 +122,7 @@ class DubPage extends HTMLElement {
     }
     return {
       avatar: this.avatar.value, video: this.video.value.id, audio: this.audio.value.id,
+      words: this.words.value?.id ?? null,
       face: this.face.value, any_face: this.any.checked, label: this.video.value.name,
     };
   }
@@ -155,7 +160,11 @@ class DubPage extends HTMLElement {
     const job = await tried(() => api.get(`/v1/jobs/${id}`));
     if (!job || !["dub", "landmarks"].includes(job.kind)) return;
     const { request } = job;
-    await Promise.all([this.video.take(request.video), this.audio.take(request.audio), this.avatar.take(request.avatar)]);
+    const words = request.words ? this.words.take(request.words) : null;
+    await Promise.all([this.video.take(request.video), this.audio.take(request.audio), this.avatar.take(request.avatar), words]);
+    if (![...this.face.options].some((one) => one.value === request.face)) this.face.append(h("option", { value: request.face }, "the face that was clicked on"));
+    this.face.value = request.face;
+    this.any.checked = request.any_face;
     this.changed(this.video);
     this.track = request.landmarks ?? null;
     this.see(job);

@@ -12,12 +12,15 @@ class FileInput extends HTMLElement {
     this.label = this.getAttribute("label");
     this.many = this.hasAttribute("many");
     this.chooser = h("input", {
-      type: "file", accept: this.getAttribute("accept"), multiple: this.many,
-      "aria-label": this.label, onchange: () => this.send([...this.chooser.files]),
+      type: "file", accept: this.getAttribute("accept"), multiple: this.many, hidden: true,
+      onchange: () => this.send([...this.chooser.files]),
     });
+    const asks = this.many ? "Choose files" : "Choose a file";
+    const opener = h("button", { type: "button", "aria-label": `${asks}: ${this.label}`, onclick: () => this.chooser.click() }, asks);
+    this.none = h("button", { class: "plain", type: "button", hidden: true, "aria-label": `Remove: ${this.label}`, onclick: () => this.clear() }, "Remove");
     this.name = h("span", { class: "quiet" }, "Drop a file here, or choose one.");
     this.meter = h("progress", { max: "1", hidden: true, "aria-label": `Upload of ${this.label}` });
-    this.more = h("div", { class: "row" });
+    this.more = h("div", { class: "row" }, opener, this.none);
     this.box = h("div", { class: "drop" }, h("strong", {}, this.label), this.name, this.meter, this.chooser, this.more);
     this.append(this.box);
     for (const kind of ["dragover", "dragleave", "drop"]) {
@@ -63,6 +66,7 @@ class FileInput extends HTMLElement {
     const names = this.values.map((one) => one.name).join(", ");
     this.name.textContent = names || "Drop a file here, or choose one.";
     this.name.className = names ? "name" : "quiet";
+    this.none.hidden = !names || !this.hasAttribute("optional");
     if (!quietly) this.dispatchEvent(new Event("change", { bubbles: true }));
   }
 }
@@ -88,7 +92,7 @@ class SpeechInput extends FileInput {
     this.sayer.disabled = true;
     const sound = await tried(() => speak(text));
     this.sayer.disabled = false;
-    if (sound) await this.send([new File([sound], `${text.slice(0, 40)}.wav`)]);
+    if (sound) await this.send([new File([sound], `${text.slice(0, 40).replace(/\W+$/, "") || "text"}.wav`)]);
   }
 
   async toggle() {

@@ -11,7 +11,7 @@ class JobsPage extends HTMLElement {
   connectedCallback() {
     if (this.firstChild) return;
     this.rows = h("tbody");
-    const heads = ["Job", "Made", "State", ""].map((text) => h("th", { scope: "col" }, text || h("span", { class: "quiet" }, "Actions")));
+    const heads = ["Job", "Made", "State", "Actions"].map((text) => h("th", { scope: "col", class: text === "Actions" ? "actions" : null }, text));
     this.append(h("section", { class: "card" }, h("h2", {}, "Jobs"),
       h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "List of jobs" }, h("table", {}, h("thead", {}, h("tr", {}, ...heads)), this.rows))));
     const video = h("dt-file", { label: "A video", accept: "video/*" });

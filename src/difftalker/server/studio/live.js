@@ -11,7 +11,7 @@ class LivePage extends HTMLElement {
   connectedCallback() {
     if (this.firstChild) return;
     this.avatar = h("dt-avatar", { live: true });
-    this.video = h("dt-file", { label: "Footage, or none", accept: "video/*,.mkv,.mpg" });
+    this.video = h("dt-file", { label: "Footage, or none", optional: true, accept: "video/*,.mkv,.mpg" });
     this.start = h("button", { class: "main", type: "button", onclick: () => (this.socket ? this.stop() : this.begin()) }, "Start");
     this.mic = h("button", { type: "button", disabled: true, onclick: () => this.listen() }, "Use the microphone");
     this.cut = h("button", { type: "button", disabled: true, onclick: () => this.interrupt() }, "Interrupt");

@@ -24,7 +24,7 @@ export function say(text, isWrong = false) {
 
 // What went wrong, in its parts: what was found, what was wanted, what to do.
 export function told(error) {
-  const parts = [error.found || error.message];
+  const parts = [`${error.found || error.message}.`];
   if (error.wanted) parts.push(`Wanted: ${error.wanted}.`);
   if (error.fix) parts.push(`To do: ${error.fix}.`);
   return parts.join(" ");
@@ -55,6 +55,7 @@ const STAGES = {
 export function standing(job) {
   if (job.state === "queued") return "waiting";
   if (job.state === "failed") return `failed: ${told(job.error)}`;
+  if (job.state === "succeeded") return "done";
   if (job.state !== "running") return job.state;
   if (!job.progress) return "starting";
   const { stage, done, total, remaining_s: left } = job.progress;
@@ -84,7 +85,7 @@ export function bar(cancel) {
 // A button that reads the marks of a video, and says what they say.
 export function checker(file) {
   const answer = h("span", { class: "quiet", role: "status" });
-  const ask = h("button", { class: "plain", type: "button", onclick: async () => {
+  const ask = h("button", { type: "button", onclick: async () => {
     const id = file();
     if (!id) return say("Choose a video first.", true);
     ask.disabled = true;

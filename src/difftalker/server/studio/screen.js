@@ -18,6 +18,12 @@ class Screen extends HTMLElement {
       this.video.addEventListener(kind, () => this.draw());
     }
     this.video.addEventListener("error", () => this.fail());
+    // A video tells its time four times a second; what is drawn over it has to move with each frame.
+    const next = () => this.video.requestVideoFrameCallback?.(() => {
+      this.draw();
+      next();
+    });
+    next();
     this.box.addEventListener("click", (event) => this.click(event), true);
     this.watch = new ResizeObserver(() => this.draw());
     this.watch.observe(this.box);
@@ -66,6 +72,7 @@ class Screen extends HTMLElement {
   draw() {
     const { over, _timeline: timeline } = this;
     if (!over) return;
+    this.dispatchEvent(new Event("frame"));
     const sharp = devicePixelRatio || 1;
     over.width = this.box.clientWidth * sharp;
     over.height = this.box.clientHeight * sharp;

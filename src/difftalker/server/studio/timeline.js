@@ -7,6 +7,11 @@ const HEIGHT = 120;
 const BRUSH_S = 0.06; // what is dragged takes its neighbours along, so that no mouth jumps
 const STEP = 0.02;
 const MOST = 2;
+const CLOSEST = 32;
+const REASONS = {
+  "no face": "no face was found", "turned away": "the face is turned away", rolled: "the head is tilted too far",
+  covered: "the mouth is covered", "other person": "it is somebody else's face",
+};
 
 class Timeline extends HTMLElement {
   connectedCallback() {
@@ -14,26 +19,32 @@ class Timeline extends HTMLElement {
     this.edits = [];
     this.drawn = new Map();
     this.wave = h("div", {});
+    this.words = h("div", { class: "spans words" });
+    this.line = h("div", { class: "line" });
     this.curve = h("canvas", {
       class: "curve", tabindex: "0", role: "slider", "aria-label": "Opening of the mouth",
-      "aria-valuemin": "0", "aria-valuemax": "1", "aria-orientation": "vertical",
+      "aria-valuemin": "0", "aria-valuemax": String(MOST), "aria-orientation": "vertical",
     });
     this.spans = h("div", { class: "spans" });
     this.start = h("input", { class: "short", type: "number", min: "0", step: "0.04", value: "0" });
     this.stop = h("input", { class: "short", type: "number", min: "0", step: "0.04", value: "0" });
-    this.kind = h("select", {}, ...[["mouth", "opens by a factor of"], ["jaw", "drops the jaw by a factor of"], ["shift", "comes later by seconds"], ["smooth", "is smoothed over seconds"]].map(([value, text]) => h("option", { value }, text)));
+    this.kind = h("select", { "aria-label": "What the edit does" }, ...[["mouth", "opens by a factor of"], ["jaw", "drops the jaw by a factor of"], ["shift", "comes later by seconds"], ["smooth", "is smoothed over seconds"]].map(([value, text]) => h("option", { value }, text)));
     this.amount = h("input", { class: "short", type: "number", step: "0.01", value: "1.2", "aria-label": "Amount" });
     this.list = h("ul", { class: "edits", "aria-label": "Edits" });
+    this.reasons = h("ul", { class: "reasons quiet", "aria-label": "Where the footage keeps its own mouth" });
+    this.box = h("div", { class: "timeline" }, h("div", { class: "wave" }, this.wave), this.words, this.spans, this.curve, this.line);
+    this.view = h("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Sound, words, spans and curve" }, this.box);
     this.append(
-      h("div", { class: "row apart" }, h("h2", {}, "Timeline"),
-        h("button", { class: "plain", type: "button", onclick: () => this.reset() }, "Undo all changes")),
+      h("div", { class: "row apart" }, h("h2", {}, "Timeline"), h("div", { class: "row" },
+        h("button", { class: "plain", type: "button", onclick: () => this.zoom(2) }, "Zoom in"),
+        h("button", { class: "plain", type: "button", onclick: () => this.zoom(0.5) }, "Zoom out"),
+        h("button", { class: "plain", type: "button", onclick: () => this.reset() }, "Undo all changes"))),
       h("p", { class: "quiet" }, "Drag the curve to open or close the mouth. With the keyboard: left and right move, up and down change."),
-      h("div", { class: "timeline" }, this.wave, this.spans, this.curve),
-      this.form(), this.list,
+      this.view, this.reasons, this.form(), this.list,
     );
     this.listen();
     this.watch = new ResizeObserver(() => this.draw());
-    this.watch.observe(this);
+    this.watch.observe(this.box);
   }
 
   form() {
@@ -59,19 +70,51 @@ class Timeline extends HTMLElement {
     const step = times.length > 1 ? (times.at(-1) - times[0]) / (times.length - 1) : 0.04;
     this.length = times.at(-1) + step;
     this.stop.value = this.length.toFixed(2);
-    this.highest = Math.max(0.5, 1.3 * Math.max(...record.opening));
+    this.highest = record.opening.reduce((most, one) => Math.max(most, 1.6 * one), 0.2);
+    this.zoom(0);
     if (url !== this.url) this.play(url);
     this.spans.replaceChildren(...record.spans.map((span) => this.span(span)));
+    this.words.replaceChildren(...(record.words ?? []).filter((word) => word.start_s < this.length).map((word) => this.piece("word", word.text, word)));
+    const through = record.spans.filter((span) => !span.driven);
+    this.reasons.replaceChildren(...through.map((span) => h("li", {}, `${span.start_s.toFixed(2)} to ${span.stop_s.toFixed(2)} s: ${REASONS[span.reason] ?? span.reason}`)));
     this.tell();
   }
 
   span(span) {
+    const text = span.driven ? "new mouth" : `passes through: ${REASONS[span.reason] ?? span.reason}`;
+    return this.piece(span.driven ? "driven" : "passes", text, span);
+  }
+
+  // A part of the time; a click makes it the span of the next edit.
+  piece(kind, text, { start_s: start, stop_s: stop }) {
     const share = (seconds) => `${(100 * seconds) / this.length}%`;
-    const text = span.driven ? "new mouth" : `passes through: ${span.reason}`;
+    const take = () => {
+      this.start.value = start.toFixed(2);
+      this.stop.value = stop.toFixed(2);
+      this.dispatchEvent(new CustomEvent("seek", { detail: start }));
+    };
     return h("span", {
-      class: span.driven ? "driven" : "passes", title: `${text}, ${span.start_s.toFixed(2)} to ${span.stop_s.toFixed(2)} s`,
-      style: `left: ${share(span.start_s)}; width: ${share(span.stop_s - span.start_s)}`,
+      class: kind, title: `${text}, ${start.toFixed(2)} to ${stop.toFixed(2)} s`, onclick: take,
+      style: `left: ${share(start)}; width: ${share(stop - start)}`,
     }, text);
+  }
+
+  // Show more or less time in the same width; a factor of 0 shows all of it.
+  zoom(factor) {
+    this.scale = Math.max(1, Math.min(CLOSEST, (this.scale ?? 1) * factor));
+    this.box.style.width = `${100 * this.scale}%`;
+    this.follow();
+  }
+
+  // Mark where the video is, and keep it in sight.
+  follow() {
+    const { box, view, line } = this;
+    const at = ((this.cursor + 0.5) / this.record.times_s.length) * box.clientWidth;
+    line.style.left = `${at}px`;
+    if (at < view.scrollLeft || at > view.scrollLeft + view.clientWidth) view.scrollLeft = at - view.clientWidth / 4;
+    const now = this.value(this.cursor);
+    this.curve.setAttribute("aria-valuenow", now.toFixed(2));
+    this.curve.setAttribute("aria-valuetext", `${now.toFixed(2)} at ${this.record.times_s[this.cursor].toFixed(2)} s`);
   }
 
   play(url) {
@@ -87,8 +130,10 @@ class Timeline extends HTMLElement {
     };
     this.sound = WaveSurfer.create({
       container: this.wave, height: 56, url, waveColor: colour("--edge"),
-      progressColor: colour("--accent"), cursorColor: colour("--text"), interact: true,
+      progressColor: colour("--accent"), cursorWidth: 0, interact: true,
     });
+    // The sound may be longer or shorter than the footage: both have one scale.
+    this.sound.on("ready", (seconds) => (this.wave.style.width = `${(100 * seconds) / this.length}%`));
     this.sound.on("interaction", (seconds) => this.dispatchEvent(new CustomEvent("seek", { detail: seconds })));
     this.sound.on("error", () => {});
   }
@@ -98,11 +143,11 @@ class Timeline extends HTMLElement {
     if (!this.record) return;
     this.cursor = this.frame(seconds);
     this.sound?.setTime(Math.min(seconds, this.sound.getDuration() || 0));
-    this.draw();
+    this.follow();
   }
 
   frame(seconds) {
-    const at = Math.round((seconds / this.length) * this.record.times_s.length);
+    const at = Math.floor((seconds / this.length) * this.record.times_s.length + 0.01);
     return Math.max(0, Math.min(this.record.times_s.length - 1, at));
   }
 
@@ -212,11 +257,11 @@ class Timeline extends HTMLElement {
     if (!record || this.hidden) return;
     const sharp = devicePixelRatio || 1;
     const width = curve.clientWidth;
-    curve.width = width * sharp;
+    curve.width = Math.min(width * sharp, 16_000); // what browsers allow
     curve.height = HEIGHT * sharp;
     curve.style.height = `${HEIGHT}px`;
     const pen = curve.getContext("2d");
-    pen.scale(sharp, sharp);
+    pen.scale(curve.width / width, sharp);
     const style = getComputedStyle(this);
     const colours = ["--line", "--edge", "--accent", "--changed"].map((name) => style.getPropertyValue(name));
     const [line, edge, accent, changed] = colours.map((value) => resolved(this, value));
@@ -233,10 +278,7 @@ class Timeline extends HTMLElement {
     this.path(pen, record.opening.map((_, i) => this.value(i)), x, y);
     pen.fillStyle = changed;
     for (const frame of this.drawn.keys()) pen.fillRect(x(frame) - 1.5, y(this.value(frame)) - 1.5, 3, 3);
-    pen.fillRect(x(this.cursor), 0, 1, HEIGHT);
-    const now = this.value(this.cursor);
-    curve.setAttribute("aria-valuenow", now.toFixed(2));
-    curve.setAttribute("aria-valuetext", `${now.toFixed(2)} at ${record.times_s[this.cursor].toFixed(2)} s`);
+    this.follow();
   }
 
   path(pen, values, x, y) {

@@ -88,7 +88,10 @@ class TrainPage extends HTMLElement {
   }
 
   pictures(job) {
-    const names = job.files.filter((name) => name.endsWith(".png"));
+    // The newest sheet of each stage, and all pictures of the report.
+    const sheets = job.files.filter((name) => name.endsWith(".png"));
+    const stage = (name) => (name.includes("/sheet-") ? name.slice(0, name.lastIndexOf("/")) : name);
+    const names = [...new Map(sheets.map((name) => [stage(name), name])).values()];
     if (names.join() === this.shown && api.active(job)) return;
     this.shown = names.join();
     const fresh = api.active(job) ? `?${Date.now()}` : "";
