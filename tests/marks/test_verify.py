@@ -21,9 +21,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from difftalker.cli import main
 from difftalker.errors import MediaError, UsageError
-from difftalker.marks import identity
+from difftalker.marks import credentials, identity
 from difftalker.marks.label import SHOWN_S, labelled
 from difftalker.marks.marking import MARKED, UNMARKED, Marker, Marks, Work
+from difftalker.marks.metadata import boxes
 from difftalker.marks.verify import Verification, verify
 from difftalker.media.video import VideoWriter, probe_video, read_frames
 from difftalker.packaged import samples
@@ -99,13 +100,52 @@ def test_without_footage_everything_is_generated(tmp_path: Path) -> None:
 
 
 def test_a_flipped_byte_is_told(dubbed: Path, tmp_path: Path) -> None:
-    whole, altered = dubbed.read_bytes(), tmp_path / "altered.mp4"
-    places = np.random.default_rng(0).integers(64, len(whole), 12)
-    for place in places:
-        copy = bytearray(whole)
-        copy[place] ^= 0x10
-        altered.write_bytes(copy)
-        assert verify(altered).verdict == "altered", place
+    """In every box: those that C2PA leaves out, and the credentials themselves, too."""
+    whole, altered, anchor = (
+        dubbed.read_bytes(),
+        tmp_path / "altered.mp4",
+        identity.identity().anchor,
+    )
+    assert {kind for kind, _, _ in boxes(dubbed)} >= {b"ftyp", b"uuid", b"moov", b"mdat", b"free"}
+    rng, told = np.random.default_rng(0), {}
+    for kind, begin, size in boxes(dubbed):
+        for place in begin + rng.permutation(size)[:40]:
+            copy = bytearray(whole)
+            copy[place] ^= 0x10
+            altered.write_bytes(copy)
+            found = credentials.read(altered, anchor)
+            told[kind, int(place)] = found is None or found.state == "invalid"
+    assert [place for place, ok in told.items() if not ok] == []
+
+
+@pytest.mark.parametrize("kind", [b"ftyp", b"moov", b"mdat", b"uuid"])
+def test_a_flipped_byte_makes_a_file_altered(dubbed: Path, tmp_path: Path, kind: bytes) -> None:
+    begin, size = next((begin, size) for one, begin, size in boxes(dubbed) if one == kind)
+    copy = bytearray(dubbed.read_bytes())
+    copy[begin + size - 1] ^= 0x10
+    (tmp_path / "altered.mp4").write_bytes(copy)
+    assert verify(tmp_path / "altered.mp4").verdict == "altered"
+
+
+@pytest.mark.parametrize("name", ["x.mp4", "x.mov", "x.mkv", "x.jpg", "x"])
+@pytest.mark.parametrize("content", [b"", b"x" * 1000])
+def test_what_is_no_video_cannot_be_read(
+    name: str, content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert main(["verify", str(tmp_path / name)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert name in said.err
+
+
+def test_a_suffix_of_another_kind_says_nothing(dubbed: Path, tmp_path: Path) -> None:
+    """Unmarked Matroska under the name of MP4 was not altered, nor a dub under another name."""
+    plain = write_footage(tmp_path / "plain.mkv", pictures(3))
+    assert verify(plain.rename(tmp_path / "plain.mp4")).verdict == "unmarked"
+    (tmp_path / "dub.avi").write_bytes(dubbed.read_bytes())
+    assert verify(tmp_path / "dub.avi").verdict == "intact"
 
 
 def test_without_metadata_the_watermark_is_left(dubbed: Path, tmp_path: Path) -> None:

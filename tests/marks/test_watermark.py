@@ -117,6 +117,17 @@ def test_large_pictures_show_it_several_times(footage: list[Image]) -> None:
     assert smaller.message == MESSAGE
 
 
+@pytest.mark.parametrize("size", [(360, 288), (288, 360), (1080, 1920)])
+def test_it_is_read_from_pictures_full_of_detail(
+    footage: list[Image], size: tuple[int, int]
+) -> None:
+    small = resized(footage, (size[0] // 3, size[1] // 3))
+    found = found_in(marked([np.tile(one, (3, 3, 1)) for one in small]))
+    assert found is not None
+    assert found.message == MESSAGE
+    assert found.chance < 1e-40
+
+
 def test_nothing_is_found_where_nothing_is(footage: list[Image]) -> None:
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 256, (288, 360, 3), np.uint8) for _ in range(3)]

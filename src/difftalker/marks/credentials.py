@@ -1,7 +1,9 @@
 """Content credentials (C2PA): signed when a file is finished, and read again. No network is used.
 
 They hold what was done (``c2pa.actions``) with the IPTC digital source type, the footage and the
-sound as ingredients with the credentials that these carry, and who made it in which job.
+sound as ingredients with the credentials that these carry, and who made it in which job. C2PA
+leaves some bytes without meaning out of what it signs; a checksum of the whole file tells changes
+of those (``metadata.add_checksum``).
 """
 
 from __future__ import annotations
@@ -11,14 +13,15 @@ import json
 import mimetypes
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difftalker import __version__
 from difftalker.errors import MediaError
-from difftalker.marks import salts
+from difftalker.marks import metadata, salts
 from difftalker.marks.identity import Identity
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ COMPOSITE = SOURCE_TYPES + "compositeWithTrainedAlgorithmicMedia"
 GENERATED = SOURCE_TYPES + "trainedAlgorithmicMedia"
 JOB = "org.difftalker.job"
 """The assertion that names the job."""
+_SIGNS = (salts.C2PA_BOX, b"c2pa.claim")
+"""Bytes of which one at least lies in every file with credentials."""
 _PROGRAM = {"name": "DiffTalker", "version": __version__}
 _SETTINGS: dict[str, Any] = {
     "verify": {"verify_after_sign": False, "ocsp_fetch": False, "remote_manifest_fetch": False},
@@ -83,6 +88,7 @@ def sign(
     """
     import c2pa
 
+    hashes = {f"{one.role}_sha256": one.sha256 for one in ingredients}
     definition = {
         "claim_generator_info": [_PROGRAM],
         "label": _urn(job["job"]),
@@ -90,7 +96,7 @@ def sign(
         "title": "A video by DiffTalker",
         "assertions": [
             {"label": "c2pa.actions.v2", "data": {"actions": _actions(source_type, ingredients)}},
-            {"label": JOB, "data": {**job, **{f"{i.role}_sha256": i.sha256 for i in ingredients}}},
+            {"label": JOB, "data": {**job, **hashes, "checksum": "sha256"}},
         ],
     }
     context = c2pa.Context.from_dict(_SETTINGS)
@@ -105,6 +111,7 @@ def sign(
         builder.sign_file(source, target, signer)
         if who.algorithm == "Ed25519":
             salts.settle(target, job["job"], who.private)
+        metadata.add_checksum(target)
     except c2pa.C2paError as error:
         target.unlink(missing_ok=True)
         if f"os error {errno.ENOSPC}" in str(error):
@@ -186,24 +193,37 @@ def read(path: Path, anchors: str) -> Signed | None:
     import c2pa
 
     settings = {**_SETTINGS, "trust": {"user_anchors": anchors} if anchors else {}}
-    if path.suffix.lower().lstrip(".") not in c2pa.Reader.get_supported_mime_types():
+    kind = "mp4" if metadata.is_mp4(path) else _format(path)
+    if kind is None:
         return None
     try:
-        with c2pa.Reader(path, context=c2pa.Context.from_dict(settings)) as reader:
+        context = c2pa.Context.from_dict(settings)
+        with path.open("rb") as file, c2pa.Reader(kind, file, context=context) as reader:
             whole, state = json.loads(reader.json()), reader.get_validation_state()
+        signed = _signed(whole, str(state).lower())
     except c2pa.C2paError.ManifestNotFound:
         return None
-    except c2pa.C2paError as error:
-        return Signed(
-            state="invalid",
-            failures=(str(error),),
-            signer="",
-            program="",
-            source_type="",
-            job=None,
-            ingredients=(),
-        )
-    return _signed(whole, str(state).lower())
+    except (c2pa.C2paError, KeyError) as error:
+        # The library says so of every file that it cannot read, with credentials or without.
+        return _damaged(error) if _carries(path) else None
+    if signed.job and signed.job.get("checksum") and not metadata.checksum_holds(path):
+        return replace(signed, state="invalid", failures=(*signed.failures, "checksum.mismatch"))
+    return signed
+
+
+def _carries(path: Path) -> bool:
+    """Whether credentials, damaged ones too, lie anywhere in a file."""
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        return any(content.find(sign) >= 0 for sign in _SIGNS)
+
+
+def _damaged(error: Exception) -> Signed:
+    """Credentials that cannot be read."""
+    what = "manifest.missing" if isinstance(error, KeyError) else str(error).rstrip(".")
+    empty: dict[str, Any] = dict.fromkeys(("signer", "program", "source_type"), "")
+    return Signed(state="invalid", failures=(what,), job=None, ingredients=(), **empty)
 
 
 def _signed(whole: Mapping[str, Any], state: str) -> Signed:

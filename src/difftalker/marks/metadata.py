@@ -1,12 +1,14 @@
-"""Marks in a file's metadata: IPTC's digital source type in XMP, and the label of GB 45438.
+"""Marks in a file's metadata: IPTC's digital source type in XMP, the label of GB 45438, a checksum.
 
 XMP lies in a box of its own at the end of MP4 and QuickTime (XMP specification, part 3); Matroska
-has the same facts as tags.
+has the same facts as tags. The checksum of all that is before it lies last, in a ``free`` box.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -17,6 +19,8 @@ from xml.sax.saxutils import quoteattr
 XMP_BOX = UUID("be7acfcb-97a9-42e8-9c71-999491e3afac").bytes
 TYPE_TAG, AIGC_TAG, JOB_TAG = "DIGITAL_SOURCE_TYPE", "AIGC", "DIFFTALKER_JOB"
 """Tags in Matroska; the second one in MP4 too."""
+_CHECKSUM_BYTES, _PIECE_BYTES = 56, 1 << 20
+_CHECKSUM_HEAD = struct.pack(">I4s16s", _CHECKSUM_BYTES, b"free", b"DiffTalkerSHA256")
 _MOST_XMP_BYTES = 1 << 20
 _TYPE = re.compile(r'DigitalSourceType="([^"]*)"')
 _JOB = re.compile(r'difftalker:job="([^"]*)"')
@@ -76,6 +80,38 @@ def read_xmp(path: Path) -> tuple[str, str] | None:
         if any(stated):
             return stated[0], stated[1]
     return None
+
+
+def add_checksum(path: Path) -> None:
+    """Append the checksum of a finished and signed file; C2PA leaves ``free`` boxes out.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with path.open("r+b") as file:
+        checksum = hashlib.file_digest(file, "sha256").digest()
+        file.seek(0, os.SEEK_END)
+        file.write(_CHECKSUM_HEAD + checksum)
+
+
+def checksum_holds(path: Path) -> bool:
+    """Whether a file ends with the checksum of all that is before it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    total, left = hashlib.sha256(), max(0, path.stat().st_size - _CHECKSUM_BYTES)
+    with path.open("rb") as file:
+        while piece := file.read(min(left, _PIECE_BYTES)):
+            total.update(piece)
+            left -= len(piece)
+        return file.read() == _CHECKSUM_HEAD + total.digest()
+
+
+def is_mp4(path: Path) -> bool:
+    """Whether a file begins as MP4 and QuickTime do, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(8)[4:] == b"ftyp"
 
 
 def boxes(path: Path) -> Iterator[tuple[bytes, int, int]]:

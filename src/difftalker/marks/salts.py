@@ -23,7 +23,7 @@ from difftalker.marks.metadata import boxes
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-_C2PA_BOX = UUID("d8fec3d6-1b0e-483c-9297-5828877ec481").bytes
+C2PA_BOX = UUID("d8fec3d6-1b0e-483c-9297-5828877ec481").bytes
 _SALT_BYTES, _SIGNATURE_BYTES = 16, 64
 
 
@@ -50,7 +50,7 @@ def settle(path: Path, seed: str, key: Ed25519PrivateKey) -> bool:
         with path.open("r+b") as file:
             file.seek(begin)
             box = file.read(size)
-            if box[8:24] != _C2PA_BOX:
+            if box[8:24] != C2PA_BOX:
                 continue
             at = box.index(b"jumb") - 4
             settled = _settled(bytearray(box[at:]), seed, key)

@@ -4,9 +4,9 @@ The mark is one faint pattern, the same in all frames. Its DCT coefficients have
 message, each bit on many coefficients, and one in five known, by which it is found in a picture
 that was cut. The signs are spread by a fixed key. Frequencies are low enough to survive H.264, and
 high enough to tell from the picture. A large frame shows the pattern several times, mirrored at its
-edges. To read it, frames are averaged, what is strong in the picture is weakened, and the
-coefficients are correlated with the signs (Cox et al., "Secure spread spectrum watermarking for
-multimedia", 1997).
+edges; an upright one shows it on its side. To read it, frames are averaged and weighted by the
+inverse of their local variance, and the coefficients are correlated with the signs (Cox et al.,
+"Secure spread spectrum watermarking for multimedia", 1997).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _COPY_PX = 480
 _MOST_COPIES = 8
 """In a row and in a column."""
 _SEED = 0x0D1F
-_WHITE_UNITS = 8.0
+_WHITE_UNITS = 3.0
 """What is coarser than this is no part of the pattern."""
 _LEAST_LOG_CHANCE = math.log(1e-9)
 """A mark counts as found where unmarked pictures would look so less often than this."""
@@ -104,10 +104,9 @@ class Watermark:
         spread, coded = _spread(), message.to_signs()
         sent = np.where(spread.bits < 0, 1, coded[spread.bits]).astype(np.int8)
         signs = spread.signs * sent
-        count = copies(width, height)
-        steps = cv2.resize(
-            _mosaic(_pattern(signs), count), (width, height), interpolation=cv2.INTER_CUBIC
-        )
+        mosaic = _mosaic(_pattern(signs), copies(width, height))
+        upright = mosaic.T if height > width else mosaic
+        steps = cv2.resize(upright, (width, height), interpolation=cv2.INTER_CUBIC)
         steps = np.rint(steps * (_STRENGTH / steps.std()))
         brighter, darker = np.maximum(steps, 0), np.maximum(-steps, 0)
         self._brighter, self._darker = (
@@ -158,6 +157,8 @@ class Mean:
 def find(luma: Floats) -> Found | None:
     """The watermark in the mean luma (H, W) of neighbouring frames; None where there is none."""
     height, width = luma.shape
+    if height > width:
+        return find(luma.T)
     likely = copies(width, height)
     # Frequencies that the frame hardly shows are not looked for: below 3.3 pixels a cycle.
     shown = min(width / WIDTH, height / HEIGHT) / (3.3 * _HIGH)
@@ -181,10 +182,10 @@ def _read(luma: Floats, count: int) -> Found | None:
 
 
 def _whitened(luma: Floats) -> Floats:
-    """Fine structure, of about the same strength everywhere."""
+    """Fine structure, weighted by the inverse of its local variance: a matched filter."""
     fine = luma - cv2.GaussianBlur(luma, (0, 0), _WHITE_UNITS)
-    strength = np.sqrt(cv2.GaussianBlur(fine * fine, (0, 0), _WHITE_UNITS)) + 0.5
-    return np.asarray(fine / strength)
+    variance = cv2.GaussianBlur(fine * fine, (0, 0), _WHITE_UNITS)
+    return np.asarray(fine / (variance + 1))
 
 
 def _decoded(tile: Floats, count: int) -> Found | None:
