@@ -210,8 +210,11 @@ def test_the_aigc_label_is_seen_and_read(tmp_path: Path) -> None:
     assert not np.array_equal(marker.mark(plain, 0), late)
 
 
-def test_marks_are_left_out_for_a_reason_alone(tmp_path: Path) -> None:
+def test_marks_are_left_out_for_a_reason_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = made(tmp_path / "out.mp4", Marks(off="a test of pixels"))
+    assert "carries no marks, for the reason given: a test of pixels" in caplog.text
     assert "a test of pixels" in probe_video(path).comment
     found = verify(path)
     assert (found.verdict, found.watermark, found.credentials) == ("stated", None, None)

@@ -47,10 +47,8 @@ class Marks:
             raise UsageError("the AIGC label together with no marks", wanted="one of them")
 
     def warn(self, output: str | Path) -> None:
-        """Say in the log where a video carries fewer marks than it could."""
-        if self.off:
-            logger.warning("%s carries no marks, for the reason given: %s", output, self.off)
-        elif Path(output).suffix.lower() == ".mkv":
+        """Say in the log where a marked video carries fewer marks than it could."""
+        if not self.off and Path(output).suffix.lower() == ".mkv":
             logger.warning(
                 "%s: Matroska cannot carry content credentials; it gets the watermark and tags"
                 " alone, .mp4 gets all marks",
@@ -84,9 +82,15 @@ class Marker:
     def __init__(self, marks: Marks, work: Work, width: int, height: int) -> None:
         """``width`` and ``height`` are those of the pictures, pixels.
 
+        A reason for no marks is logged.
+
         Raises:
             UsageError: there is no key where ``marks`` names one.
         """
+        if marks.off:
+            level = logging.INFO if marks == UNMARKED else logging.WARNING
+            what = f"a video with the avatar {work.avatar}"
+            logger.log(level, "%s carries no marks, for the reason given: %s", what, marks.off)
         self._marks, self._work, self._size = marks, work, (width, height)
         self._who: Identity | None = None if marks.off else identity(marks.credentials)
 

@@ -30,6 +30,7 @@ from difftalker.evaluation.report.table import failures
 from difftalker.evaluation.run import evaluate
 from difftalker.evaluation.systems import named_paths
 from difftalker.face.detect.track import FaceTrack
+from difftalker.marks.verify import verify
 from difftalker.media.video import probe_video, read_frames
 from difftalker.metrics import landmark_error
 from difftalker.store import assets
@@ -251,6 +252,8 @@ def test_the_page_plays_footage_beside_what_was_made(
     content = re.findall(r'src="data:video/mp4;base64,([^"]+)"', page)
     video = tmp_path / "clip.mp4"
     video.write_bytes(base64.b64decode(content[0]))
+    found = verify(video)
+    assert (found.verdict, found.source_type) == ("intact", "compositeWithTrainedAlgorithmicMedia")
     info = probe_video(video)
     assert (info.width, info.height, info.has_audio) == (3 * 64, 64 + 20, True)
     assert "AI-generated" in info.comment

@@ -17,8 +17,10 @@ from difftalker.face.draw import contact_sheet, overlay
 from difftalker.face.landmarks import BROWS, NOSE_BASE
 from difftalker.face.lips import relative_opening
 from difftalker.face.spans import turn
+from difftalker.marks.marking import MARKED, Marker, Work
 from difftalker.media.video import VideoWriter
 from difftalker.metrics import Floats
+from difftalker.store.journal import file_hash, key_of
 
 Image = NDArray[np.uint8]
 
@@ -232,22 +234,37 @@ def save_comparison(one: Material, path: Path) -> bool:
     shown = [row for row in PANELS if row == "footage" or row in one.outputs]
     times, info = one.clip.located.track.times_s, one.clip.located.info
     side = min(PANEL_PX, one.clip.size_px) // 2 * 2
+    width, height = side * len(shown), side + _LABEL_PX
+    marker = _marker(one, shown, width, height)
     with VideoWriter(
         path,
-        width=side * len(shown),
-        height=side + _LABEL_PX,
+        width=width,
+        height=height,
         fps=info.fps,
         time_base=info.time_base,
         audio=one.clip.path,
         crf=CLIP_CRF,
-        comment="Side by side by DiffTalker: all panels but the footage are AI-generated.",
+        comment=marker.comment,
+        finish=marker.finish,
     ) as writer:
         for time_s, tiles in zip(times, _panels(one, shown, side), strict=True):
             if time_s < CLIP_S:
                 pts = round(float(time_s) / float(info.time_base))
-                writer.write(_labelled([tiles], shown), pts)
+                writer.write(marker.mark(_labelled([tiles], shown), time_s), pts)
     one.clip.forget()
     return True
+
+
+def _marker(one: Material, shown: Sequence[str], width: int, height: int) -> Marker:
+    """What marks panels side by side."""
+    made = [one.outputs[row] for row in shown if row != "footage"]
+    work = Work(
+        comment="Side by side by DiffTalker: all panels but the footage are AI-generated.",
+        job=key_of("comparison", file_hash(one.clip.path), *(file_hash(o.video) for o in made)),
+        avatar=next((dub.avatar for row in shown if (dub := one.dub(row))), ""),
+        footage=one.clip.path,
+    )
+    return Marker(MARKED, work, width, height)
 
 
 def _panels(one: Material, shown: Sequence[str], side: int) -> Iterator[list[Image]]:
