@@ -136,7 +136,7 @@ def live(avatar: Any, seconds: float) -> dict[str, float]:
     import numpy as np
 
     from difftalker.dubbing.live import LiveSession
-    from difftalker.dubbing.live_clock import one_thread_beside
+    from difftalker.dubbing.live_clock import two_threads
     from difftalker.dubbing.live_stage import open_stage
     from difftalker.media.audio import read_audio
     from difftalker.packaged import samples
@@ -144,14 +144,14 @@ def live(avatar: Any, seconds: float) -> dict[str, float]:
     session = LiveSession(avatar, open_stage(avatar, samples.footage()))
     sound, spent = read_audio(samples.speech()), list[float]()
     session.push(sound)
-    with one_thread_beside() as beside:
+    with two_threads() as threads:
         frame = session.complete()
         while sum(spent) < seconds or len(spent) < 50:
             if session.waiting_s < 1:
                 session.push(sound)
             began = time.perf_counter()
-            coming = beside.submit(session.complete)
-            session.render(frame)
+            coming = threads.completing.submit(session.complete)
+            threads.rendering.submit(session.render, frame).result()
             frame = coming.result()
             spent.append(time.perf_counter() - began)
     p50, p95 = np.quantile(spent, (0.5, 0.95))

@@ -28,7 +28,7 @@ import httpx2
 import numpy as np
 
 from difftalker.packaged import samples
-from server_fuzz import fuzz
+from server_fuzz import Fuzzed, fuzz
 from server_process import Started
 
 SOUND_HZ, BLOCK = 16_000, 640
@@ -140,7 +140,12 @@ def requests(options: argparse.Namespace, scratch: Path) -> bool:
     server = Started(scratch / "server", "--upload-gb", "0.01", "--queued", "100000")
     description = server.http.get("/v1/openapi.json").json()
     operations = sum(len(methods) for methods in description["paths"].values())
-    made = fuzz(server.http, description, examples=-(-options.count // operations))
+    made, seed = Fuzzed(), 0
+    while made.requests < options.count:  # some operations have few different requests
+        fuzz(
+            server.http, description, examples=-(-options.count // operations), seed=seed, into=made
+        )
+        seed += 1
     print(f"{made.requests} requests, {len(made.failures)} failures; {made.statuses}")
     for line in made.failures[:10]:
         print(f"  {line}")

@@ -16,15 +16,23 @@ class Fuzzed:
     statuses: dict[int, int] = field(default_factory=dict)
 
 
-def fuzz(client: Any, description: dict[str, Any], *, examples: int, seed: int = 0) -> Fuzzed:
-    """Send so many requests, about, for each operation of the description.
+def fuzz(
+    client: Any,
+    description: dict[str, Any],
+    *,
+    examples: int,
+    seed: int = 0,
+    into: Fuzzed | None = None,
+) -> Fuzzed:
+    """Send so many requests, at most, for each operation of the description.
 
-    ``client`` is an httpx2 client, or a test client of an application.
+    ``client`` is an httpx2 client, or a test client of an application. What came of earlier
+    requests, ``into``, is added to.
     """
     import hypothesis
     import schemathesis
 
-    outcome = Fuzzed()
+    outcome = into or Fuzzed()
     schema = schemathesis.openapi.from_dict(description)
     for result in schema.get_all_operations():
         operation = cast(Any, result).ok()  # the description is ours, and valid
@@ -50,13 +58,12 @@ def _send(client: Any, case: Any, outcome: Fuzzed) -> None:
     body = {"json": made["json"]} if "json" in made else {"content": _bytes(made.get("data"))}
     text = f"{made['method']} {made['url']} {made.get('params')} {str(body)[:300]}"
     outcome.requests += 1
+    headers = {key: value for key, value in (made.get("headers") or {}).items() if value}
+    # A connection of its own: one that is kept may be closed just when it is used again.
+    headers["connection"] = "close"
     try:
         answer = client.request(
-            made["method"],
-            made["url"],
-            params=made.get("params"),
-            headers={key: value for key, value in (made.get("headers") or {}).items() if value},
-            **body,
+            made["method"], made["url"], params=made.get("params"), headers=headers, **body
         )
     except UnicodeEncodeError:  # a header that no client can send
         outcome.requests -= 1

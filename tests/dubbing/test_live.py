@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor, Future
+from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +17,7 @@ from difftalker import config as configs
 from difftalker.dubbing.avatar import Avatar
 from difftalker.dubbing.footage import TrackedFootage
 from difftalker.dubbing.live import LiveFrame, LiveSession
-from difftalker.dubbing.live_clock import Durations, LiveClock
+from difftalker.dubbing.live_clock import Durations, LiveClock, Threads
 from difftalker.dubbing.live_stage import FootageStage, Stage, TalkStage, open_stage
 from difftalker.dubbing.networks import build
 from difftalker.errors import AvatarError, FaceError, UsageError
@@ -132,7 +134,7 @@ def test_a_frame_that_is_shown_for_longer_waits_for_no_more_sound(
         session = LiveSession(avatar, stage, UNMARKED)
         session.sound(periods)
         known_s.append(session.known_s)
-    assert known_s == pytest.approx([AHEAD_S + 0.04, AHEAD_S + 0.04, 0.32])
+    assert known_s == pytest.approx([AHEAD_S, AHEAD_S, 0.32])
 
 
 def test_an_interruption_is_heard_with_the_next_frame(avatar: Avatar, stage: Stage) -> None:
@@ -239,6 +241,15 @@ class Slow:
         self.time_s += seconds
 
 
+class Inline(Executor):
+    """Does at once what it is given, so that time passes on the clock of the test alone."""
+
+    def submit(self, work: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(work(*args, **kwargs))
+        return future
+
+
 def driven(
     avatar: Avatar, stage: Stage, costs_s: list[float], sound: Floats
 ) -> tuple[Any, list[int], Floats, list[float]]:
@@ -261,6 +272,7 @@ def driven(
         show=lambda frame, shown: periods.append(shown),
         now=slow.now,
         sleep=slow.sleep,
+        threads=lambda: nullcontext(Threads(completing=Inline(), rendering=Inline())),
     )
     left = len(costs_s)
 
@@ -300,14 +312,14 @@ def test_a_slow_machine_shows_fewer_frames_evenly_and_loses_no_sound(
     assert len(heard) == round(sum(periods) / 25 * RATE_HZ)
 
 
-@pytest.mark.parametrize(("longest_s", "late"), [(0.07, 0), (0.09, 1)])
+@pytest.mark.parametrize(("longest_s", "late", "most"), [(0.07, 0, 0), (0.11, 0, 1), (0.13, 1, 6)])
 def test_one_slow_frame_is_made_good_within_the_reserve(
-    avatar: Avatar, stage: Stage, longest_s: float, late: int
+    avatar: Avatar, stage: Stage, longest_s: float, late: int, most: int
 ) -> None:
     costs_s = [0.02] * 20 + [longest_s] + [0.02] * 20
     stats, periods, _, _ = driven(avatar, stage, costs_s, noise(1))
     assert stats.late == late
-    assert len(costs_s) <= sum(periods) <= len(costs_s) + late
+    assert len(costs_s) <= sum(periods) <= len(costs_s) + most
 
 
 def test_the_full_rate_comes_back(avatar: Avatar, stage: Stage) -> None:

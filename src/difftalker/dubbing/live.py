@@ -6,7 +6,7 @@ render    the light network, or none for a frame that is left out
 show      blended into footage that is played forth and back, or a whole face before a still picture
 
 A frame waits for ``AHEAD_S`` of the sound after it, and for no later picture. ``LiveClock`` runs
-the first two beside the others, one frame ahead.
+the first two in one thread and the others in a second one.
 """
 
 from __future__ import annotations
@@ -112,8 +112,7 @@ class LiveSession:
     def sound(self, periods: int = 1) -> Floats:
         """What is heard with the next frame, shown for so many periods; nothing is rendered."""
         start_s, stop_s = self.time_s, (self._number + periods) / self.fps
-        # A frame that is shown for longer needs no more sound after it.
-        self._speech.until(max(self.time_s + 1 / self.fps, stop_s - AHEAD_S))
+        self._speech.until(max(start_s, stop_s - AHEAD_S))
         return self._speech.sound(start_s, stop_s)
 
     def frame(self, periods: int = 1) -> LiveFrame:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,7 +64,7 @@ class LiveStats:
     completed: Durations = field(default_factory=Durations)
     """What listening and completing took, beside the rendering of the frame before."""
     computed: Durations = field(default_factory=Durations)
-    """What rendering took, and waiting for what is rendered: one period at the most, to keep up."""
+    """What the slower of completing and rendering took: one period at the most, to keep up."""
     answered: Durations = field(default_factory=Durations)
     """From sound in to when its frame is shown."""
 
@@ -83,15 +84,34 @@ class LiveStats:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Threads:
+    """Where frames are computed."""
+
+    completing: Executor
+    rendering: Executor
+
+
+@contextmanager
+def two_threads() -> Iterator[Threads]:
+    """A thread with one of torch's threads to complete in, and one with the others to render in."""
+    others = max(1, torch.get_num_threads() - 1)
+    with (
+        ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as completing,
+        ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(others,)) as rendering,
+    ):
+        yield Threads(completing=completing, rendering=rendering)
+
+
 class LiveClock:
     """Drives a session: sound in and out in time, and a picture whenever there is time for one.
 
     Where pictures take longer than their period, each is shown for two or more: the rate drops
     evenly, and no sound is lost or late, as it is given out before anything is computed.
 
-    Two frames are in work at a time: while one is rendered the landmarks of the next are completed
-    in another thread. A frame is begun at its time on the session's clock. It is to be shown, with
-    its sound, when the periods that it lasts have passed, and ``RESERVE_PERIODS`` more.
+    Two frames are in work at a time: one thread completes landmarks, and another renders each frame
+    as soon as it has them. A frame is begun at its time on the session's clock. It is to be shown,
+    with its sound, when the periods that it lasts have passed, and ``RESERVE_PERIODS`` more.
     """
 
     def __init__(
@@ -104,17 +124,20 @@ class LiveClock:
         slower: Callable[[float], None] = lambda fps: None,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        threads: Callable[[], AbstractContextManager[Threads]] = two_threads,
     ) -> None:
         """``hear`` gives the sound (n,), 16 kHz, that came since its last call.
 
         ``play`` takes the sound of a frame, before ``show`` takes the frame and for how many
-        periods it is shown. ``slower`` is told the new rate of frames whenever that changes.
+        periods it is shown, in another thread; never both at a time. ``slower`` is told the new
+        rate of frames whenever that changes.
         """
         self._session, self._hear, self._play, self._show = session, hear, play, show
-        self._slower, self._now, self._sleep = slower, now, sleep
+        self._slower, self._now, self._sleep, self._threads = slower, now, sleep, threads
+        self._giving = threading.Lock()
         self._periods, self._cost_s, self._began = 1, 0.0, 0.0
         self._marks: deque[tuple[float, float]] = deque(maxlen=1000)
-        self._begun: _Begun | None = None
+        self._rendered: Future[float] | None = None
         self.stats = LiveStats()
 
     def run(self, going: Callable[[], bool]) -> LiveStats:
@@ -122,7 +145,7 @@ class LiveClock:
         session = self._session
         self._began = self._now()
         offset = self._began - session.time_s
-        with one_thread_beside() as beside:
+        with self._threads() as threads:
             while going():
                 due = offset + session.time_s
                 wait_s = due - self._now()
@@ -130,9 +153,9 @@ class LiveClock:
                     self._sleep(wait_s)
                 self._listen()
                 missed = max(0, int((self._now() - due) * session.fps))
-                self._period(due, self._periods + missed, beside)
-            if self._begun:
-                self._render(self._begun)
+                self._period(due, self._periods + missed, threads)
+            if self._rendered:
+                self._rendered.result()
         return self.stats
 
     def _listen(self) -> None:
@@ -144,16 +167,17 @@ class LiveClock:
             self._marks.append((self._session.known_s, self._now()))
         self._session.push(samples)
 
-    def _period(self, due: float, periods: int, beside: ThreadPoolExecutor) -> None:
-        """Begin the next frame, and render the one before."""
-        begun_s = self._now()
-        self._play(self._session.sound(periods))
-        coming = beside.submit(self._completed, periods)
-        if self._begun:
-            self._render(self._begun)
-        self._begun = _Begun(due=due, periods=periods, completed=coming.result())
-        if self.stats.frames:
-            cost_s = self._now() - begun_s
+    def _period(self, due: float, periods: int, threads: Threads) -> None:
+        """Begin the next frame, and wait until it is completed and the one before is rendered."""
+        begun_s, before = self._now(), self._rendered
+        sound = self._session.sound(periods)
+        with self._giving:
+            self._play(sound)
+        coming = threads.completing.submit(self._completed, periods)
+        self._rendered = threads.rendering.submit(self._render, due, periods, coming)
+        coming.result()
+        if before:
+            cost_s = max(before.result(), self._now() - begun_s)
             self.stats.computed.add(cost_s)
             self._adapt(cost_s)
 
@@ -163,17 +187,21 @@ class LiveClock:
         self.stats.completed.add(self._now() - begun_s)
         return frame
 
-    def _render(self, begun: _Begun) -> None:
-        stats, fps = self.stats, self._session.fps
-        frame = self._session.render(begun.completed)
-        self._show(frame, begun.periods)
-        done, shown = self._now(), begun.due + (begun.periods + RESERVE_PERIODS) / fps
+    def _render(self, due: float, periods: int, coming: Future[CompletedFrame]) -> float:
+        """Render and show a frame once it is completed; how long that took, seconds."""
+        stats, fps, completed = self.stats, self._session.fps, coming.result()
+        begun_s = self._now()
+        frame = self._session.render(completed)
+        with self._giving:
+            self._show(frame, periods)
+        done, shown = self._now(), due + (periods + RESERVE_PERIODS) / fps
         stats.first_s = stats.first_s or max(done, shown) - self._began
         stats.frames += 1
-        stats.periods += begun.periods
+        stats.periods += periods
         stats.late += done > shown
-        while self._marks and self._marks[0][0] < frame.time_s + begun.periods / fps:
+        while self._marks and self._marks[0][0] < frame.time_s + periods / fps:
             stats.answered.add(max(done, shown) - self._marks.popleft()[1])
+        return done - begun_s
 
     def _adapt(self, cost_s: float) -> None:
         """Show each frame for as many periods as it takes."""
@@ -186,24 +214,3 @@ class LiveClock:
             self._periods -= 1
         if self._periods != before:
             self._slower(self._session.fps / self._periods)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Begun:
-    """A frame that waits to be rendered."""
-
-    due: float
-    periods: int
-    completed: CompletedFrame
-
-
-@contextmanager
-def one_thread_beside() -> Iterator[ThreadPoolExecutor]:
-    """A thread with one of torch's threads, while this one has the others."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads - 1))
-    try:
-        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as beside:
-            yield beside
-    finally:
-        torch.set_num_threads(threads)
