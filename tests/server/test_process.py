@@ -58,7 +58,11 @@ def test_words_that_were_sent_stand_on_the_timeline(
 ) -> None:
     (folder / "said.align").write_text("0 5000 sil\n5000 8000 bin\n", encoding="utf-8")
     (folder / "none.vtt").write_text("WEBVTT", encoding="utf-8")
-    common = {"avatar": "nobody", "video": server.send(footage), "audio": server.send(speech)}
+    common: dict[str, Any] = {
+        "avatar": "nobody",
+        "video": server.send(footage),
+        "audio": server.send(speech),
+    }
     good, bad = (
         server.job(kind="landmarks", words=server.send(folder / name), **common)
         for name in ("said.align", "none.vtt")
@@ -89,7 +93,11 @@ def test_what_a_job_says_names_no_path_of_the_server(server: Started, speech: Pa
 def test_footage_becomes_landmarks_and_these_a_dub(
     server: Started, footage: Path, speech: Path
 ) -> None:
-    common = {"avatar": "nobody", "video": server.send(footage), "audio": server.send(speech)}
+    common: dict[str, Any] = {
+        "avatar": "nobody",
+        "video": server.send(footage),
+        "audio": server.send(speech),
+    }
     first = server.job(kind="landmarks", **common)
     events = []
     with server.http.stream("GET", f"/v1/jobs/{first}/events") as lines:
@@ -104,11 +112,8 @@ def test_footage_becomes_landmarks_and_these_a_dub(
     assert timeline["spans"][0]["reason"] == "face"
 
     wide = [0.3, *(None for _ in range(7))]
-    dubbed = server.end_of(
-        server.job(
-            kind="dub", landmarks=first, opening=wide, renderer="light", keep_work=True, **common
-        )
-    )
+    common |= {"landmarks": first, "opening": wide, "renderer": "light", "aigc": True}
+    dubbed = server.end_of(server.job(kind="dub", keep_work=True, **common))
     assert dubbed["state"] == "succeeded", dubbed["error"]
     assert dubbed["result"]["frames_driven"] == 8
     drawn = server.http.get(f"/v1/jobs/{dubbed['id']}/files/timeline.json").json()
@@ -117,11 +122,10 @@ def test_footage_becomes_landmarks_and_these_a_dub(
     head = server.http.get(f"/v1/jobs/{dubbed['id']}/result", headers={"Range": "bytes=4-7"})
     assert (head.status_code, head.content) == (206, b"ftyp")
 
-    again = server.end_of(
-        server.job(
-            kind="dub", landmarks=first, opening=wide, renderer="light", base=dubbed["id"], **common
-        )
-    )
+    marks = server.http.post("/v1/verify", json={"file": dubbed["id"]}, timeout=60).json()
+    assert (marks["verdict"], marks["aigc"]["Label"]) == ("intact", "1")
+
+    again = server.end_of(server.job(kind="dub", base=dubbed["id"], **common))
     results = [server.http.get(f"/v1/jobs/{one['id']}/result").content for one in (dubbed, again)]
     assert results[0] == results[1]
 

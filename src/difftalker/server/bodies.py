@@ -79,7 +79,16 @@ class Rendered(Asked):
         return self
 
 
-class DubRequest(Rendered):
+class Shown(Rendered):
+    """What jobs take that make a video to be shown; it carries marks in any case."""
+
+    crf: Annotated[int, Field(ge=0, le=51)] = DEFAULT_CRF
+    aigc: bool = Field(
+        False, description="Add the label of GB 45438, in the metadata and to be seen for 3 s."
+    )
+
+
+class DubRequest(Shown):
     """Give footage of the avatar's person new speech."""
 
     kind: Literal["dub"] = "dub"
@@ -101,7 +110,6 @@ class DubRequest(Rendered):
     edits: Edits = Field(default_factory=list, description="Such as mouth=1.3@1.0-2.5.")
     fit: Literal["trim", "pad", "loop", "pingpong"] = "trim"
     keep_audio: bool = False
-    crf: Annotated[int, Field(ge=0, le=51)] = DEFAULT_CRF
     keep_work: bool = Field(
         False, description="Keep finished pictures, for a later job with this one as its `base`."
     )
@@ -110,13 +118,12 @@ class DubRequest(Rendered):
     )
 
 
-class TalkRequest(Rendered):
+class TalkRequest(Shown):
     """Let an avatar speak without any footage."""
 
     kind: Literal["talk"] = "talk"
     audio: Id = Field(description="An upload: any file with a sound track.")
     fps: Annotated[float, Field(ge=1, le=MAX_FPS)] = DEFAULT_FPS
-    crf: Annotated[int, Field(ge=0, le=51)] = DEFAULT_CRF
 
 
 class LandmarksRequest(Asked):

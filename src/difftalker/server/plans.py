@@ -109,7 +109,7 @@ class Planner:
             "fit": request.fit,
             "keep_audio": request.keep_audio,
             "keep_journal": request.keep_work,
-            "crf": request.crf,
+            **_shown(request),
             "output": str(folder / "video.mp4"),
             "report": str(folder / "report.json"),
         }
@@ -119,7 +119,7 @@ class Planner:
             **_rendered(request),
             "audio": str(self.file(user, request.audio)),
             "fps": float(request.fps),
-            "crf": request.crf,
+            **_shown(request),
             "output": str(folder / "video.mp4"),
         }
 
@@ -216,6 +216,10 @@ class Planner:
                 f"the job {name} has no pictures to go on from",
                 wanted="a dub that has succeeded, made with keep_work",
             )
+
+
+def _shown(request: DubRequest | TalkRequest) -> dict[str, Any]:
+    return {"crf": request.crf, "marks": {"aigc": request.aigc}}
 
 
 def _rendered(request: DubRequest | TalkRequest | EvaluateRequest) -> dict[str, Any]:
