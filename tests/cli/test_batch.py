@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from filelock import FileLock
+
+from difftalker.batch.work import WORK
 from helpers_cli import Command
 
 
@@ -23,6 +26,11 @@ def test_a_batch_is_done_once_and_says_what_failed(
     assert second.code == 0
     assert "0 of 1 jobs done now, 1 before, 0 failed" in second.out
     run("batch", jobs, "-o", out, "--shard", "1/2").failed(1, "line 2: no such file: missing.wav")
+    [made] = out.glob("*.mp4")
+    made.unlink()
+    with FileLock(out / WORK / f"{made.stem}.lock"):
+        third = run("batch", jobs, "-o", out, "--shard", "0/2")
+    assert "0 of 1 jobs done now, 0 before, 0 failed; another process is at 1" in third.out
 
 
 def test_wrong_use_of_a_batch_is_one_line(run: Command, tmp_path: Path) -> None:

@@ -78,4 +78,6 @@ def batch(
         f"{printable(output)}: {summary.done} of {summary.jobs} jobs done now, "
         f"{summary.done_before} before, {len(summary.failed)} failed"
     )
+    if summary.elsewhere:
+        text += f"; another process is at {summary.elsewhere}"
     return Outcome({**counts, "failed": summary.failed}, text, exit_code=int(bool(summary.failed)))
