@@ -165,8 +165,9 @@ def processes(folder: Path, options: argparse.Namespace) -> None:
         words += ["--stage", stage, "--set", f"training.{stage}.steps={options.steps}"]
         words += ["--set", f"training.{stage}.parts=2"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for way, launcher in (("one", []), ("two", torchrun)):
-        command = [sys.executable, *launcher, "-m", "difftalker", *words]
+    torchrun += ["-m", "--", "difftalker"]  # after -- torchrun takes no option for its own
+    for way, launcher in (("one", ["-m", "difftalker"]), ("two", torchrun)):
+        command = [sys.executable, *launcher, *words]
         subprocess.run([*command, "--output", str(folder / way)], check=True)
     for stage in stages:
         one, two = (_losses(folder / f"{way}-run" / stage) for way in ("one", "two"))

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from difftalker.core.jobs import Event
-from difftalker.dubbing import jobs
 from difftalker.dubbing.jobs import DubJob, LandmarksJob, TalkJob
 from difftalker.dubbing.render_loop import CHUNK_FRAMES
 from difftalker.errors import Cancelled, MediaError, UsageError
@@ -33,7 +32,7 @@ def clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
     """Footage and speech; the avatar is the debug one, and no detector is asked."""
     video = write_footage(tmp_path / "video.mp4", pictures(FRAMES))
     audio = write_tone(tmp_path / "audio.wav", 2.0)
-    monkeypatch.setattr(jobs, "load", lambda *_, **__: debug_avatar())
+    monkeypatch.setattr("difftalker.dubbing.loaded.load", lambda *_, **__: debug_avatar())
     monkeypatch.setattr(
         "difftalker.dubbing.engine.locate",
         lambda *_, **__: located(video, still_track(FRAMES)),

@@ -27,7 +27,6 @@ from difftalker.batch.places import Folder, PlaceError, is_remote, opened
 from difftalker.batch.results import Results
 from difftalker.batch.work import WORK, Result, attempted, cleared
 from difftalker.core.jobs import Cancel, Event, OnEvent, never, no_event
-from difftalker.dubbing.loaded import avatars_kept, new_shelf
 from difftalker.errors import Cancelled, DiffTalkerError
 
 
@@ -143,12 +142,15 @@ def _results(
     cancel: Cancel,
 ) -> Iterator[Result]:
     """How each job ended, as they end."""
-    if options.ray and todo:
+    if not todo:
+        return
+    if options.ray:
         from difftalker.batch.cluster import on_ray
 
         yield from on_ray(todo, place, options, cancel)
         return
     from difftalker.core.device import use_threads
+    from difftalker.dubbing.loaded import avatars_kept, new_shelf
 
     use_threads(options.threads)
     with (

@@ -22,7 +22,7 @@ C = TypeVar("C")
 
 def to_dict(value: Any) -> dict[str, Any]:
     """The fields of a dataclass as JSON knows them; tuples become lists."""
-    return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return {name: _plain(getattr(value, name)) for name in _hints(type(value))}  # type: ignore[arg-type]
 
 
 def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "the configuration") -> C:
@@ -34,11 +34,10 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "the config
     Raises:
         UsageError: a key is unknown or missing, or a value has the wrong type.
     """
-    known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = _hints(kind)  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - set(known)):
+    if unknown := sorted(values.keys() - hints.keys()):
         raise UsageError(
-            f"unknown key {unknown[0]!r:.80} in {where}", wanted=", ".join(sorted(known))
+            f"unknown key {unknown[0]!r:.80} in {where}", wanted=", ".join(sorted(hints))
         )
     try:
         return kind(**{k: _value(hints[k], v, f"{where}.{k}") for k, v in values.items()})
@@ -48,7 +47,9 @@ def from_dict(kind: type[C], values: Mapping[str, Any], where: str = "the config
 
 @functools.cache
 def _hints(kind: type[Any]) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+    """Names and types of a dataclass's fields."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def plain(value: Any) -> Any:
@@ -65,6 +66,8 @@ def plain(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int | float):
+        return value
     if dataclasses.is_dataclass(value):
         return to_dict(value)
     if isinstance(value, Mapping):

@@ -1,19 +1,18 @@
-"""Dubs, talks and landmarks as jobs: plain data that is filled in, kept, sent and run."""
+"""Dubs, talks and landmarks as jobs: plain data that is filled in, kept, sent and run.
+
+What carries them out is imported when they run: who reads thousands of jobs waits for no network.
+"""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from difftalker.config import DEFAULT_CRF, DEFAULT_FPS
 from difftalker.core.device import pick_device
 from difftalker.core.jobs import Cancel, Job, OnEvent, never, no_event, reporting
-from difftalker.dubbing import previews
-from difftalker.dubbing.dub import Dub, DubResult
-from difftalker.dubbing.loaded import load
-from difftalker.dubbing.talk import TalkResult
 from difftalker.errors import UsageError
 from difftalker.face.detect.people import Choice
 from difftalker.landmarks.edits import Edit
@@ -22,6 +21,10 @@ from difftalker.marks.marking import Marks
 from difftalker.media.limits import Limits, limited
 from difftalker.media.timeline import Fit
 from difftalker.media.video import probe_video
+
+if TYPE_CHECKING:
+    from difftalker.dubbing.dub import Dub, DubResult
+    from difftalker.dubbing.talk import TalkResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,8 @@ class DubJob(Job):
             UsageError: options are unknown, or do not go together.
             MediaError: an output cannot be written.
         """
+        from difftalker.dubbing import previews
+
         for text in self.edits:
             Edit.parse(text)
         Choice.parse(self.face)
@@ -109,6 +114,8 @@ class DubJob(Job):
             AvatarError: there is no such avatar, or it is damaged.
             DiffTalkerError: as :meth:`difftalker.dubbing.avatar.Avatar.dub`.
         """
+        from difftalker.dubbing.loaded import load
+
         track = LandmarkTrack.load(Path(self.landmarks)) if self.landmarks else None
         return load(self.avatar, device=pick_device(self.device)).dub(
             self.video,
@@ -125,6 +132,8 @@ class DubJob(Job):
 
     def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> DubResult:
         """Carry it out; see :func:`difftalker.jobs.run`."""
+        from difftalker.dubbing import previews
+
         self.check()
         self.marks.warn(self.output)
         with limited(self.limits):
@@ -184,6 +193,9 @@ class TalkJob(Job):
 
     def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> TalkResult:
         """Carry it out; see :func:`difftalker.jobs.run`."""
+        from difftalker.dubbing import previews
+        from difftalker.dubbing.loaded import load
+
         previews.check_outputs(
             Path(self.output), lossless=self.lossless, inputs=(Path(self.audio),)
         )
@@ -248,6 +260,9 @@ class LandmarksJob(Job):
 
     def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> LandmarksResult:
         """Carry it out; see :func:`difftalker.jobs.run`."""
+        from difftalker.dubbing import previews
+        from difftalker.dubbing.loaded import load
+
         edits = [Edit.parse(text) for text in self.edits]
         Choice.parse(self.face)
         video, audio, preview = Path(self.video), Path(self.audio), _path(self.preview)

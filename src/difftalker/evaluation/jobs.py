@@ -8,12 +8,6 @@ from typing import Any, ClassVar
 
 from difftalker.core.device import pick_device, use_threads
 from difftalker.core.jobs import Cancel, Job, OnEvent, never, no_event, reporting
-from difftalker.data.footage import find_footage
-from difftalker.dubbing.avatar import load
-from difftalker.evaluation import run
-from difftalker.evaluation.judges.base import JudgeOptions
-from difftalker.evaluation.judges.table import open_judges
-from difftalker.evaluation.systems import named_paths
 from difftalker.face.detect.people import Choice
 from difftalker.media.limits import Limits, limited
 
@@ -59,6 +53,13 @@ class EvaluateJob(Job):
 
     def run(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> dict[str, Any]:
         """Carry it out; returns the report. See :func:`difftalker.jobs.run`."""
+        from difftalker.data.footage import find_footage
+        from difftalker.dubbing.avatar import load
+        from difftalker.evaluation import run
+        from difftalker.evaluation.judges.base import JudgeOptions
+        from difftalker.evaluation.judges.table import open_judges
+        from difftalker.evaluation.systems import named_paths
+
         whom = Choice.parse(self.face)
         with limited(self.limits):
             videos = find_footage([Path(one) for one in self.footage], self.clips)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from difftalker.config import STAGES
 from difftalker.core.jobs import Cancel, Job, OnEvent, never, no_event
-from difftalker.training.api import Trained, train
+
+if TYPE_CHECKING:
+    from difftalker.training.api import Trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,8 @@ class TrainJob(Job):
             Cancelled: ``cancel`` returned True; the same job goes on from there.
             DiffTalkerError: as :func:`difftalker.training.api.train`.
         """
+        from difftalker.training.api import train
+
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         run_folder = values.pop("run_folder") or None
         return train(
