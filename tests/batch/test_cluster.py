@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -153,3 +157,48 @@ def test_a_cluster_that_is_not_there_is_one_line(talk: Talk, jobs: Jobs, tmp_pat
     pytest.importorskip("ray", reason="Ray is not installed")
     with pytest.raises(RayError, match="auto cannot be reached"):
         run_batch(jobs(talk(1)), tmp_path / "out", BatchOptions(ray="auto"))
+
+
+def test_nothing_that_listens_is_one_line_at_once(talk: Talk, jobs: Jobs, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        _, port = free.getsockname()
+    with pytest.raises(RayError, match=r"cannot be reached: .*refused"):
+        run_batch(jobs(talk(1)), tmp_path / "out", BatchOptions(ray=f"127.0.0.1:{port}"))
+
+
+def test_a_cluster_lets_in_whoever_has_its_token(talk: Talk, jobs: Jobs, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        _, port = free.getsockname()
+    own = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32}
+    head = ["-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=1"]
+    head += [f"--port={port}", "--include-dashboard=false", "--disable-usage-stats"]
+    words = ["-m", "difftalker", "batch", str(jobs(talk(1))), "-o", str(tmp_path / "out")]
+    batch = [sys.executable, *words, "--ray", f"127.0.0.1:{port}"]
+    cluster = subprocess.Popen([sys.executable, *head], env=own, stdout=subprocess.DEVNULL)
+    try:
+        listening = until(lambda: socket.create_connection(("127.0.0.1", port)), 60)
+        listening.close()
+        other = {**own, "RAY_AUTH_TOKEN": "cd" * 32}
+        refused = subprocess.run(batch, env=other, check=False, capture_output=True, text=True)
+        done = subprocess.run(batch, env=own, check=False, capture_output=True, text=True)
+    finally:
+        cluster.terminate()
+        cluster.wait()
+    assert refused.returncode == 1
+    assert "RAY_AUTH_TOKEN" in refused.stderr
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out").glob("*.mp4"))) == 1
+
+
+def until(attempt: Callable[[], Any], seconds: float) -> Any:
+    """What an attempt gives as soon as the system lets it."""
+    ends = time.monotonic() + seconds
+    while True:
+        try:
+            return attempt()
+        except OSError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.1)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal
 
 from difftalker.batch.lines import Task, failure_of
@@ -23,6 +25,9 @@ from difftalker.batch.work import Result
 from difftalker.batch.worker import Answer, Worker
 from difftalker.core.jobs import Cancel
 from difftalker.errors import Cancelled, DiffTalkerError
+
+CONNECT_S = 10.0
+"""How long a cluster may take to answer, seconds."""
 
 
 class RayError(DiffTalkerError):
@@ -82,6 +87,7 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
+        _answers(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # Ray has many
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -94,6 +100,21 @@ def _connected(ray: Any, address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _answers(address: str) -> None:
+    """See whether something listens at HOST:PORT: Ray itself would try for minutes.
+
+    Raises:
+        OSError: nothing does.
+    """
+    if address == "auto":  # where Ray looks for it, too
+        noted = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray/ray_current_cluster"
+        address = os.environ.get("RAY_ADDRESS", "")
+        address = address or (noted.read_text().strip() if noted.is_file() else "")
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "/" not in host:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
 
 
 class _Pool:
