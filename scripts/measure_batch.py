@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from difftalker.batch.places import Folder
 from difftalker.batch.results import Results
 from difftalker.batch.run import run_batch
 from difftalker.batch.work import Result
+from difftalker.face.draw import CHANNELS
 from difftalker.packaged import samples
 
 
@@ -175,31 +177,54 @@ def processes(folder: Path, options: argparse.Namespace) -> None:
         print(f"{stage}: losses over {len(one)} steps differ by {most:.1e} at most")
 
 
+SD15 = {
+    "unet": {"sample_size": 64, "cross_attention_dim": 768},
+    "vae": {
+        "block_out_channels": (128, 256, 512, 512),
+        "layers_per_block": 2,
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "latent_channels": 4,
+        "sample_size": 512,
+    },
+}
+"""The networks of Stable Diffusion 1.5, as diffusers describes them; what is left out is its
+default."""
+
+
 def memory(folder: Path, options: argparse.Namespace) -> None:
-    """Memory of a step, by arithmetic, and what parts and recomputing save on a small twin."""
+    """Memory of a step of the stage ``synthesis``: by arithmetic, and measured on a small twin.
+
+    The arithmetic runs the step on torch's device ``meta``, which has sizes and no numbers.
+    """
     import torch
 
     from difftalker import config as configs
     from difftalker.dubbing.networks import build
     from difftalker.training.task import recompute
 
-    for preset in ("tiny", "base"):
-        with torch.device("meta"):
-            nets = build(configs.preset(preset).model)
-        for name, net in (("prior", nets.synthesis.prior), ("synthesis", nets.synthesis)):
-            every = sum(p.numel() for p in net.parameters())
-            trained = sum(p.numel() for p in net.parameters() if p.requires_grad or name == "prior")
-            # Weights of all; gradients, two moments and the average of what is trained.
-            fixed = 4 * every + 16 * trained
-            print(f"{preset} {name}: {every / 1e6:.1f} M, {fixed / 1e9:.2f} GB besides features")
-    model = configs.preset("tiny").model
-    side = model.size_px // 8
-    for batch, again in ((4, False), (4, True), (1, False), (1, True)):
-        net = build(model).synthesis.prior.requires_grad_(True).train()
-        if again:
-            recompute(net)
-        kept = _kept(net, torch.randn(batch, model.autoencoder.latent_channels, side, side))
-        print(f"tiny prior, {batch} examples, recompute={again}: {kept / 1e6:.0f} MB of features")
+    for preset, device in (("tiny", "cpu"), ("tiny", "meta"), ("base", "meta"), ("sd15", "meta")):
+        model = replace(configs.preset(preset).model, base_model="")
+        with torch.device(device):
+            net = build(model, SD15 if preset == "sd15" else None).synthesis.train()
+        every = sum(p.numel() for p in net.parameters())
+        trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+        # Weights of all; gradients, two moments and the average of what is trained.
+        fixed = 4 * every + 16 * trained
+        side = model.size_px // 8
+        sizes = []
+        for again in (False, True):
+            if again:
+                recompute(net)
+            with torch.device(device):
+                shown = torch.zeros(1, len(CHANNELS), model.size_px, model.size_px)
+                known = torch.zeros(1, net.prior.unet.config.in_channels, side, side)
+                sizes.append(_kept(net, shown, known))
+        print(
+            f"{preset} on {device}: {every / 1e6:.0f} M parameters, {trained / 1e6:.0f} M trained,"
+            f" {fixed / 1e9:.1f} GB, and features of an example: {sizes[0] / 1e6:.0f} MB,"
+            f" recomputed {sizes[1] / 1e6:.0f} MB"
+        )
 
 
 def ray_workers() -> list[int]:
@@ -215,23 +240,24 @@ def ray_workers() -> list[int]:
     return sorted(found)
 
 
-def _kept(net: Any, latents: Any) -> int:
+def _kept(net: Any, maps: Any, known: Any) -> int:
     """Bytes of the tensors that a pass keeps for its gradients, weights apart."""
     import torch
 
-    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
-    sizes: dict[int, int] = {}
+    weights = {p.untyped_storage()._cdata for p in net.parameters()}
+    places: dict[int, Any] = {}
 
     def keep(tensor: Any) -> Any:
-        place = tensor.untyped_storage()
-        if place.data_ptr() not in weights:
-            sizes[place.data_ptr()] = place.nbytes()
+        place = tensor.untyped_storage()  # held, so that no other takes its address
+        if place._cdata not in weights:
+            places[place._cdata] = place
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        made = net(latents, torch.zeros(len(latents), dtype=torch.long))
+        steps = torch.zeros(len(known), dtype=torch.long, device=known.device)
+        made = net(known, steps, net.guide(known, maps=maps))
     assert made.requires_grad
-    return sum(sizes.values())
+    return sum(place.nbytes() for place in places.values())
 
 
 def _talks(folder: Path, count: int) -> Path:
