@@ -121,7 +121,7 @@ def runs_as_no_root(
     [health] = re.findall(r"CMD (\[.*?\])", " ".join(rest for _, rest in steps))[:1]
     shutil.copy(options.speech, root / "videos/speech.wav")
     shutil.rmtree(root / "src")
-    mount("--bind", str(root), str(root))
+    mount("--rbind", str(root), str(root))
     for name in ("tmp", "videos"):
         mount("--bind", str(root / name), str(root / name))
     mount("-o", "remount,bind,ro", str(root))

@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -228,16 +229,20 @@ def memory(folder: Path, options: argparse.Namespace) -> None:
 
 
 def ray_workers() -> list[int]:
-    """Processes of Ray's workers on this machine that hold a worker of ours."""
-    found = []
+    """Processes of a cluster that this process began, which hold a worker of ours."""
+    words, above = dict[int, bytes](), dict[int, int]()
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if words.startswith(b"ray::Worker"):
-            found.append(int(folder.name))
-    return sorted(found)
+        with suppress(OSError):  # one that has ended
+            words[int(folder.name)] = (folder / "cmdline").read_bytes()
+            after_name = (folder / "stat").read_text().rpartition(")")[2].split()
+            above[int(folder.name)] = int(after_name[1])
+
+    def is_ours(process: int) -> bool:
+        return process == os.getpid() or (process in above and is_ours(above[process]))
+
+    return sorted(
+        one for one, said in words.items() if said[:11] == b"ray::Worker" and is_ours(one)
+    )
 
 
 def _kept(net: Any, maps: Any, known: Any) -> int:
