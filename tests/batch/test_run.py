@@ -116,6 +116,15 @@ def test_a_failure_is_tried_again_but_not_wrong_use(
     assert "the disk is away" in summary.failed[0]["error"]["message"]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_job(talk: Talk, jobs: Jobs, tmp_path: Path) -> None:
+    path = jobs(talk(1))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert run_batch(path, tmp_path / "out").done == 1
+    path.write_text("{}", encoding="utf-16")
+    with pytest.raises(PlaceError, match="UTF-8"):
+        run_batch(path, tmp_path / "out")
+
+
 def test_what_another_process_is_at_is_left_to_it(talk: Talk, jobs: Jobs, tmp_path: Path) -> None:
     path = jobs(talk(1))
     run_batch(path, tmp_path / "out")

@@ -81,12 +81,14 @@ def _text(jobs: str) -> str:
     """The content of the file of jobs."""
     try:
         if not is_remote(jobs):
-            return Path(jobs.removeprefix("file://")).read_text(encoding="utf-8")
+            return Path(jobs.removeprefix("file://")).read_text(encoding="utf-8-sig")
         fs, path = opened(jobs)
-        return bytes(fs.cat_file(path)).decode("utf-8")
+        return bytes(fs.cat_file(path)).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise PlaceError(f"{jobs} cannot be read: {reason}", wanted="a job a line, JSON") from error
+        raise PlaceError(
+            f"{jobs} cannot be read: {reason}", wanted="a job a line, JSON in UTF-8"
+        ) from error
 
 
 def _todo(lines: Sequence[Line], place: Folder, results: Results, summary: Summary) -> list[Task]:
