@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import wave
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from difftalker.errors import DiffTalkerError, UsageError
+from difftalker.server.run import _listener
 from difftalker.server.settings import Settings
 from difftalker.server.store import Store
 from server.conftest import DUB, Serve, fault, parts
@@ -96,3 +98,11 @@ def test_the_description_names_every_path(client: TestClient) -> None:
     )
     assert json.dumps(described).count("Refused") > 10
     assert parts(client).settings.jobs == 1
+
+
+def test_an_answer_does_not_wait_for_the_client(tmp_path: Path) -> None:
+    with _listener(Settings(folder=tmp_path, port=0)) as listener:
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

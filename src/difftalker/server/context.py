@@ -50,6 +50,19 @@ class Server:
             raise missing("job", name)
         return job
 
+    def text(self, name: str, version: int) -> str:
+        """A job as clients see it, as JSON; it is asked for often and changes seldom."""
+        key = name, version
+        if key not in self._texts:
+            if len(self._texts) >= _REMEMBERED:
+                self._texts.clear()
+            self._texts[key] = self.view(self.store.found_job(name)).model_dump_json()
+        return self._texts[key]
+
+    @cached_property
+    def _texts(self) -> dict[tuple[str, int], str]:
+        return {}
+
     def view(self, job: JobRow) -> JobView:
         """A job as clients see it."""
         if job.state == "running":

@@ -252,10 +252,10 @@ class Store:
         assert job is not None
         return job
 
-    def jobs(self, user: str, *, limit: int = 100, before: int | None = None) -> list[JobRow]:
-        """A user's jobs, the newest first; ``before`` is the number of the last one seen."""
-        query = "SELECT * FROM jobs WHERE user = ? AND number < ? ORDER BY number DESC LIMIT ?"
-        return [_job(row) for row in self._rows(query, (user, before or 1 << 62, limit))]
+    def versions(self, user: str, *, limit: int, before: int | None) -> list[tuple[str, int]]:
+        """Names and versions of a user's jobs, the newest first, before one number."""
+        query = "SELECT id, version FROM jobs WHERE user = ? AND number < ? ORDER BY number DESC"
+        return [(*row,) for row in self._rows(f"{query} LIMIT ?", (user, before or 1 << 62, limit))]
 
     def jobs_in(self, state: State) -> list[JobRow]:
         """All jobs in a state, the oldest first."""

@@ -73,7 +73,7 @@ def new_job(parts: Server, user: str, request: AnyRequest, key: str | None) -> t
     return parts.view(job), True
 
 
-@router.get("", responses=refused())
+@router.get("", response_model=list[JobView], responses=refused())
 async def list_jobs(
     parts: Parts,
     user: User,
@@ -81,9 +81,11 @@ async def list_jobs(
     before: Annotated[
         int | None, Query(ge=1, le=1 << 62, description="The number of the last job seen.")
     ] = None,
-) -> list[JobView]:
+) -> Response:
     """The user's jobs, the newest first."""
-    return [parts.view(job) for job in parts.store.jobs(user, limit=limit, before=before)]
+    versions = parts.store.versions(user, limit=limit, before=before)
+    text = ",".join(parts.text(*one) for one in versions)
+    return Response(f"[{text}]", media_type="application/json")
 
 
 @router.get("/{job}", responses=refused(404))
