@@ -44,7 +44,7 @@ wheel-demo: $(VENV)/.demo-installed
 clean:
 	rm -rf out/demo.mp4 out/demo.png build dist src/*.egg-info
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find src tests scripts -type d -name __pycache__ -prune -exec rm -rf {} +
+	find src tests scripts examples -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # $(call new_enough,PROGRAM,FIX): one line and an end where PROGRAM is no Python 3.11 or newer.
 new_enough = $(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

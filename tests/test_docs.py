@@ -23,7 +23,7 @@ README_LINES = 110
 PAGES = sorted({ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")})
 # Dated pages name what there was on their date.
 PRESENT = [path for path in PAGES if path.name != "CHANGELOG.md" and path.parent.name != "lab-book"]
-ROOTS = ("docs", "scripts", "src", "tests")
+ROOTS = ("docs", "examples", "scripts", "src", "tests")
 FOLDERS = tuple(path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name[0] != "_")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
