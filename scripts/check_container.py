@@ -26,7 +26,7 @@ from pathlib import Path
 from difftalker.packaged import samples
 
 ROOT = Path(__file__).parents[1]
-SYSTEM = ("bin", "sbin", "lib", "lib64", "usr", "etc", "proc", "dev")
+SYSTEM = ("bin", "sbin", "lib", "lib64", "usr", "etc", "proc", "sys", "dev")
 NEW_MOUNTS = 0x00020000
 """CLONE_NEWNS of unshare(2)."""
 
