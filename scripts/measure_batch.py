@@ -1,7 +1,7 @@
 """Batches: jobs lost and done twice when workers die, speed in parts, shards, starts, training.
 
     python scripts/measure_batch.py kills [--jobs 40] [--kills 3]
-    python scripts/measure_batch.py parts [FOOTAGE] [--seconds 60] [--every 1] [--renderer diffusion]
+    python scripts/measure_batch.py parts [FOOTAGE] [--seconds 60] [--every 1] [--renderer NAME]
     python scripts/measure_batch.py shards [--jobs 40]
     python scripts/measure_batch.py start [--jobs 10000]
     python scripts/measure_batch.py processes [--steps 20]
