@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from difftalker.batch.lines import of_shard, parse_shard, read_lines
+from difftalker.batch.lines import Line, of_shard, parse_shard, read_lines
 from difftalker.batch.options import BatchOptions
 from difftalker.batch.places import PlaceError
 from difftalker.batch.run import run_batch
@@ -164,3 +164,10 @@ def test_a_result_line_cut_off_by_a_kill_harms_nothing(
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PlaceError, match="cannot be read"):
         run_batch(tmp_path / "none.jsonl", tmp_path / "out")
+
+
+def test_kind_may_stand_for_job(talk: Talk) -> None:
+    line = talk()
+    request = {"kind" if key == "job" else key: value for key, value in line.items()}
+    one, other = (Line(number=1, record=record).job for record in (line, request))
+    assert one == other

@@ -55,11 +55,13 @@ class Line:
             raise UsageError(
                 f"line {self.number} is {self.record!r:.80}", wanted="a job, as a JSON object"
             )
-        kind = JOBS.get(str(self.record.get("job")))
-        if kind is None or "output" in self.record:
-            return read_job(self.record)
-        lossless = kind.suffix == ".mp4" and self.record.get("lossless") is True
-        return read_job({**self.record, "output": f"out{'.mkv' if lossless else kind.suffix}"})
+        # Requests to a server call it ``kind``.
+        record = {"job" if key == "kind" else key: each for key, each in self.record.items()}
+        kind = JOBS.get(str(record.get("job")))
+        if kind is None or "output" in record:
+            return read_job(record)
+        lossless = kind.suffix == ".mp4" and record.get("lossless") is True
+        return read_job({**record, "output": f"out{'.mkv' if lossless else kind.suffix}"})
 
 
 @dataclass(frozen=True, kw_only=True)
