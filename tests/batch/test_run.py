@@ -171,3 +171,5 @@ def test_kind_may_stand_for_job(talk: Talk) -> None:
     request = {"kind" if key == "job" else key: value for key, value in line.items()}
     one, other = (Line(number=1, record=record).job for record in (line, request))
     assert one == other
+    with pytest.raises(UsageError, match="unknown key 'kind'"):
+        _ = Line(number=1, record={**line, "kind": "dub"}).job

@@ -55,8 +55,9 @@ class Line:
             raise UsageError(
                 f"line {self.number} is {self.record!r:.80}", wanted="a job, as a JSON object"
             )
-        # Requests to a server call it ``kind``.
-        record = {"job" if key == "kind" else key: each for key, each in self.record.items()}
+        record = self.record
+        if "job" not in record:  # requests to a server call it ``kind``
+            record = {"job" if key == "kind" else key: each for key, each in record.items()}
         kind = JOBS.get(str(record.get("job")))
         if kind is None or "output" in record:
             return read_job(record)
