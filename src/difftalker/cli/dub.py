@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
@@ -20,8 +21,12 @@ from difftalker.cli.common import (
     text_of,
 )
 from difftalker.cli.marking import MARKING, Marking
+from difftalker.cli.train import training_bars
 from difftalker.config import DEFAULT_CRF
 from difftalker.core.text import printable
+
+if TYPE_CHECKING:
+    from difftalker.dubbing.jobs import DubJob
 
 
 def dub(
@@ -29,8 +34,10 @@ def dub(
     audio: Path,
     /,
     *,
-    avatar: Annotated[str, Parameter(name=("--avatar", "-a"))],
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    avatar: Annotated[str, Parameter(name=("--avatar", "-a"))] = "",
+    consent: str = "",
+    learn: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None,
     renderer: RendererName = "auto",
     sampler: str | None = None,
     steps: AtLeast1 | None = None,
@@ -49,7 +56,9 @@ def dub(
     guards: Guards = GUARDS,
     options: Compute = COMPUTE,
 ) -> Outcome:
-    """Give footage of the avatar's person new speech: the same video, a new mouth.
+    """Give footage of a person new speech: the same video, a new mouth.
+
+    Without an avatar the person is first learned from the video itself, once.
 
     A run that was stopped, by whatever, goes on from where it was with the same command: finished
     work waits in a hidden folder beside the output. Frames that do not show the person, or a face
@@ -58,7 +67,11 @@ def dub(
     Args:
         video: Footage of the avatar's person; any format that FFmpeg decodes.
         audio: The new speech: any file with a sound track, a video too.
-        avatar: A packaged avatar's name, or a folder made by `difftalker train`.
+        avatar: A packaged avatar's name, or a folder made by `difftalker train`; by default the
+            person is learned from the video.
+        consent: Who agreed to be learned from the video, and how; not needed with an avatar.
+        learn: Minutes that learning may take; by default 15 at most, less for short footage. 0
+            learns nothing: the mouth is that of a network of many faces.
         output: The video to write (.mp4, .m4v, .mov or .mkv); its folder has to exist.
         renderer: diffusion, or light: one pass, a fifth of the time, about as good. auto is the
             diffusion where the processor is fast in bfloat16 or there is a GPU, else light.
@@ -116,6 +129,8 @@ def dub(
     )
     steady()
     use_threads(options.threads)
+    if not avatar:
+        job = replace(job, avatar=_learned(job, consent, learn, options.threads))
     with Bars() as bars:
         result = job.run(bars.event)
     record = {
@@ -141,3 +156,23 @@ def dub(
         f"{printable(output)}: {result.frames} frames, {result.frames_driven} with a new mouth, "
         f"{result.rendering.renderer} renderer, {result.frames_per_second:.1f} frames a second",
     )
+
+
+def _learned(job: DubJob, consent: str, minutes: float | None, threads: int) -> str:
+    """The avatar of the person in the job's own video."""
+    from difftalker.training.learned import learn
+
+    job.check()  # before minutes of learning
+    face = job.face if job.face != "avatar" else "largest"
+    with Bars("clip") as clip_bars, Bars("step") as bars:
+        folder = learn(
+            job.video,
+            consent=consent,
+            minutes=minutes,
+            face=face,
+            seed=job.seed,
+            device=job.device,
+            threads=threads,
+            on_event=training_bars(clip_bars, bars),
+        )
+    return str(folder)

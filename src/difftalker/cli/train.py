@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from difftalker.cli.common import COMPUTE, GUARDS, Bars, Compute, Guards, List, Outcome
 from difftalker.config import STAGES
@@ -27,7 +27,8 @@ def train(
     preset: str = "tiny",
     completion: str = "default",
     features: str = "",
-    quality: Literal["best", "light"] = "best",
+    quality: Literal["auto", "best", "light"] = "auto",
+    minutes: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None,
     start: str = "",
     stage: Annotated[tuple[str, ...], List] = (),
     settings: Annotated[tuple[str, ...], Parameter(name="--set"), List] = (),
@@ -52,8 +53,10 @@ def train(
         features: Speech features that it moves them by: whisper, characters (29 posteriors, as in
             the paper), mel, or deepspeech (a model file that DIFFTALKER_DEEPSPEECH names); by
             default the preset's.
-        quality: best trains the diffusion and the light network; light the light network alone,
-            without the hours that the diffusion takes.
+        quality: best trains the diffusion and the light network, for hours; light the light
+            network alone. auto is light with preset tiny, and best with the others.
+        minutes: How long the command may take in all; 0: until all steps are taken. By default an
+            hour for the light network alone.
         start: An avatar, by name or folder, to begin from: its networks are trained on, with a
             third of the steps, and stages that are not chosen stay as they are in it. By default
             the packaged avatar, where it has the same networks; none begins at random.
@@ -82,6 +85,7 @@ def train(
         completion=completion,
         features=features,
         quality=quality,
+        minutes=minutes,
         start=start,
         settings=dict(map(_setting, settings)),
         stages=stage,
@@ -96,7 +100,7 @@ def train(
         threads=options.threads,
     )
     with Bars("clip") as clip_bars, Bars("step") as bars:
-        trained = job.run(_shown(clip_bars, bars))
+        trained = job.run(training_bars(clip_bars, bars))
     if int(os.environ.get("RANK", "0")):  # the first process of several tells
         return None
     figures = trained.report
@@ -112,7 +116,7 @@ def train(
     )
 
 
-def _shown(clip_bars: Bars, bars: Bars) -> Callable[[Event], None]:
+def training_bars(clip_bars: Bars, bars: Bars) -> Callable[[Event], None]:
     """Bars of clips and of the report; a stage of training draws its own."""
 
     def show(event: Event) -> None:

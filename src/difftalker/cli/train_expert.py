@@ -14,7 +14,7 @@ from difftalker.core.text import printable
 
 
 def train_expert(
-    kind: Literal["sync", "lips", "characters"],
+    kind: Literal["sync", "lips", "characters", "faces"],
     dataset: Path,
     /,
     *,
@@ -23,21 +23,23 @@ def train_expert(
     alignments: Path | None = None,
     speech: Path | None = None,
     validation_clips: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 12,
+    held_out: str = "",
     steps: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
     options: Compute = COMPUTE,
 ) -> Outcome:
     """Train one of the small networks that evaluation and speech features use.
 
     Args:
-        kind: sync (do lips fit the sound), lips (which words do lips say) or characters (which
-            characters are heard).
-        dataset: A dataset made by `difftalker prepare`.
+        kind: sync (do lips fit the sound), lips (which words do lips say), characters (which
+            characters are heard) or faces (the light network where that of a new face begins).
+        dataset: A dataset made by `difftalker prepare`; for faces a folder with one of each person.
         output: The expert's folder.
         run: Where checkpoints and logs go; by default OUTPUT-run.
         alignments: A folder of GRID's word times.
         speech: A folder of further speech with its text, as scripts/make_training_speech.py makes;
             characters alone learn from it.
         validation_clips: So many clips are held out, and the expert is measured on them.
+        held_out: The person, by the folder's name, of whom faces learns nothing.
         steps: Steps of training; 0 for the kind's own number.
         options: Those that commands share.
     """
@@ -51,6 +53,7 @@ def train_expert(
         alignments=alignments,
         speech=speech,
         validation_clips=validation_clips,
+        held_out=held_out,
         steps=steps,
         command=shlex.join(["difftalker", *sys.argv[1:]]),
         seed=options.seed,

@@ -179,9 +179,9 @@ class SynthesisConfig:
 class LightConfig:
     """The light network: one pass in place of the diffusion (``synthesis.light``)."""
 
-    channels: tuple[int, ...] = (48, 96, 160, 192)
+    channels: tuple[int, ...] = (48, 96, 128, 128)
     """Widths of the encoder of the picture and of the decoder, finest level first."""
-    landmark_channels: tuple[int, ...] = (24, 48, 64, 96)
+    landmark_channels: tuple[int, ...] = (24, 48, 64, 64)
     """Widths of the encoder of the drawn landmarks."""
     patch: int = 4
     """Pixels a side that go into one position before the first convolution."""

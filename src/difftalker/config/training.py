@@ -17,6 +17,9 @@ class StageConfig:
 
     steps: int
     """0 leaves the stage's network as it begins: a decoder as the autoencoder has it."""
+    minutes: float = 0.0
+    """The stage ends after so long, if its steps take longer, and a cosine falls with the time.
+    0: after its steps. The same steps are not taken twice then."""
     batch: int
     learning_rate: float
     parts: int = 1
@@ -48,6 +51,7 @@ class StageConfig:
 
     def __post_init__(self) -> None:
         checks.check(self.steps >= 0, "steps", self.steps, "0 (as it begins) or more")
+        checks.not_negative(self, "minutes")
         checks.positive(
             self,
             "batch",

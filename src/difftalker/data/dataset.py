@@ -39,6 +39,8 @@ class ClipData:
         """``mask`` is the kind of its boxes (:func:`difftalker.face.crop.mask_boxes`)."""
         self.name = self.clip = folder.name
         """``clip`` is the name of the whole clip of which this may be a part."""
+        self.person = ""
+        """Whose face it shows, where a dataset has several."""
         self.delay_s = 0.0
         """Delay of the sound against the picture, seconds; ``windows`` are shifted by it."""
         self._folder, self._part = folder, slice(None)
@@ -208,6 +210,36 @@ def load_dataset(
         train = [clip for i, clip in enumerate(clips) if i not in places]
         held_out = [clips[i] for i in sorted(places)] or held_out
     return Dataset(size_px=manifest.config.size_px, train=train, validation=held_out)
+
+
+def load_people(folder: Path, *, held_out: str = "", mask: str = "jaw") -> Dataset:
+    """Open a folder with a dataset of each person, ``FOLDER/PERSON``.
+
+    Of people with five clips or more the last one is held out, and all clips of ``held_out``.
+
+    Raises:
+        MediaError: there is no dataset, one is damaged, or they have crops of different sizes.
+    """
+    places = sorted(place.parent for place in folder.glob("*/manifest.json"))
+    sizes: set[int] = set()
+    train: list[ClipData] = []
+    validation: list[ClipData] = []
+    for place in places:
+        manifest = load_manifest(place)
+        sizes.add(manifest.config.size_px)
+        clips = [ClipData(place / "clips" / clip.name, mask) for clip in manifest.clips]
+        for clip in clips:
+            clip.person, clip.name = place.name, f"{place.name}/{clip.name}"
+        learned = len(clips) - (len(clips) >= FEW_CLIPS) if place.name != held_out else 0
+        train += clips[:learned]
+        validation += clips[learned:]
+    if len(sizes) != 1:
+        raise MediaError(
+            f"{folder} has {len(places)} datasets, of {len(sizes)} sizes",
+            wanted="a folder with a dataset of each person, all of one size",
+            fix=f"make them with `difftalker prepare VIDEO... --output {folder}/PERSON`",
+        )
+    return Dataset(size_px=sizes.pop(), train=train, validation=validation)
 
 
 def _spread(clips: int, count: int) -> list[int]:

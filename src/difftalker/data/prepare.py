@@ -17,7 +17,7 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,12 +37,14 @@ from difftalker.face.detect.track import FaceTrack, track
 from difftalker.face.spans import is_rolled
 from difftalker.media.audio import SAMPLE_RATE_HZ, stream_audio
 from difftalker.media.limits import Limits, current, limited
-from difftalker.media.video import read_frames
+from difftalker.media.video import Frame, read_frames
 
 if TYPE_CHECKING:
     from difftalker.speech.encoder import SpeechEncoder
 
 VERSION = 1
+AFTER_S = 2.0
+"""Sound after the last frame that features depend on."""
 MIN_FRAMES = 10
 MIN_FOUND = 0.5
 MIN_SIDE_PX = 48.0
@@ -58,6 +60,8 @@ class PrepareConfig:
     """Speech features to compute, by the names of :func:`speech.registry.load_encoder`."""
     voices: int = 0
     """Number of other voices for which speech features are computed (``data.voices``)."""
+    longest_s: float = 0.0
+    """How much of a clip is taken, from its beginning, seconds; 0: all."""
 
     @property
     def kinds_and_voices(self) -> list[tuple[str, int]]:
@@ -169,6 +173,7 @@ def load_manifest(dataset: Path) -> Manifest:
             size_px=raw["config"]["size_px"],
             features=tuple(raw["config"]["features"]),
             voices=raw["config"].get("voices", 0),
+            longest_s=raw["config"].get("longest_s", 0.0),
         ),
         clips=[Clip(**clip) for clip in raw["clips"]],
         rejected=raw["rejected"],
@@ -224,7 +229,8 @@ def _prepare_clip(
 
 
 def _record(clip: Clip, config: PrepareConfig, whom: str) -> dict[str, Any]:
-    return {"size_px": config.size_px, "face": whom, "clip": asdict(clip)}
+    cut = {"size_px": config.size_px, "longest_s": config.longest_s, "face": whom}
+    return {**cut, "clip": asdict(clip)}
 
 
 def _known_clip(folder: Path, digest: str, config: PrepareConfig, whom: str) -> Clip | None:
@@ -232,14 +238,15 @@ def _known_clip(folder: Path, digest: str, config: PrepareConfig, whom: str) -> 
     if not record.is_file():
         return None
     raw = json.loads(record.read_text())
-    found = raw.get("size_px"), raw.get("face", "largest"), raw["clip"]["sha256"]
-    return Clip(**raw["clip"]) if found == (config.size_px, whom, digest) else None
+    cut = raw.get("size_px"), raw.get("longest_s", 0.0), raw.get("face", "largest")
+    wanted = config.size_px, config.longest_s, whom, digest
+    return Clip(**raw["clip"]) if (*cut, raw["clip"]["sha256"]) == wanted else None
 
 
 def _with_features(clip: Clip, video: Path, folder: Path, config: PrepareConfig, whom: str) -> Clip:
     """A clip cut before, with the features that it lacks."""
     added = {
-        name: _save_features(video, kind, voice, folder)
+        name: _save_features(video, kind, voice, folder, config.longest_s)
         for kind, voice in config.kinds_and_voices
         if (name := features_file(kind, voice)) not in clip.files
     }
@@ -251,14 +258,14 @@ def _with_features(clip: Clip, video: Path, folder: Path, config: PrepareConfig,
 
 
 def _build(video: Path, folder: Path, config: PrepareConfig, whom: Choice) -> dict[str, Any]:
-    face = track(read_frames(video), source=video.name, face=whom)
+    face = track(_frames(video, config.longest_s), source=video.name, face=whom)
     framing = frame_face(face, config.size_px)
     found = face.usable & ~is_rolled(face)
     _check_usable(found, framing.crop, video)
     _write_frames(video, folder / "frames.npy", framing.crop, config.size_px)
     _write_track(folder / "track.npz", face, found, framing)
     for kind, voice in config.kinds_and_voices:
-        _save_features(video, kind, voice, folder)
+        _save_features(video, kind, voice, folder, config.longest_s)
     fps = frame_rate(face.times_s)
     return {"frames": len(face), "found": int(found.sum()), "fps": round(fps, 4)}
 
@@ -282,9 +289,27 @@ def _check_usable(found: NDArray[np.bool_], crop: CropTrack, video: Path) -> Non
 def _write_frames(video: Path, path: Path, crop: CropTrack, size_px: int) -> None:
     shape = (len(crop), size_px, size_px, 3)
     out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    for index, frame in enumerate(read_frames(video)):
+    for index, frame in zip(range(len(crop)), read_frames(video), strict=False):
         out[index] = cut(frame.image, crop, index, size_px)
     out.flush()
+
+
+def _frames(video: Path, longest_s: float) -> Iterator[Frame]:
+    """The frames of a video, those of its beginning alone if ``longest_s`` is not 0."""
+    for frame in read_frames(video):
+        if longest_s and frame.time_s >= longest_s:
+            return
+        yield frame
+
+
+def _sound(video: Path, longest_s: float) -> Iterator[NDArray[np.float32]]:
+    """The sound of these frames, and a little more."""
+    at = 0
+    for block in stream_audio(video):
+        if longest_s and at > (longest_s + AFTER_S) * SAMPLE_RATE_HZ:
+            return
+        yield block
+        at += len(block)
 
 
 def _write_track(path: Path, face: FaceTrack, found: NDArray[np.bool_], framing: Framing) -> None:
@@ -300,14 +325,14 @@ def _write_track(path: Path, face: FaceTrack, found: NDArray[np.bool_], framing:
     )
 
 
-def _save_features(video: Path, kind: str, voice: int, folder: Path) -> str:
+def _save_features(video: Path, kind: str, voice: int, folder: Path, longest_s: float = 0.0) -> str:
     """Write the speech features of one kind; returns the file's hash."""
     import torch
 
     from difftalker.speech.encoder import encode_all
 
     torch.set_num_threads(1)
-    sound = stream_audio(video)
+    sound = _sound(video, longest_s)
     if voice:
         seed = [voice, *os.fsencode(video.stem)]
         sound = by_others(sound, SAMPLE_RATE_HZ, np.random.default_rng(seed))

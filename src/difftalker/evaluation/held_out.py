@@ -62,7 +62,7 @@ def report_held_out(
     rows = ("real", "own_audio", *(("other_audio",) if len(pieces) > 1 else ()))
     try:
         with tempfile.TemporaryDirectory(prefix="difftalker-") as scratch:
-            clips = [_cut(piece, Path(scratch)) for piece in pieces]
+            clips = [cut_piece(piece, Path(scratch)) for piece in pieces]
             folder = run / "held-out"
             report = evaluate(
                 avatar, clips, folder, rows=rows, face=face, seed=seed, progress=progress
@@ -148,7 +148,7 @@ def _split(part: Part) -> Iterator[Part]:
         yield Part(footage=part.footage, start_s=start_s, stop_s=stop_s, whole=False)
 
 
-def _cut(part: Part, folder: Path) -> Path:
+def cut_piece(part: Part, folder: Path) -> Path:
     """A video file of the part, its frames as they are, its sound mono and at 16 kHz.
 
     Some sound before it is there too, over grey pictures: they show no face, so that nothing is

@@ -36,6 +36,17 @@ LOWER = CONTOUR + MOUTH
 NOSE_BASE = 33
 CHIN = 8
 
+MIRRORED = (
+    *reversed(JAW),
+    *reversed(BROWS),
+    *NOSE[:4],
+    *reversed(NOSE[4:]),
+    *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),
+    *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55),
+    *(64, 63, 62, 61, 60, 67, 66, 65),
+)
+"""What each point is called in a mirror."""
+
 # Lines to draw: (indices, closed).
 CURVES: dict[str, tuple[tuple[tuple[int, ...], bool], ...]] = {
     "jaw": ((JAW, False),),

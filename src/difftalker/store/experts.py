@@ -30,8 +30,9 @@ C = TypeVar("C")
 N = TypeVar("N", bound="nn.Module")
 
 FORMAT = 1
-KINDS = ("sync", "lips", "characters")
-"""Kinds: sync of lips and sound, words read from lips, characters recognised in speech."""
+KINDS = ("sync", "lips", "characters", "faces")
+"""Kinds: sync of lips and sound, words read from lips, characters recognised in speech, and the
+light network of many faces."""
 PACKAGED = Path(__file__).parents[1] / "packaged" / "experts"
 
 _WEIGHTS, _CARD = "model.safetensors", "card.md"
@@ -62,6 +63,17 @@ class ExpertFiles:
         try:
             shapes(path)
             return load(path)
+        except (OSError, ValueError) as error:
+            raise self._unfit(error) from error
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the named tensors, by the header of their file.
+
+        Raises:
+            AssetError: the file holds something else than floating point tensors.
+        """
+        try:
+            return shapes(self.folder / _WEIGHTS)
         except (OSError, ValueError) as error:
             raise self._unfit(error) from error
 

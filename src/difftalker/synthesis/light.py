@@ -85,14 +85,17 @@ class LightNet(nn.Module):
         """Measure how far jaws come, on points (n, 68, 2) and upper ones (n, 37, 2), crop units."""
         self.reach.copy_(reach_of(points, upper))
 
-    def hidden(self, boxes: Tensor, upper: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    def hidden(
+        self, boxes: Tensor, upper: Tensor, size: int, *, reach: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """What of crops is masked, and the share of the new picture in them; (B, 1, S, S) each.
 
-        Boxes (B, 4) are in pixels, upper points (B, 37, 2) in crop units. A box that is the whole
+        Boxes (B, 4) are in pixels, upper points (B, 37, 2) in crop units; ``reach``
+        (B, DIRECTIONS) is how far other jaws come than the network's own. A box that is the whole
         crop hides all of it: a face is made from nothing.
         """
         box, cell = box_mask(boxes, size), self.config.patch
-        depth = reach_depth(self.reach.float(), upper, size // cell)
+        depth = reach_depth(self.reach.float() if reach is None else reach, upper, size // cell)
         whole = ((boxes[:, ::2] <= 0) & (boxes[:, 1::2] >= size)).all(1)
         depth = torch.where(whole[:, None, None, None], torch.ones_like(depth), depth)
         inside = nnf.interpolate((depth > 0).float(), scale_factor=float(cell))

@@ -39,15 +39,20 @@ def reach_of(points: Tensor, upper: Tensor) -> Tensor:
     these faces speak lies outside of the polygon that has these distances from its middle.
     """
     lines = points[:, list(JAW)] - upper.mean(1, keepdim=True)
-    farthest: Tensor = (lines @ _directions(points).T).amax((0, 1))
+    return reach_towards(lines.flatten(0, 1))
+
+
+def reach_towards(jaws: Tensor) -> Tensor:
+    """The same by where jaws come, (..., n, 2) from the middle of the upper face; (..., 32)."""
+    farthest: Tensor = (jaws @ _directions(jaws).T).amax(-2)
     return farthest + MARGIN
 
 
 def reach_depth(reach: Tensor, upper: Tensor, cells: int) -> Tensor:
     """How deep cells of crops lie within the reach of their faces; (B, 1, cells, cells).
 
-    ``reach`` (DIRECTIONS,) is :func:`reach_of`, ``upper`` (B, 37, 2) are upper points. Crop units;
-    below zero is outside.
+    ``reach`` (DIRECTIONS,) is :func:`reach_of`, or (B, DIRECTIONS) of each face its own; ``upper``
+    (B, 37, 2) are upper points. Crop units; below zero is outside.
     """
     directions = _directions(reach)
     place = (torch.arange(cells, device=reach.device) + 0.5) / cells

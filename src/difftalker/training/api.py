@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +29,19 @@ from difftalker.face.detect.people import Choice
 from difftalker.speech.registry import features_called, load_encoder
 from difftalker.store import avatars as avatar
 from difftalker.training import processes
+from difftalker.training.budget import DEFAULT_MINUTES, left_minutes, with_budget
 from difftalker.training.export import save_avatar
 from difftalker.training.init_from import NONE, Start, choose_start
-from difftalker.training.run import Run
+from difftalker.training.preview import Preview
+from difftalker.training.run import Run, no_look
 from difftalker.training.sources import TrainOptions
 from difftalker.training.task import Log
 
 logger = logging.getLogger(__name__)
 
-QUALITIES = ("best", "light")
+QUICK = "tiny"
+"""The preset whose avatars have the light network alone, if nothing else is said."""
+QUALITIES = ("auto", "best", "light")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +75,14 @@ def train(
     preset: str = "tiny",
     completion: str = "default",
     features: str = "",
-    quality: str = "best",
+    quality: str = "auto",
+    minutes: float | None = None,
     start: str = "",
     settings: Mapping[str, str] | None = None,
     stages: Sequence[str] = STAGES,
     face: str | int | Path = "largest",
     clips: Sequence[str] = (),
+    longest_s: float = 0.0,
     run: str | Path | None = None,
     name: str = "",
     source: str = "",
@@ -87,7 +96,9 @@ def train(
     """Train an avatar on video files, folders of them, or one dataset made by ``prepare``.
 
     ``consent`` says who agreed to what; only some ``stages`` can be trained without. ``quality`` is
-    ``best``, or ``light``: the light network without the diffusion and its hours. ``features``
+    ``best``, or ``light``: the light network without the diffusion and its hours; ``auto`` is the
+    latter with preset tiny. ``minutes`` is how long the call may take, with all its measurements;
+    0: until all steps are taken, None: an hour for the light network alone. ``features``
     replace the preset's speech features (:data:`difftalker.config.FEATURE_OPTIONS`), ``settings``
     single values of it (``{"training.prior.steps": "200"}``).
 
@@ -98,7 +109,8 @@ def train(
 
     ``face`` says whom to learn, where there are several
     people (:class:`difftalker.face.detect.people.Choice`), ``clips`` picks some of the footage
-    (:func:`difftalker.data.footage.find_footage`). All intermediate work goes to the folder
+    (:func:`difftalker.data.footage.find_footage`), and ``longest_s`` how much of each is learned
+    from, 0: all. All intermediate work goes to the folder
     ``run``, by default ``OUTPUT-run``; a call that was stopped goes on from there. The avatar is
     written to ``output`` once every stage is finished; its card repeats ``name``, ``source``
     (corpus and licence) and ``command``, and says how it does on footage that was held out.
@@ -119,8 +131,9 @@ def train(
     """
     output = Path(output)
     folder = Path(run) if run else output.with_name(f"{output.name}-run")
-    settings = _with_quality(quality, settings or {})
+    began, settings = time.monotonic(), _with_quality(quality, preset, settings or {})
     chosen, begun = _configured(preset, completion, features, start, settings, folder)
+    minutes = _minutes(minutes, preset, settings, stages)
     wanted = _checked_stages(stages)
     _check_consent(consent, wanted)
     _check_avatar_folder(output)
@@ -131,7 +144,9 @@ def train(
     paths, whom = [Path(path) for path in footage], Choice.parse(face)
     with processes.joined(device):
         with processes.first_alone():
-            dataset = _dataset(paths, clips, whom, folder, chosen, on_event, cancel)
+            dataset = _dataset(paths, clips, whom, longest_s, folder, chosen, on_event, cancel)
+            if minutes:
+                chosen = with_budget(chosen, minutes, (time.monotonic() - began) / 60, folder)
             options = TrainOptions(
                 dataset=dataset,
                 run=folder,
@@ -143,9 +158,10 @@ def train(
                 threads=threads,
             )
             work = Run(chosen, options)
-        _advise(work, begun)
-        validation = work.train(on_event, cancel)
+        _advise(work, begun, minutes)
         about = {"name": name, "source": source, "consent": consent, "command": command}
+        look = _preview(work, output, about, _held_out(work, paths, clips), whom, began)
+        validation = work.train(on_event, cancel, look if minutes else no_look)
         if processes.rank():
             about["consent"] = ""  # the first process writes the avatar
         trained = _packaged(work, output, about, paths, clips, whom, validation, on_event, cancel)
@@ -153,13 +169,36 @@ def train(
     return trained
 
 
-def _advise(work: Run, begun: Start) -> None:
-    """Say what footage may lack, and where the networks begin; the first process does."""
+def _advise(work: Run, begun: Start, minutes: float) -> None:
+    """Say what footage may lack, where the networks begin, and how long it takes."""
     if processes.rank():
         return
     features = work.config.model.completion.features
-    for line in (*findings(work.data.train, features), _begins_from(begun)):
+    lines = [*findings(work.data.train, features), _begins_from(begun, work, minutes)]
+    if minutes:
+        left = left_minutes(work.config, work.options.run, minutes)
+        until = datetime.now() + timedelta(minutes=left)
+        lines.append(f"training takes {left:.0f} minutes more, until about {until:%H:%M}")
+    for line in lines:
         logger.warning("%s", line)
+
+
+def _preview(
+    work: Run,
+    output: Path,
+    about: Mapping[str, str],
+    parts: Sequence[Part],
+    whom: Choice,
+    began: float,
+) -> Preview:
+    """What writes an early avatar."""
+    facts = {**about, "name": about["name"] or output.name, "consent": about["consent"]}
+    facts["source"] = about["source"] or _source(load_manifest(work.options.dataset))
+
+    def save(folder: Path) -> None:
+        save_avatar(work, folder, **facts)
+
+    return Preview(work, save, parts, face=whom, began=began)
 
 
 def _packaged(
@@ -243,13 +282,15 @@ def _modelled_on(start: str, chosen: Config, completion: str) -> Config:
     return dataclasses.replace(chosen, model=dataclasses.replace(model, completion=wanted))
 
 
-def _begins_from(begun: Start) -> str:
+def _begins_from(begun: Start, work: Run, minutes: float) -> str:
     """Where the networks begin, and why, in a line."""
     if not begun.avatar:
         return f"the networks begin at random: {begun.why}"
+    light = "" if work.sources.faces is None else ", the light one at that of many faces"
+    steps = "" if minutes else ", and take a third of the steps"
     return (
-        f"the networks begin at those of the avatar {begun.avatar} ({begun.why}), and take a third"
-        f" of the steps; with --start {NONE} they begin at random"
+        f"the networks begin at those of the avatar {begun.avatar} ({begun.why}){light}{steps};"
+        f" with --start {NONE} they begin at random"
     )
 
 
@@ -267,10 +308,25 @@ def _part(clip: ClipData, file: Path) -> Part:
     return Part(footage=file, start_s=first, stop_s=last + step, whole=clip.name == clip.clip)
 
 
-def _with_quality(quality: str, settings: Mapping[str, str]) -> Mapping[str, str]:
+def _with_quality(quality: str, preset: str, settings: Mapping[str, str]) -> Mapping[str, str]:
     if quality not in QUALITIES:
         raise UsageError(f"no quality is called {quality!r}", wanted=" or ".join(QUALITIES))
-    return settings if quality == "best" else {"training.diffusion": "false", **settings}
+    if quality == "light" or (quality == "auto" and preset == QUICK):
+        return {"training.diffusion": "false", **settings}
+    return settings
+
+
+def _minutes(
+    minutes: float | None, preset: str, settings: Mapping[str, str], stages: Sequence[str]
+) -> float:
+    """How long training may take; 0: until all steps are taken."""
+    if minutes is not None:
+        if not 0 <= minutes < math.inf:
+            raise UsageError(f"{minutes} minutes", wanted="0 (until all steps are taken) or more")
+        return minutes
+    light = preset == QUICK and settings.get("training.diffusion") == "false"
+    asked = any(name.startswith("training.") and name.endswith(".steps") for name in settings)
+    return DEFAULT_MINUTES if light and not asked and tuple(stages) in ((), STAGES) else 0.0
 
 
 def _checked_stages(stages: Sequence[str]) -> tuple[str, ...]:
@@ -313,6 +369,7 @@ def _dataset(
     footage: Sequence[Path],
     clips: Sequence[str],
     face: Choice,
+    longest_s: float,
     run: Path,
     config: Config,
     on_event: OnEvent,
@@ -334,6 +391,7 @@ def _dataset(
         size_px=model.size_px,
         features=tuple(dict.fromkeys((model.completion.features, *live))),
         voices=config.training.voices,
+        longest_s=longest_s,
     )
 
     def progress(done: int, total: int, text: str) -> None:

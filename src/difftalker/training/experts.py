@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from difftalker.core.device import pick_device
-from difftalker.data.dataset import Dataset, load_dataset
+from difftalker.data.dataset import Dataset, load_dataset, load_people
 from difftalker.errors import UsageError
 from difftalker.store import experts as expert
-from difftalker.training import characters_task, lips_task, sync_task
+from difftalker.training import characters_task, faces_task, lips_task, sync_task
 from difftalker.training.expert_job import ExpertJob, ExpertOptions
 from difftalker.training.task import Log
 from difftalker.training.trainer import Trainer
@@ -26,6 +26,7 @@ BUILDERS: dict[str, Callable[[Dataset, ExpertOptions], ExpertJob]] = {
     "sync": sync_task.job,
     "lips": lips_task.job,
     "characters": characters_task.job,
+    "faces": faces_task.job,
 }
 """What builds the task of each kind (:data:`difftalker.store.experts.KINDS`) from a dataset."""
 
@@ -39,6 +40,7 @@ def train_expert(
     alignments: Path | None = None,
     speech: Path | None = None,
     validation_clips: int = 12,
+    held_out: str = "",
     steps: int = 0,
     command: str = "difftalker.train_expert",
     seed: int = 0,
@@ -49,7 +51,8 @@ def train_expert(
 
     A call that was stopped goes on where it was, from the folder ``run`` (by default
     ``OUTPUT-run``). ``steps`` replaces the kind's own number. Returns its figures on
-    ``validation_clips`` clips that it did not learn from.
+    ``validation_clips`` clips that it did not learn from. ``faces`` learns from a folder with a
+    dataset of each person; of them ``held_out`` is left out, and a clip of each of the others.
 
     Raises:
         UsageError: there is no such kind, or it lacks something that it learns from.
@@ -69,7 +72,10 @@ def train_expert(
         seed=seed,
         device=pick_device(device),
     )
-    data = load_dataset(dataset, validation_clips=validation_clips, whole_clips=True)
+    if kind == "faces":
+        data = load_people(dataset, held_out=held_out)
+    else:
+        data = load_dataset(dataset, validation_clips=validation_clips, whole_clips=True)
     torch.manual_seed(seed)
     job = BUILDERS[kind](data, options)
     trainer = _trainer(job, options.run / kind, options, steps)

@@ -32,8 +32,10 @@ class TrainJob(Job):
     completion: str = "default"
     features: str = ""
     """Speech features in place of the preset's."""
-    quality: str = "best"
-    """``best``, or ``light``: the light network alone."""
+    quality: str = "auto"
+    """``best``, ``light``: the light network alone, or ``auto``: that with preset tiny."""
+    minutes: float | None = None
+    """How long it may take; 0: until all steps are taken, None: an hour for the light network."""
     start: str = ""
     """An avatar to begin from; by default the packaged one, ``none``: at random."""
     settings: Mapping[str, str] = field(default_factory=dict)

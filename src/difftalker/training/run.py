@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,15 @@ from difftalker.training.artefacts import Facts
 from difftalker.training.init_from import open_start, remember_start
 from difftalker.training.sources import Sources, TrainOptions
 from difftalker.training.stages import TABLE
-from difftalker.training.task import Log
+from difftalker.training.task import Log, Task
 from difftalker.training.trainer import Trainer
+
+Look = Callable[[str, Task, Log], None]
+"""Called with a stage, its task and its numbers; see ``Trainer.on_validation``."""
+
+
+def no_look(stage: str, task: Task, numbers: Log) -> None:
+    """Nobody looks."""
 
 
 class Run:
@@ -50,8 +58,12 @@ class Run:
                 fix=f"run `difftalker prepare` with --size {config.model.size_px}",
             )
 
-    def train(self, on_event: OnEvent = no_event, cancel: Cancel = never) -> dict[str, Log]:
+    def train(
+        self, on_event: OnEvent = no_event, cancel: Cancel = never, look: Look = no_look
+    ) -> dict[str, Log]:
         """Run the chosen stages, and those of no steps; returns each one's last validation.
+
+        ``look`` is called after each validation.
 
         Raises:
             TrainingError: a loss is not finite, or a stage before a chosen one is not finished.
@@ -62,7 +74,7 @@ class Run:
         numbers = {}
         for stage in TABLE:
             if self._is_due(stage):
-                log = self._finish(stage, on_event, cancel)
+                log = self._finish(stage, on_event, cancel, look)
                 if self.sources.steps(stage):
                     numbers[stage] = log
         return numbers
@@ -101,7 +113,10 @@ class Run:
         if start is None:
             return []
         own = {"name": start.name, "source": str(start.facts.get("source", "unknown"))}
-        return [own, *(one for one in start.facts.get("begun_at", []) if one != own)]
+        before = [own, *(one for one in start.facts.get("begun_at", []) if one != own)]
+        if faces := self.sources.faces:
+            before.append({"name": "faces", "source": str(faces.facts.get("corpora", "unknown"))})
+        return before
 
     def _is_due(self, stage: str) -> bool:
         if self.sources.ready_made(stage) or self.sources.left_out(stage):
@@ -111,12 +126,13 @@ class Run:
         # Without steps there is only what is fitted, or the network as it begins.
         return all(map(self.sources.finished, TABLE[stage].needs))
 
-    def _finish(self, stage: str, on_event: OnEvent, cancel: Cancel) -> Log:
+    def _finish(self, stage: str, on_event: OnEvent, cancel: Cancel, look: Look) -> Log:
         """Train a stage to its end, and write its artefact."""
         if self.sources.finished(stage):
             return self._last(stage)
         with processes.first_alone():
             trainer = self.trainer(stage)
+        trainer.on_validation = partial(look, stage)
         numbers = trainer.run(on_event, cancel)
         if not processes.rank():
             self._leave(stage, trainer, numbers)
@@ -167,9 +183,11 @@ class Run:
                 f"the avatar {start.name} has no diffusion to begin at",
                 fix="train with --quality light, or begin at another avatar",
             )
-        if not wanted and not self.sources.steps("light"):
+        begun = self.sources.faces or (start and "light" in start.parts)
+        if not wanted and not self.sources.steps("light") and not begun:
             raise UsageError(
-                "an avatar without diffusion, and no steps for the light network",
+                "an avatar without diffusion, and no steps for a light network that begins at"
+                " random",
                 wanted="training.light.steps above 0",
             )
 

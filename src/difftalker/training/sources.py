@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from difftalker.config import STAGES, Config
 from difftalker.core.files import write_whole
+from difftalker.core.weights import difference
 from difftalker.data.dataset import Dataset
 from difftalker.data.latents import LatentSet, Progress, encode_clips, identity
 from difftalker.dubbing.load_checked import load_networks
@@ -33,8 +35,10 @@ from difftalker.dubbing.networks import (
 from difftalker.errors import TrainingError
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.landmarks.head_motion import HeadMotion
+from difftalker.store import experts
 from difftalker.store.avatars import MORE_PARTS, AvatarFiles
 from difftalker.store.calibration import UNMEASURED, Calibration
+from difftalker.store.experts import ExpertFiles
 from difftalker.store.journal import key_of
 from difftalker.synthesis.autoencoder import Autoencoder
 from difftalker.synthesis.light import LightNet
@@ -80,6 +84,7 @@ class Sources:
     ) -> None:
         self.config, self.options, self.data, self.start = config, options, data, start
         self.device = options.device
+        self._early: dict[str, Artefact] = {}
 
     # Where a stage is
 
@@ -105,14 +110,19 @@ class Sources:
         """Whether the avatar is to do without what a stage leaves."""
         if stage in OF_DIFFUSION:
             return not self.config.training.diffusion
-        return stage in MORE_PARTS and not self.steps(stage)
+        without_steps = stage in MORE_PARTS and not self.steps(stage)
+        # Alone it is not left out: without steps it stays that of many faces.
+        return without_steps and (stage != "light" or self.config.training.diffusion)
 
     def finished(self, stage: str) -> bool:
         """Whether the networks of a stage can be read."""
         if self.ready_made(stage) or self.left_out(stage):
             return True
         facts = artefacts.load_facts(self.folder(stage) / "artefact")
-        return facts is not None and facts.steps >= self.steps(stage)
+        if facts is None:
+            return False
+        minutes: float = getattr(self.config.training, stage).minutes
+        return facts.steps >= self.steps(stage) or 0 < 60 * minutes <= facts.seconds
 
     def artefact(self, stage: str) -> Artefact:
         """What a finished stage left.
@@ -120,6 +130,8 @@ class Sources:
         Raises:
             TrainingError: it is not finished, or its artefact is damaged.
         """
+        if stage in self._early:
+            return self._early[stage]
         if not self.finished(stage):
             raise TrainingError(
                 f"stage {stage} is at step {self._step(stage)} of {self.steps(stage)}, and left no"
@@ -132,6 +144,15 @@ class Sources:
     def _step(self, stage: str) -> int:
         facts = self.folder(stage) / "checkpoint" / "facts.json"
         return int(json.loads(facts.read_text())["step"]) if facts.is_file() else 0
+
+    @contextmanager
+    def with_early(self, artefacts: dict[str, Artefact]) -> Iterator[None]:
+        """Take these for what unfinished stages leave; the avatar does without the others."""
+        self._early = artefacts
+        try:
+            yield
+        finally:
+            self._early = {}
 
     # Networks
 
@@ -217,7 +238,7 @@ class Sources:
         """The trained completion of live sessions; None where its stage has no steps."""
         if self._is_brought("live"):
             return self.known("live", CompletionNet)
-        if self.left_out("live"):
+        if self.left_out("live") or (self._early and not self.finished("live")):
             return None
         return _filled(self.new_live(), self.artefact("live").weights["live"])
 
@@ -233,6 +254,25 @@ class Sources:
         if known is not None and known.config == net.config:
             net.load_state_dict(known.state_dict())
         return net
+
+    def begun_light(self) -> LightNet:
+        """A light network with the weights of the avatar asked for; by default of many faces."""
+        net = self.new_light()
+        if self.faces is None:
+            return self.begun_where_known("light", net)
+        net.load_state_dict({k: v.float() for k, v in self.faces.weights().items()})
+        return net
+
+    @cached_property
+    def faces(self) -> ExpertFiles | None:
+        """The network of many faces, where the light one begins there."""
+        if self.options.keep or self.start is None or "faces" not in experts.packaged():
+            return None
+        files = experts.read(kind="faces")
+        with torch.device("meta"):
+            wanted = build_light(self.config.model).state_dict()
+        other = difference(files.shapes(), {k: tuple(v.shape) for k, v in wanted.items()})
+        return None if other else files
 
     def new_light(self) -> LightNet:
         """A light network, untrained, as the run's seed has it."""

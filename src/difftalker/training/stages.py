@@ -173,7 +173,7 @@ def _decoder_artefact(task: DecoderTask, sources: Sources) -> Artefact:
 def _light(sources: Sources) -> LightTask:
     model, training = sources.config.model, sources.config.training
     return LightTask(
-        sources.begun_where_known("light", sources.new_light()),
+        sources.begun_light(),
         sources.renderer() if training.diffusion else None,
         sources.guiding(),
         sources.options.run / "taught-pictures",

@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from contextvars import copy_context
@@ -38,6 +38,8 @@ from difftalker.training.checkpoint import (
     save_checkpoint,
 )
 from difftalker.training.task import Batch, Fits, Log, Prepares, Task, recompute
+
+OnValidation = Callable[[Task, Log], None]
 
 BATCHES_AHEAD = 16
 """How many batches are made at once beside an accelerator: it takes them faster than one thread
@@ -65,6 +67,8 @@ class Trainer:
         self.ema = {k: p.detach().clone() for k, p in self.parameters.items()}
         self.step = 0
         self.seconds = 0.0
+        self.on_validation: OnValidation = lambda task, numbers: None
+        """Called with the task and its numbers, the averaged weights in its networks."""
         self.parts = max(config.parts, processes.count())
         if config.recompute:
             recompute(task.model)
@@ -89,7 +93,7 @@ class Trainer:
         if self.step == 0 and isinstance(self.task, Fits):
             self.task.fit()
             processes.share(self.task.model)
-        if self.step >= self.config.steps:
+        if self.ended:
             return self._last_validation()
         if isinstance(self.task, Prepares):
             with processes.first_alone():
@@ -109,7 +113,7 @@ class Trainer:
             for batch in batches:
                 losses = self.one_step(batch)
                 self.step += 1
-                self.seconds = time.monotonic() - began
+                self.seconds = self._agreed(time.monotonic() - began)
                 bar.update()
                 if self._due(self.config.log_every):
                     bar.set_postfix_str(f"loss {losses['loss']:.4f}")
@@ -119,11 +123,12 @@ class Trainer:
                 if self._due(self.config.checkpoint_every):
                     self._save(numbers)
                 text = f"loss {losses['loss']:.4f}"
-                on_event(
-                    Event(stage=self.task.name, done=self.step, total=self.config.steps, text=text)
-                )
+                done, total = self._done(), self.config.steps
+                on_event(Event(stage=self.task.name, done=done, total=total, text=text))
                 if processes.summed({"stop": float(cancel())})["stop"]:
                     self._stop(numbers)
+                if self.ended:
+                    break
         bar.close()
         self.use_ema()
         return numbers
@@ -142,8 +147,28 @@ class Trainer:
                 parameter.copy_(self.ema[key])
         self.task.model.eval()
 
+    @property
+    def ended(self) -> bool:
+        """Whether all steps are taken, or all time is spent."""
+        return self._share() >= 1
+
+    def _share(self) -> float:
+        """How much of the training is done, 0 to 1."""
+        of_time = self.seconds / (60 * self.config.minutes) if self.config.minutes else 0.0
+        return min(1.0, max(of_time, self.step / max(1, self.config.steps)))
+
+    def _agreed(self, seconds: float) -> float:
+        """The time spent as all processes count it, where steps depend on it."""
+        if not self.config.minutes:
+            return seconds
+        return processes.summed({"seconds": seconds})["seconds"] / processes.count()
+
+    def _done(self) -> int:
+        """The same in steps."""
+        return int(self._share() * self.config.steps)
+
     def _due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self.config.steps
+        return self.step % every == 0 or self.ended
 
     def _batches(self) -> Generator[list[Batch]]:
         """The batches of the steps to come."""
@@ -229,8 +254,7 @@ class Trainer:
         warm = min(1.0, (self.step + 1) / max(1, self.config.warmup_steps))
         if self.config.schedule == "constant":
             return warm
-        share = self.step / max(1, self.config.steps)
-        fall = 0.5 * (1 + math.cos(math.pi * share))
+        fall = 0.5 * (1 + math.cos(math.pi * self._share()))
         return warm * (self.config.final_rate + (1 - self.config.final_rate) * fall)
 
     @torch.no_grad()
@@ -249,6 +273,7 @@ class Trainer:
         with torch.no_grad():
             numbers = self.task.validate()
             sheet = self.task.sheet()
+            self.on_validation(self.task, numbers)
             for key, parameter in self.parameters.items():
                 parameter.copy_(live[key])
         self.task.model.train()
@@ -305,7 +330,7 @@ class Trainer:
             self.parts = facts.get("parts", 1)
         if not processes.rank():
             self._cut_log()
-        if self.step >= self.config.steps:
+        if self.ended:
             self.use_ema()
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
