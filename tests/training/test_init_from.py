@@ -284,7 +284,7 @@ def test_a_part_is_cut_out_as_it_was_after_sound_without_a_face(
 ) -> None:
     monkeypatch.setattr(held_out, "LEAD_S", 0.2)
     part = Part(footage=footage, start_s=0.6, stop_s=1.0, whole=False)
-    cut = held_out._cut(part, tmp_path)
+    cut = held_out.cut_piece(part, tmp_path)
     wanted = [f.image for f in read_frames(footage) if 0.59 <= f.time_s < 0.99]
     found = [f.image for f in read_frames(cut)]
     assert (len(wanted), len(found)) == (10, 15)

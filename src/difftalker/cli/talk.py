@@ -49,8 +49,8 @@ def talk(
         avatar: A packaged avatar's name, or a folder made by `difftalker train`.
         output: The video to write (.mp4, .m4v, .mov or .mkv); its folder has to exist.
         fps: Frames a second.
-        renderer: diffusion, or light: one pass, a fifth of the time, about as good. auto is the
-            diffusion where the processor is fast in bfloat16 or there is a GPU, else light.
+        renderer: diffusion, or light: one pass, a fifth of the time, with coarse hair and clothes.
+            auto is the diffusion, if the avatar has it.
         sampler: ddpm, ddim or dpm++; by default the avatar's own.
         steps: Steps of denoising, more is slower; by default the avatar's own.
         keep_journal: Leave the finished work beside the output.

@@ -25,6 +25,7 @@ def train_expert(
     validation_clips: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 12,
     held_out: str = "",
     steps: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
+    minutes: Annotated[float, Parameter(validator=validators.Number(gte=0))] = 0.0,
     options: Compute = COMPUTE,
 ) -> Outcome:
     """Train one of the small networks that evaluation and speech features use.
@@ -41,6 +42,7 @@ def train_expert(
         validation_clips: So many clips are held out, and the expert is measured on them.
         held_out: The person, by the folder's name, of whom faces learns nothing.
         steps: Steps of training; 0 for the kind's own number.
+        minutes: Training ends after so long, if that is not 0.
         options: Those that commands share.
     """
     from difftalker.training import experts
@@ -55,6 +57,7 @@ def train_expert(
         validation_clips=validation_clips,
         held_out=held_out,
         steps=steps,
+        minutes=minutes,
         command=shlex.join(["difftalker", *sys.argv[1:]]),
         seed=options.seed,
         device=options.device,

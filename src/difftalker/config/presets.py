@@ -61,7 +61,10 @@ def debug() -> Config:
             prior=PriorConfig(channels=(8, 16), groups=4, head_dim=8, context_dim=8),
             synthesis=SynthesisConfig(stem_channels=(4, 4, 8), heads=2, window=4),
             light=LightConfig(
-                channels=(8, 8, 16, 16), landmark_channels=(4, 4, 8, 8), speech_dim=8
+                channels=(8, 8, 16, 16),
+                landmark_channels=(4, 4, 8, 8),
+                speech_dim=8,
+                normalised=True,
             ),
             live=CompletionConfig(
                 features="mel-live",
@@ -96,6 +99,7 @@ def tiny() -> Config:
         model=ModelConfig(
             completion=CompletionConfig(opening_from_speech=True),
             synthesis=SynthesisConfig(guidance="both"),
+            light=LightConfig(normalised=True),
         ),
         training=TrainingConfig(
             landmarks=StageConfig(
@@ -123,6 +127,7 @@ def half() -> Config:
             autoencoder=AutoencoderConfig(channels=(64, 128)),
             prior=PriorConfig(channels=(64, 96, 128)),
             synthesis=SynthesisConfig(stem_channels=(16, 32, 48)),
+            light=LightConfig(normalised=True),
         ),
         training=TrainingConfig(
             landmarks=StageConfig(
@@ -157,6 +162,7 @@ def base() -> Config:
             prior=PriorConfig(channels=(192, 320, 448), layers=2, head_dim=64, attention_levels=2),
             synthesis=SynthesisConfig(stem_channels=(32, 64, 128)),
             sampling=SamplingConfig(steps=10),
+            light=LightConfig(normalised=True),
         ),
         training=TrainingConfig(
             landmarks=StageConfig(steps=6000, batch=32, learning_rate=5e-4),
@@ -181,6 +187,7 @@ def sd15() -> Config:
             synthesis=SynthesisConfig(stem_channels=(16, 32, 96), heads=8),
             sampling=SamplingConfig(steps=20),
             base_model="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            light=LightConfig(normalised=True),
         ),
         training=TrainingConfig(
             landmarks=StageConfig(steps=6000, batch=32, learning_rate=5e-4),

@@ -188,6 +188,9 @@ class LightConfig:
     fine_blocks: int = 2
     """Residual blocks at the finest level, behind all others."""
     speech_dim: int = 128
+    normalised: bool = False
+    """Whether colours are relative to those of the skin in sight: light and skin of a face that
+    was never seen need not be learned then."""
 
     def __post_init__(self) -> None:
         checks.channels(self.channels)

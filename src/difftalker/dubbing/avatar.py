@@ -117,7 +117,7 @@ class Avatar(Engine):
         Raises:
             UsageError: an option is out of range, or the avatar renders without landmarks.
         """
-        chosen = self.rendering(renderer, sampler=sampler, steps=steps)
+        chosen = self.rendering(renderer, sampler=sampler, steps=steps, whole_faces=True)
         return Talk(self, Path(audio), chosen, seed, fps)
 
     def live(

@@ -135,12 +135,18 @@ class Engine:
         return footage
 
     def rendering(
-        self, renderer: str = "auto", *, sampler: str | None = None, steps: int | None = None
+        self,
+        renderer: str = "auto",
+        *,
+        sampler: str | None = None,
+        steps: int | None = None,
+        whole_faces: bool = False,
     ) -> Rendering:
         """The avatar's way to generate faces, with what is given in its place.
 
-        ``auto`` is the diffusion where it is fast or asked for by ``sampler`` or ``steps``, and
-        else the light network, if the avatar has one.
+        ``auto`` is the diffusion where it is fast or asked for by ``sampler`` or ``steps``, or
+        ``whole_faces`` are made, in which the light network shows its patches; and else the light
+        network, if the avatar has one.
 
         Raises:
             UsageError: there is no such renderer or sampler, or they do not go together.
@@ -166,7 +172,9 @@ class Engine:
             )
         own = self.config.sampling
         if renderer == "auto":
-            renderer = "diffusion" if sampled or self._prefers_diffusion() else "light"
+            whole = whole_faces and self.networks.diffusion is not None
+            slow = sampled or whole or self._prefers_diffusion()
+            renderer = "diffusion" if slow else "light"
         sampling = SamplingConfig(
             sampler=own.sampler if sampler is None else sampler,
             steps=own.steps if steps is None else steps,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -189,6 +190,31 @@ def check_name(name: str) -> None:
             wanted=f"1 to {_MAX_NAME} printable characters",
             fix="choose one with --name",
         )
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse to replace what is no avatar.
+
+    Raises:
+        AvatarError: ``folder`` is a file, holds other things, or cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise AvatarError(f"the output {folder} is a file", wanted="a folder for the avatar")
+    if folder.is_dir() and any(folder.iterdir()) and not _is_avatar(folder / "config.json"):
+        raise AvatarError(
+            f"the output {folder} is a folder with other things in it",
+            wanted="a new folder, or an avatar to replace",
+        )
+    nearest = next(place for place in folder.absolute().parents if place.exists())
+    if not os.access(nearest, os.W_OK):
+        raise AvatarError(f"the folder {nearest} is closed to writing", fix="choose another output")
+
+
+def _is_avatar(path: Path) -> bool:
+    try:
+        return {"format", "files"} <= set(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def check_place(folder: Path) -> None:

@@ -21,6 +21,7 @@ from torch.nn import functional as nnf
 
 from difftalker.config import CompletionConfig, LightConfig, SynthesisConfig
 from difftalker.face.draw import CHANNELS
+from difftalker.face.landmarks import EYES, UPPER
 from difftalker.synthesis.autoencoder import mask_out
 from difftalker.synthesis.region import (
     DIRECTIONS,
@@ -35,6 +36,11 @@ Levels = list[Tensor]
 
 MAP_SHARE = 2
 """How many times smaller than the crop its landmarks are drawn: their lines are antialiased."""
+
+
+SPREADS = 4.0
+"""Standard deviations of skin that a picture's colours are measured in."""
+LEAST_SPREAD = 0.04
 
 
 class LightNet(nn.Module):
@@ -101,8 +107,18 @@ class LightNet(nn.Module):
         inside = nnf.interpolate((depth > 0).float(), scale_factor=float(cell))
         return box * inside, torch.where(box > 0, shown_share(depth, size), 1.0)
 
-    def encode_scene(self, pictures: Tensor, mask: Tensor) -> Levels:
+    def tone(self, pictures: Tensor, boxes: Tensor, upper: Tensor, size: int) -> Tensor | None:
+        """Mean and spread (B, 2, 3) of the skin between eyes and mask; None: not used.
+
+        Pictures (B, 3, h, w), -1..1, may be smaller than the crops of ``size`` pixels, of which
+        are the boxes (B, 4). Upper points (B, 37, 2) are in crop units.
+        """
+        return skin_tone(pictures, boxes / size, upper) if self.config.normalised else None
+
+    def encode_scene(self, pictures: Tensor, mask: Tensor, tone: Tensor | None = None) -> Levels:
         """Pictures (B, 3, H, W) in -1..1, masked here by (B, 1, H, W), -> features."""
+        if tone is not None:
+            pictures = (pictures - tone[:, 0, :, None, None]) / tone[:, 1, :, None, None]
         masked, patch = mask_out(pictures, mask), self.config.patch
         patches = nnf.pixel_unshuffle(masked.contiguous(memory_format=torch.channels_last), patch)
         cells = mask[:, :, ::patch, ::patch].to(patches)
@@ -110,12 +126,17 @@ class LightNet(nn.Module):
         return features
 
     def forward(
-        self, scene: Sequence[Tensor], maps: Tensor | None, windows: Tensor | None
+        self,
+        scene: Sequence[Tensor],
+        maps: Tensor | None,
+        windows: Tensor | None,
+        tone: Tensor | None = None,
     ) -> Tensor:
         """Features of scenes -> pictures (B, 3, H, W), -1..1.
 
         ``maps`` (B, K, H / 2, W / 2), 0..1, are drawn landmarks, ``windows`` (B, W, features)
         speech; the network ignores those that do not condition it. No speech is None, or zeros.
+        ``tone`` is that of the scene's pictures.
         """
         levels = list(scene)
         if self.motion is not None and maps is not None:
@@ -127,7 +148,31 @@ class LightNet(nn.Module):
         for up, block, level in reversed(list(zip(self.up, self.blocks, levels[:-1], strict=True))):
             x = block(nnf.interpolate(up(x), scale_factor=2.0) + level)
         patches: Tensor = self.out(nnf.relu(self.last(x)))
-        return nnf.pixel_shuffle(patches, self.config.patch)
+        pictures = nnf.pixel_shuffle(patches, self.config.patch)
+        if tone is None:
+            return pictures
+        return pictures.float() * tone[:, 1, :, None, None] + tone[:, 0, :, None, None]
+
+
+def skin_tone(pictures: Tensor, boxes: Tensor, upper: Tensor) -> Tensor:
+    """Mean and spread (B, 2, 3) of the colours between the eyes and the mask.
+
+    Pictures (B, 3, h, w); boxes (B, 4) and upper points (B, 37, 2) in crop units. Where the whole
+    face is masked they are those of any face.
+    """
+    rows, columns = ((torch.arange(n, device=boxes.device) + 0.5) / n for n in pictures.shape[-2:])
+    eyes = upper[:, [UPPER.index(point) for point in EYES]].to(pictures)
+    low, high = eyes[..., 0].amin(1, keepdim=True), eyes[..., 0].amax(1, keepdim=True)
+    down = (rows > eyes[..., 1].mean(1, keepdim=True)) & (rows < boxes[:, :1])
+    across = (columns > low) & (columns < high)
+    skin = (down[:, :, None] & across[:, None, :])[:, None].float()
+    count = skin.sum((2, 3))
+    mean = (pictures * skin).sum((2, 3)) / count.clamp(min=1)
+    squared = (pictures - mean[..., None, None]).square() * skin
+    spread = (squared.sum((2, 3)) / count.clamp(min=1)).sqrt().clamp(min=LEAST_SPREAD)
+    tone = torch.stack([mean, SPREADS * spread], 1)
+    usual = torch.tensor([0.0, 1.0], device=tone.device)[:, None].expand(2, 3)
+    return torch.where(count[..., None] > 0, tone, usual)
 
 
 class Encoder(nn.Module):

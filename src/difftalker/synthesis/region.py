@@ -58,7 +58,7 @@ def reach_depth(reach: Tensor, upper: Tensor, cells: int) -> Tensor:
     place = (torch.arange(cells, device=reach.device) + 0.5) / cells
     along = place[:, None, None] * directions[:, 1] + place[None, :, None] * directions[:, 0]
     middles = upper.to(reach).mean(1) @ directions.T
-    return (reach + middles[:, None, None] - along).amin(-1)[:, None]
+    return ((reach + middles)[:, None, None] - along).amin(-1)[:, None]
 
 
 def _directions(like: Tensor) -> Tensor:

@@ -30,6 +30,9 @@ from difftalker.synthesis.net import Guidance, SynthesisNet
 from difftalker.synthesis.region import box_mask
 from difftalker.synthesis.sampling import sample
 
+TONE_PX = 4
+"""Every how many pixels the colour of skin is looked at."""
+
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
@@ -187,6 +190,8 @@ class Scene:
     """(n, 3, H, W): what stays in sight of the pictures, -1..1."""
     share: Tensor
     """(n, 1, H, W): weight of a new picture over it."""
+    tone: Tensor | None = None
+    """(n, 2, 3): mean and spread of the colours of the skin in sight."""
 
 
 class LightRenderer(Renderer):
@@ -235,23 +240,30 @@ class LightRenderer(Renderer):
         rows, columns = boxes_window(boxes, self.size_px, self._net.step_px, RING_PX)
         seen = torch.from_numpy(np.ascontiguousarray(crops[:, rows, columns])).to(self._device)
         mask, share = (one[:, :, rows, columns] for one in self._hidden(boxes, points_crop))
-        shown = to_pixels(seen)
+        shown, tone = to_pixels(seen), self._tone(crops, boxes, points_crop)
         with autocast(self._device):
-            levels = self._net.encode_scene(shown, mask)
-        return Scene(rows=rows, columns=columns, levels=levels, shown=shown, share=share)
+            levels = self._net.encode_scene(shown, mask, tone)
+        return Scene(rows=rows, columns=columns, levels=levels, shown=shown, share=share, tone=tone)
 
     @torch.inference_mode()
     def generate(self, scene: Scene, points_crop: Floats, windows: Floats | None) -> Image:
         """The pictures (n, H, W, 3) of a scene's part of the crops, under points (n, 68, 2)."""
         speech = None if windows is None else torch.from_numpy(windows).to(self._device)
         with autocast(self._device):
-            made = self._net(scene.levels, self._maps(points_crop, scene), speech).float()
+            maps = self._maps(points_crop, scene)
+            made = self._net(scene.levels, maps, speech, scene.tone).float()
         made = sharpened(made, self._calibration.light_detail)
         return to_images(torch.lerp(scene.shown, made, scene.share)).cpu().numpy()
 
     def _hidden(self, boxes: NDArray[np.int32], points_crop: Floats) -> tuple[Tensor, Tensor]:
         upper = torch.from_numpy(points_crop[:, list(UPPER)]).to(self._device)
         return self._net.hidden(torch.from_numpy(boxes).to(self._device), upper, self.size_px)
+
+    def _tone(self, crops: Image, boxes: NDArray[np.int32], points_crop: Floats) -> Tensor | None:
+        small = to_pixels(torch.from_numpy(np.ascontiguousarray(crops[:, ::TONE_PX, ::TONE_PX])))
+        upper = torch.from_numpy(points_crop[:, list(UPPER)])
+        tone = self._net.tone(small, torch.from_numpy(boxes), upper, self.size_px)
+        return None if tone is None else tone.to(self._device)
 
     def _maps(self, points_crop: Floats, scene: Scene) -> Tensor | None:
         if not self.uses_landmarks:

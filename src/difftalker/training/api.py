@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from difftalker.data.dataset import ClipData
 from difftalker.data.footage import Part, find_footage
 from difftalker.data.prepare import Manifest, PrepareConfig, load_manifest, prepare
 from difftalker.dubbing.avatar import load
-from difftalker.errors import AvatarError, Cancelled, UsageError
+from difftalker.errors import Cancelled, UsageError
 from difftalker.evaluation import held_out
 from difftalker.face.detect.people import Choice
 from difftalker.speech.registry import features_called, load_encoder
@@ -136,7 +134,7 @@ def train(
     minutes = _minutes(minutes, preset, settings, stages)
     wanted = _checked_stages(stages)
     _check_consent(consent, wanted)
-    _check_avatar_folder(output)
+    avatar.check_replaceable(output)
     avatar.check_name(name or output.name)
     avatar.check_place(output)
     avatar.check_place(folder)
@@ -160,7 +158,7 @@ def train(
             work = Run(chosen, options)
         _advise(work, begun, minutes)
         about = {"name": name, "source": source, "consent": consent, "command": command}
-        look = _preview(work, output, about, _held_out(work, paths, clips), whom, began)
+        look = _preview(work, output, about, _held_out(work, paths, clips), face, began)
         validation = work.train(on_event, cancel, look if minutes else no_look)
         if processes.rank():
             about["consent"] = ""  # the first process writes the avatar
@@ -188,7 +186,7 @@ def _preview(
     output: Path,
     about: Mapping[str, str],
     parts: Sequence[Part],
-    whom: Choice,
+    face: str | int | Path,
     began: float,
 ) -> Preview:
     """What writes an early avatar."""
@@ -198,7 +196,7 @@ def _preview(
     def save(folder: Path) -> None:
         save_avatar(work, folder, **facts)
 
-    return Preview(work, save, parts, face=whom, began=began)
+    return Preview(work, save, parts, face=face, began=began)
 
 
 def _packaged(
@@ -342,27 +340,6 @@ def _check_consent(consent: str, stages: tuple[str, ...]) -> None:
             wanted='their consent in words, as in --consent "A. Person, by mail of 1 May 2025"',
             fix="ask them; without it only single stages can be trained",
         )
-
-
-def _check_avatar_folder(output: Path) -> None:
-    """An older avatar is replaced, anything else is left alone."""
-    if output.exists() and not output.is_dir():
-        raise AvatarError(f"the output {output} is a file", wanted="a folder for the avatar")
-    if output.is_dir() and any(output.iterdir()) and not _is_avatar(output / "config.json"):
-        raise AvatarError(
-            f"the output {output} is a folder with other things in it",
-            wanted="a new folder, or an avatar to replace",
-        )
-    nearest = next(folder for folder in output.absolute().parents if folder.exists())
-    if not os.access(nearest, os.W_OK):
-        raise AvatarError(f"the folder {nearest} is closed to writing", fix="choose another output")
-
-
-def _is_avatar(path: Path) -> bool:
-    try:
-        return {"format", "files"} <= set(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def _dataset(

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from difftalker.config import from_dict
 from difftalker.core.files import whole_folder
@@ -20,7 +20,9 @@ from difftalker.errors import DiffTalkerError, TrainingError
 from difftalker.store.calibration import UNMEASURED, Calibration
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+N = TypeVar("N", bound="nn.Module")
 
 FORMAT = 1
 _WEIGHTS, _FACTS = "weights.safetensors", "facts.json"
@@ -100,6 +102,24 @@ def load(folder: Path) -> Artefact:
         network, name = key.split(".", 1)
         networks.setdefault(network, {})[name] = tensor
     return Artefact(weights=networks, calibration=calibration)
+
+
+def filled(net: N, tensors: Mapping[str, Tensor]) -> N:
+    """A network with the tensors that a stage left, in evaluation mode.
+
+    Raises:
+        TrainingError: they are of another network.
+    """
+    try:
+        net.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise TrainingError(
+            f"an artefact is of another model ({reason})",
+            wanted="the same preset",
+            fix="use another --run folder",
+        ) from error
+    return net.eval()
 
 
 def _record(folder: Path) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from difftalker.experts.critic import Critic, fine
 from difftalker.face.draw import contact_sheet
 from difftalker.synthesis.autoencoder import Autoencoder, high_pass, to_images, to_pixels
 from difftalker.synthesis.region import box_mask
+from difftalker.training.bars import bar
 from difftalker.training.calibrate import missing_detail, openings_of
-from difftalker.training.sources import bar
 from difftalker.training.tasks import SynthesisTask, mouth_mask, psnr
 from difftalker.training.tasks.pictures import Places, draw_corners, picture_loss
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from difftalker.config import StageConfig
 from difftalker.training.task import Log, Task
 
@@ -39,5 +41,7 @@ class ExpertJob:
     """What it does, for its card."""
     corpora: str
     """What it was trained on, with licences, for its card."""
+    net: nn.Module | None = None
+    """What is kept of the task's model; None: all."""
     autocast: bool = True
     """Allow bfloat16 where the processor has fast instructions for it."""

@@ -42,6 +42,7 @@ def train_expert(
     validation_clips: int = 12,
     held_out: str = "",
     steps: int = 0,
+    minutes: float = 0.0,
     command: str = "difftalker.train_expert",
     seed: int = 0,
     device: str = "auto",
@@ -50,7 +51,8 @@ def train_expert(
     """Train the expert of a kind on a dataset made by ``prepare``, and write it to ``output``.
 
     A call that was stopped goes on where it was, from the folder ``run`` (by default
-    ``OUTPUT-run``). ``steps`` replaces the kind's own number. Returns its figures on
+    ``OUTPUT-run``). ``steps`` replaces the kind's own number, and after
+    ``minutes`` training ends, if that is not 0. Returns its figures on
     ``validation_clips`` clips that it did not learn from. ``faces`` learns from a folder with a
     dataset of each person; of them ``held_out`` is left out, and a clip of each of the others.
 
@@ -78,7 +80,7 @@ def train_expert(
         data = load_dataset(dataset, validation_clips=validation_clips, whole_clips=True)
     torch.manual_seed(seed)
     job = BUILDERS[kind](data, options)
-    trainer = _trainer(job, options.run / kind, options, steps)
+    trainer = _trainer(job, options.run / kind, options, steps, minutes)
     trainer.run()
     with torch.no_grad():
         figures = job.unseen()
@@ -87,18 +89,20 @@ def train_expert(
         output,
         kind=kind,
         config=job.config,
-        weights=job.task.model.state_dict(),
+        weights=(job.net or job.task.model).state_dict(),
         facts=facts,
         card=_card(kind, job, facts),
     )
     return figures
 
 
-def _trainer(job: ExpertJob, folder: Path, options: ExpertOptions, steps: int) -> Trainer:
+def _trainer(
+    job: ExpertJob, folder: Path, options: ExpertOptions, steps: int, minutes: float
+) -> Trainer:
     """The trainer of an expert, of so many ``steps`` where they are not 0."""
     return Trainer(
         job.task,
-        replace(job.stage, steps=steps) if steps else job.stage,
+        replace(job.stage, steps=steps or job.stage.steps, minutes=minutes),
         folder,
         seed=options.seed,
         autocast=job.autocast,
@@ -114,6 +118,7 @@ def _facts(
         "corpora": job.corpora,
         "command": command,
         "stage": asdict(trainer.config),
+        "steps": trainer.step,
         "minutes": trainer.seconds / 60,
         "clips_train": len(data.train),
         "clips_unseen": [clip.name for clip in data.validation],
@@ -130,7 +135,7 @@ def _card(kind: str, job: ExpertJob, facts: Mapping[str, Any]) -> str:
 {job.about}
 
 - Trained on: {job.corpora}
-- By: `{facts["command"]}`, seed {facts["seed"]}, on {facts["date"]}: {facts["stage"]["steps"]} \
+- By: `{facts["command"]}`, seed {facts["seed"]}, on {facts["date"]}: {facts["steps"]} \
 steps, {facts["minutes"]:.0f} minutes
 - Clips: {facts["clips_train"]} to learn from; held out: {", ".join(facts["clips_unseen"])}
 

@@ -38,7 +38,7 @@ from difftalker.training.tasks.new_faces import NewFace, NewFaceRecipe, farthest
 from difftalker.training.tasks.pictures import draw_corners
 
 STAGE = StageConfig(
-    steps=6000, batch=8, learning_rate=6e-4, ema=0.998, validate_every=500, checkpoint_every=100
+    steps=12000, batch=8, learning_rate=6e-4, ema=0.998, validate_every=500, checkpoint_every=100
 )
 RAREST = 4
 """How many times at most the frames of one person count, where others have more."""
@@ -46,13 +46,11 @@ RAREST = 4
 
 def job(data: Dataset, options: ExpertOptions) -> ExpertJob:
     """What `difftalker train-expert faces` trains."""
-    config, synthesis = LightConfig(), SynthesisConfig(guidance="both")
+    config, synthesis = LightConfig(normalised=True), SynthesisConfig(guidance="both")
     speech = CompletionConfig()
+    net = LightNet(config, synthesis, speech).to(options.device)
     task = FacesTask(
-        LightNet(config, synthesis, speech).to(
-            options.device,
-            memory_format=torch.channels_last,  # type: ignore[call-overload]
-        ),
+        net.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         data,
         options.run,
         synthesis=synthesis,
@@ -62,6 +60,7 @@ def job(data: Dataset, options: ExpertOptions) -> ExpertJob:
     people = sorted({clip.person for clip in data.train})
     return ExpertJob(
         task=task,
+        net=net,
         stage=STAGE,
         config=asdict(config),
         unseen=task.validate,
@@ -139,6 +138,11 @@ class FacesTask(LightTask):
             "boxes": shown,
             "hidden": _cut(hidden, places, 1),
             "mouth": _cut(mouth, places, CELL),
+            **self._toned(
+                np.stack([face.picture for face in faces]),
+                boxes,
+                torch.from_numpy(points[:, list(UPPER)]),
+            ),
             "corners": draw_corners(shown, shape, self._side_px(shape), generator),
             "own": torch.ones(len(rows), dtype=torch.bool),
             **self._heard_and_drawn(rows, drawn.astype(np.float32), places, generator),

@@ -27,9 +27,9 @@ from difftalker.store.journal import key_of
 from difftalker.synthesis.autoencoder import to_pixels
 from difftalker.synthesis.light import MAP_SHARE, LightNet
 from difftalker.synthesis.region import box_mask
-from difftalker.synthesis.renderer import LightRenderer, Renderer
+from difftalker.synthesis.renderer import TONE_PX, LightRenderer, Renderer
+from difftalker.training.bars import bar
 from difftalker.training.calibrate import missing_detail, openings_of
-from difftalker.training.sources import bar
 from difftalker.training.tasks import mouth_mask, psnr
 from difftalker.training.tasks.conditions import Conditions, Floats, Rows
 from difftalker.training.tasks.pictures import Places, draw_corners, picture_loss
@@ -159,6 +159,7 @@ class LightTask:
             "above": torch.from_numpy(above[:, place[0], place[1]].copy()),
             "boxes": shown,
             "hidden": hidden[:, :, place[0], place[1]],
+            **self._toned(above, boxes, upper),
             "mouth": mouth[:, :, cells[0], cells[1]],
             "corners": corners,
             "own": torch.from_numpy(own),
@@ -182,6 +183,14 @@ class LightTask:
             np.where(of_footage, rows, taught.spoken[at]),
             np.where(of_footage[..., None], points, taught.points[at]),
         )
+
+    def _toned(
+        self, above: NDArray[np.uint8], boxes: NDArray[np.int32], upper: Tensor
+    ) -> dict[str, Tensor]:
+        """The tone of pictures (n, S, S, 3), where the network uses it."""
+        small = to_pixels(torch.from_numpy(np.ascontiguousarray(above[:, ::TONE_PX, ::TONE_PX])))
+        tone = self._net.tone(small, torch.from_numpy(boxes), upper, self._data.size_px)
+        return {} if tone is None else {"tone": tone}
 
     def _teach(
         self, true: NDArray[np.uint8], above: NDArray[np.uint8], share: Floats, indices: Rows
@@ -217,9 +226,10 @@ class LightTask:
         """The losses of this stage; see ``trainer.Task``."""
         true, above = to_pixels(batch["true"]), to_pixels(batch["above"])
         height, width = true.shape[-2:]
-        scene = self._net.encode_scene(above, batch["hidden"])
+        tone = batch.get("tone")
+        scene = self._net.encode_scene(above, batch["hidden"], tone)
         maps = batch["maps"].float() / 255 if "maps" in batch else None
-        made = self._net(scene, maps, batch.get("windows")).float()
+        made = self._net(scene, maps, batch.get("windows"), tone).float()
         return picture_loss(
             made,
             true,

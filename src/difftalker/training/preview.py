@@ -16,7 +16,6 @@ from difftalker.data.footage import Part
 from difftalker.dubbing.avatar import load
 from difftalker.errors import DiffTalkerError
 from difftalker.evaluation.held_out import PIECE_S, cut_piece
-from difftalker.face.detect.people import Choice
 from difftalker.training.run import Run
 from difftalker.training.stages import TABLE
 from difftalker.training.task import Log, Task
@@ -36,7 +35,7 @@ class Preview:
         save: Callable[[Path], None],
         parts: Sequence[Part],
         *,
-        face: Choice,
+        face: str | int | Path,
         began: float,
     ) -> None:
         """``save`` writes an avatar's folder, ``began`` is when all of it did, ``time.monotonic``.

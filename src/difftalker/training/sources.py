@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import nn
 
 from difftalker.config import STAGES, Config
 from difftalker.core.files import write_whole
 from difftalker.core.weights import difference
 from difftalker.data.dataset import Dataset
-from difftalker.data.latents import LatentSet, Progress, encode_clips, identity
+from difftalker.data.latents import LatentSet, encode_clips, identity
 from difftalker.dubbing.load_checked import load_networks
 from difftalker.dubbing.networks import (
     Diffusion,
@@ -46,7 +45,8 @@ from difftalker.synthesis.net import SynthesisNet
 from difftalker.synthesis.prior import Prior
 from difftalker.synthesis.renderer import DiffusionRenderer, Renderer
 from difftalker.training import artefacts
-from difftalker.training.artefacts import Artefact
+from difftalker.training.artefacts import Artefact, filled
+from difftalker.training.bars import bar
 from difftalker.training.cross_fit import align_sound
 
 N = TypeVar("N", bound=nn.Module)
@@ -178,13 +178,13 @@ class Sources:
         if self._is_brought("landmarks"):
             return self.brought("landmarks", CompletionNet)
         net = CompletionNet(self.config.model.completion).to(self.device)
-        return _filled(net, self.artefact("landmarks").weights["completion"])
+        return filled(net, self.artefact("landmarks").weights["completion"])
 
     def motion(self) -> HeadMotion:
         """How the head moves in the footage that the landmarks were learned from."""
         if self.start and self._is_brought("landmarks"):
             return load_networks(self.start).motion
-        return _filled(HeadMotion(), self.artefact("landmarks").weights["motion"])
+        return filled(HeadMotion(), self.artefact("landmarks").weights["motion"])
 
     def autoencoder(self) -> Autoencoder:
         """The trained autoencoder, its latents scaled to unit variance over the footage."""
@@ -193,7 +193,7 @@ class Sources:
         net = self.placed(build_autoencoder(self.config.model))
         if self.ready_made("autoencoder"):
             return net.eval()
-        return _filled(net, self.artefact("autoencoder").weights["autoencoder"])
+        return filled(net, self.artefact("autoencoder").weights["autoencoder"])
 
     def prior(self) -> Prior:
         """The trained prior."""
@@ -202,7 +202,7 @@ class Sources:
         net = self.placed(build_prior(self.config.model))
         if self.ready_made("prior"):
             return net
-        return _filled(net, self.artefact("prior").weights["prior"])
+        return filled(net, self.artefact("prior").weights["prior"])
 
     def synthesis(self) -> SynthesisNet:
         """The trained synthesis, its prior in it."""
@@ -211,7 +211,7 @@ class Sources:
         left = self.artefact("synthesis").weights["synthesis"]
         net = self.new_synthesis(self.prior())
         frozen = {} if net.config.tune_prior else _under("prior.", net.state_dict())
-        return _filled(net, {**frozen, **left})
+        return filled(net, {**frozen, **left})
 
     def new_synthesis(self, prior: Prior) -> SynthesisNet:
         """A synthesis over a prior, untrained, as the run's seed has it."""
@@ -224,7 +224,7 @@ class Sources:
         if self._is_brought("decoder"):
             return self.brought("decoder", Autoencoder)
         left = self.artefact("decoder").weights["autoencoder"]
-        return _filled(self.placed(build_autoencoder(self.config.model)), left)
+        return filled(self.placed(build_autoencoder(self.config.model)), left)
 
     def light(self) -> LightNet | None:
         """The trained light network; None where its stage has no steps."""
@@ -232,7 +232,7 @@ class Sources:
             return self.known("light", LightNet)
         if self.left_out("light"):
             return None
-        return _filled(self.new_light(), self.artefact("light").weights["light"])
+        return filled(self.new_light(), self.artefact("light").weights["light"])
 
     def live(self) -> CompletionNet | None:
         """The trained completion of live sessions; None where its stage has no steps."""
@@ -240,7 +240,7 @@ class Sources:
             return self.known("live", CompletionNet)
         if self.left_out("live") or (self._early and not self.finished("live")):
             return None
-        return _filled(self.new_live(), self.artefact("live").weights["live"])
+        return filled(self.new_live(), self.artefact("live").weights["live"])
 
     def known(self, part: str, kind: type[N]) -> N | None:
         """A part that an avatar may lack, of the one that the run began from."""
@@ -387,31 +387,6 @@ class Sources:
                 autocast=self.config.training.autocast,
                 progress=progress,
             )
-
-
-@contextmanager
-def bar(name: str) -> Iterator[Progress]:
-    """A bar for so many frames out of so many."""
-    with tqdm(desc=name, unit="frame") as shown:
-
-        def progress(done: int, total: int) -> None:
-            shown.total = total
-            shown.update(done - shown.n)
-
-        yield progress
-
-
-def _filled(net: N, tensors: Mapping[str, Tensor]) -> N:
-    try:
-        net.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise TrainingError(
-            f"an artefact is of another model ({reason})",
-            wanted="the same preset",
-            fix="use another --run folder",
-        ) from error
-    return net.eval()
 
 
 def _under(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def _linear(recipe: NewFaceRecipe, rng: np.random.Generator) -> NDArray[np.float
 
 
 def _found(
-    points: Floats, source: Floats, back: NDArray[np.float64], shift: NDArray[np.float64]
+    points: Floats, source: Floats, back: NDArray[np.floating], shift: NDArray[np.floating]
 ) -> Floats:
     """Where points (n, 2) of the footage are on the new face: the inverse of ``source``."""
     size = len(source)
@@ -135,7 +135,8 @@ def _on_cells(points: Floats, size: int) -> NDArray[np.int32]:
     """The box around points (n, 2), on the grid of latents."""
     low = np.floor(points.min(0) * size / CELL) * CELL
     high = np.ceil(points.max(0) * size / CELL) * CELL
-    return np.clip([low[1], high[1], low[0], high[0]], 0, size).astype(np.int32)
+    box: NDArray[np.int32] = np.array([low[1], high[1], low[0], high[0]], np.int32)
+    return box.clip(0, size)
 
 
 def _shot(picture: Image, recipe: NewFaceRecipe, rng: np.random.Generator) -> Image:
@@ -148,7 +149,7 @@ def _shot(picture: Image, recipe: NewFaceRecipe, rng: np.random.Generator) -> Im
     table = np.linspace(0, 1, 256) ** np.exp(rng.normal(0, recipe.gamma)) * 255
     bent = cv2.LUT(picture, table.astype(np.float32))
     lit = cv2.transform(bent, mixed.astype(np.float32)) * ramp[..., None]
-    out = np.clip(np.rint(lit), 0, 255).astype(np.uint8)
+    out: Image = np.rint(lit).clip(0, 255).astype(np.uint8)
     if rng.random() < recipe.poor_share:
         out = _poor(out, round(size * rng.uniform(recipe.poorest_scale, 1)), rng)
     return out
@@ -159,6 +160,6 @@ def _poor(picture: Image, size: int, rng: np.random.Generator) -> Image:
     small = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
     quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 96))]
     coded = cv2.imencode(".jpg", small, quality)[1]
-    decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+    decoded = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
     full = len(picture)
     return np.asarray(cv2.resize(decoded, (full, full), interpolation=cv2.INTER_CUBIC), np.uint8)
