@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from difftalker.landmarks.track_file import LandmarkTrack
     from difftalker.training.api import train
     from difftalker.training.jobs import TrainJob
+    from difftalker.training.learned import learn
 
 __version__ = "0.1.0"
 
@@ -55,6 +56,7 @@ __all__ = [
     "TrainJob",
     "__version__",
     "evaluate",
+    "learn",
     "load",
     "prepare",
     "read_job",
@@ -83,6 +85,7 @@ _HOMES = {
     "evaluate": "evaluation.run",
     "load": "dubbing.avatar",
     "prepare": "data.prepare",
+    "learn": "training.learned",
     "train": "training.api",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,3 +25,28 @@ def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Finishe
         assert in_child(dataset, folder, stage, 0, record) == 0
         lines[stage] = json.loads(record.read_text())
     return Finished(dataset, folder, lines)
+
+
+@pytest.fixture(scope="session")
+def landmarker() -> None:
+    """The weights of the face detector, or no test."""
+    from difftalker.errors import AssetError
+    from difftalker.store import assets
+
+    try:
+        assets.path("face_landmarker")
+    except AssetError as error:
+        pytest.skip(f"the face detector's weights cannot be had: {error}")
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Carry out a command line; its exit code, what it printed, and what it told."""
+    from difftalker.cli import main
+
+    def carry_out(*words: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        return code, *capsys.readouterr()
+
+    return carry_out

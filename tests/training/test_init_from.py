@@ -14,20 +14,18 @@ import torch
 from safetensors.torch import load_file
 
 from difftalker import config as configs
-from difftalker.cli import main
 from difftalker.config import STAGES
 from difftalker.data.dataset import load_dataset
 from difftalker.data.footage import Part
 from difftalker.dubbing.footage import locate
 from difftalker.dubbing.networks import build
-from difftalker.errors import AssetError, TrainingError, UsageError
+from difftalker.errors import TrainingError, UsageError
 from difftalker.evaluation import held_out
 from difftalker.face.landmarks import LOWER, UPPER
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.landmarks.least_squares import ENOUGH_FRAMES
 from difftalker.media.audio import read_audio
 from difftalker.media.video import read_frames
-from difftalker.store import assets
 from difftalker.store import avatars as avatar
 from difftalker.training import api as recipe
 from difftalker.training.init_from import NONE, choose_start, remember_start
@@ -196,29 +194,11 @@ def test_what_is_held_out_shows_the_face_and_is_not_long(tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def landmarker() -> None:
-    try:
-        assets.path("face_landmarker")
-    except AssetError as error:
-        pytest.skip(f"the face detector's weights cannot be had: {error}")
-
-
-@pytest.fixture(scope="module")
 def footage(landmarker: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One short clip of a face, with a tone in its first half."""
     folder = tmp_path_factory.mktemp("footage")
     sound = write_half_tone(folder / "tone.wav", FRAMES / 25, 300)
     return write_footage(folder / "face.mp4", swaying(FRAMES, 1.5), audio=sound)
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def carry_out(*words: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        return code, *capsys.readouterr()
-
-    return carry_out
 
 
 def test_one_clip_makes_an_avatar_with_a_report_of_its_end(

@@ -21,7 +21,7 @@ class BatchOptions:
     """Workers on Ray; 0: one a GPU, or where there is none, a core."""
     threads: int = 0
     """Threads of the CPU that a job computes with; 0: all, on Ray one."""
-    part_s: float = 15.0
+    part_s: float = 8.0
     """Length of the parts that a long video is painted in on Ray, seconds."""
     deaths: int = 5
     """How many workers may die at one piece of work on Ray before its job counts as failed."""

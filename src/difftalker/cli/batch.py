@@ -26,7 +26,7 @@ def batch(
     ray: Annotated[str, Parameter(env_var="RAY_ADDRESS")] = "",
     workers: Annotated[int, Parameter(validator=_at_least_0)] = 0,
     threads: Annotated[int, Parameter(validator=_at_least_0)] = 0,
-    part: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 15.0,
+    part: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 8.0,
     avatars: AtLeast1 = 4,
     options: Common = COMMON,
 ) -> Outcome:

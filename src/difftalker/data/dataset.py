@@ -215,7 +215,8 @@ def load_dataset(
 def load_people(folder: Path, *, held_out: str = "", mask: str = "jaw") -> Dataset:
     """Open a folder with a dataset of each person, ``FOLDER/PERSON``.
 
-    Of people with five clips or more the last one is held out, and all clips of ``held_out``.
+    Of people with five clips or more the last one is held out, and all clips of ``held_out``; if
+    that is none, one serves for both.
 
     Raises:
         MediaError: there is no dataset, one is damaged, or they have crops of different sizes.
@@ -239,7 +240,7 @@ def load_people(folder: Path, *, held_out: str = "", mask: str = "jaw") -> Datas
             wanted="a folder with a dataset of each person, all of one size",
             fix=f"make them with `difftalker prepare VIDEO... --output {folder}/PERSON`",
         )
-    return Dataset(size_px=sizes.pop(), train=train, validation=validation)
+    return Dataset(size_px=sizes.pop(), train=train, validation=validation or train[-1:])
 
 
 def _spread(clips: int, count: int) -> list[int]:

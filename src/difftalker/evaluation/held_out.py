@@ -148,14 +148,15 @@ def _split(part: Part) -> Iterator[Part]:
         yield Part(footage=part.footage, start_s=start_s, stop_s=stop_s, whole=False)
 
 
-def cut_piece(part: Part, folder: Path) -> Path:
+def cut_piece(part: Part, folder: Path, lead_s: float | None = None) -> Path:
     """A video file of the part, its frames as they are, its sound mono and at 16 kHz.
 
-    Some sound before it is there too, over grey pictures: they show no face, so that nothing is
-    dubbed or measured in them.
+    Of the sound before it ``lead_s`` are there too (None: ``LEAD_S``), over grey pictures: they
+    show no face, so that nothing is dubbed or measured in them.
     """
     if part.whole:
         return part.footage
+    heard_from_s = max(0.0, part.start_s - (LEAD_S if lead_s is None else lead_s))
     info, path = probe_video(part.footage), folder / f"{part.footage.stem}-{part.start_s:.1f}s.mkv"
     with VideoWriter(
         path,
@@ -163,13 +164,13 @@ def cut_piece(part: Part, folder: Path) -> Path:
         height=info.height,
         fps=info.fps,
         time_base=info.time_base,
-        audio=_cut_sound(part, path.with_suffix(".wav")),
+        audio=_cut_sound(part, heard_from_s, path.with_suffix(".wav")),
         sample_aspect_ratio=info.sample_aspect_ratio,
         lossless=True,
     ) as writer:
         first = None
         for frame in read_frames(part.footage):
-            if _heard_from(part) - _TINY_S <= frame.time_s < part.stop_s - _TINY_S:
+            if heard_from_s - _TINY_S <= frame.time_s < part.stop_s - _TINY_S:
                 first = frame.pts if first is None else first
                 seen = frame.time_s >= part.start_s - _TINY_S
                 image = frame.image if seen else np.full_like(frame.image, _GREY)
@@ -177,12 +178,8 @@ def cut_piece(part: Part, folder: Path) -> Path:
     return path
 
 
-def _heard_from(part: Part) -> float:
-    return max(0.0, part.start_s - LEAD_S)
-
-
-def _cut_sound(part: Part, path: Path) -> Path:
-    first, last = (round(t * SAMPLE_RATE_HZ) for t in (_heard_from(part), part.stop_s))
+def _cut_sound(part: Part, heard_from_s: float, path: Path) -> Path:
+    first, last = (round(t * SAMPLE_RATE_HZ) for t in (heard_from_s, part.stop_s))
     at = 0
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, SAMPLE_RATE_HZ, 0, "NONE", ""))

@@ -68,7 +68,7 @@ class Preview:
         )
         try:
             with tempfile.TemporaryDirectory(prefix="difftalker-") as scratch:
-                clip = cut_piece(part, Path(scratch))
+                clip = cut_piece(part, Path(scratch), lead_s=0)
                 avatar = load(folder / "preview", device=self._run.options.device)
                 avatar.dub(clip, clip, face=self._face).save(path)
         except DiffTalkerError as error:

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from types import TracebackType
@@ -117,13 +118,14 @@ class FaceDetector:
     """Detects the faces of each frame; use it as a context manager.
 
     While there is one face, it is tracked, and every ``SCAN_S`` the whole picture is searched for
-    others. Once there are more, all are detected in every frame, until one has been alone for
+    others, at the same time. Once there are more, all are detected in every frame, until one has been alone for
     ``ALONE_S``. Where only the picture turned by right angles has a sure upright face, faces are
     detected in that, and their points turned back.
     """
 
     def __init__(self) -> None:
         self._open = ExitStack()
+        self._beside = self._open.enter_context(ThreadPoolExecutor(1, "search"))
         self._many = self._open.enter_context(_landmarker(MAX_FACES))
         self._sure = self._open.enter_context(_landmarker(1, sure=True))
         self._one: Any = None
@@ -181,12 +183,12 @@ class FaceDetector:
         """Detect the faces of the next frame, which is the right way up."""
         if frame.time_s - self._several_s < ALONE_S:
             return self._search(frame)
+        is_due = changed or frame.time_s - self._searched_s >= SCAN_S
+        searched = self._beside.submit(self._search, frame) if is_due else None
         one = self._follow(frame)
-        if changed or frame.time_s - self._searched_s >= SCAN_S:
-            several = self._search(frame)
-            if len(several) > 1:
-                self._stop_following()
-                return several
+        if searched and len(several := searched.result()) > 1:
+            self._stop_following()
+            return several
         return one
 
     def _follow(self, frame: Frame) -> list[NDArray[np.float32]]:
