@@ -118,9 +118,9 @@ class FaceDetector:
     """Detects the faces of each frame; use it as a context manager.
 
     While there is one face, it is tracked, and every ``SCAN_S`` the whole picture is searched for
-    others, at the same time. Once there are more, all are detected in every frame, until one has been alone for
-    ``ALONE_S``. Where only the picture turned by right angles has a sure upright face, faces are
-    detected in that, and their points turned back.
+    others, at the same time. Once there are more, all are detected in every frame, until one has
+    been alone for ``ALONE_S``. Where only the picture turned by right angles has a sure upright
+    face, faces are detected in that, and their points turned back.
     """
 
     def __init__(self) -> None:
