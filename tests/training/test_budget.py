@@ -22,17 +22,17 @@ from synthetic import swaying, write_footage, write_half_tone
 LIGHT = {"training.diffusion": "false"}
 
 
-def minutes_of(config: configs.Config) -> dict[str, float]:
+def given_to(config: configs.Config) -> dict[str, float]:
     return {name: getattr(config.training, name).minutes for name in configs.STAGES}
 
 
 def test_the_time_is_shared_out_among_the_stages_that_there_are(tmp_path: Path) -> None:
     config = configs.override(configs.tiny(), LIGHT)
-    found = minutes_of(with_budget(config, 60, 10, tmp_path / "light"))
+    found = given_to(with_budget(config, 60, 10, tmp_path / "light"))
     assert sum(found.values()) == pytest.approx(60 * (1 - AT_THE_END) - 10, abs=0.01)
     assert {name for name, minutes in found.items() if minutes} == {"landmarks", "light", "live"}
     assert max(found, key=found.__getitem__) == "light"
-    both = minutes_of(with_budget(configs.tiny(), 300, 10, tmp_path / "both"))
+    both = given_to(with_budget(configs.tiny(), 300, 10, tmp_path / "both"))
     assert all(both.values())
 
 

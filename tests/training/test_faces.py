@@ -16,7 +16,7 @@ from difftalker.data.dataset import load_people
 from difftalker.errors import MediaError
 from difftalker.face.landmarks import UPPER
 from difftalker.store import avatars, experts
-from difftalker.synthesis.light import LightNet, skin_tone
+from difftalker.synthesis.light import LightNet, skin_tone, with_patch
 from difftalker.training.expert_job import ExpertJob, ExpertOptions
 from difftalker.training.faces_task import FacesTask, balanced
 from difftalker.training.sources import Sources, TrainOptions
@@ -125,8 +125,35 @@ def test_the_expert_holds_the_light_network_and_new_avatars_begin_there(
     assert all(torch.equal(found[name], wanted[name].float()) for name in found)
     kept = Sources(config, dataclasses.replace(options, keep=True), load_people(people), start)
     assert kept.faces is None  # who names an avatar begins at that avatar
+    larger = configs.override(config, {"model.light.patch": "8"})
+    enlarged = Sources(larger, options, load_people(people), start).begun_light()
+    assert enlarged.out.weight.shape[0] == 3 * 8**2
     wider = configs.override(config, {"model.light.channels": "8,8,16,24"})
     assert Sources(wider, options, load_people(people), start).faces is None
+
+
+# Larger crops
+
+
+@pytest.mark.parametrize("patch", [2, 6, 8])
+def test_a_larger_crop_is_seen_as_a_smaller_one_was(patch: int) -> None:
+    model = configs.debug().model
+    torch.manual_seed(0)
+    small = LightNet(model.light, model.synthesis, model.completion).eval()
+    other = dataclasses.replace(model.light, patch=patch)
+    large = LightNet(other, model.synthesis, model.completion).eval()
+    large.load_state_dict(with_patch(small.state_dict(), model.light.patch, patch))
+    patches = torch.rand((1, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+    shown, hidden = (
+        torch.nn.functional.interpolate(patches, scale_factor=float(n)) for n in (4, patch)
+    )
+    with torch.no_grad():
+        a = small.encode_scene(shown, torch.zeros(1, 1, 64, 64))
+        b = large.encode_scene(hidden, torch.zeros(1, 1, 16 * patch, 16 * patch))
+        for one, same in zip(a, b, strict=True):
+            torch.testing.assert_close(one, same, atol=1e-5, rtol=1e-5)
+        made = [net(x, None, None).mean() for net, x in ((small, a), (large, b))]
+    torch.testing.assert_close(*made, atol=1e-5, rtol=1e-5)
 
 
 # Colours relative to skin

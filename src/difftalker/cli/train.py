@@ -28,6 +28,7 @@ def train(
     completion: str = "default",
     features: str = "",
     quality: Literal["auto", "best", "light"] = "auto",
+    size: Literal[256, 384, 512] | None = None,
     minutes: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None,
     start: str = "",
     stage: Annotated[tuple[str, ...], List] = (),
@@ -55,6 +56,8 @@ def train(
             default the preset's.
         quality: best trains the diffusion and the light network, for hours; light the light
             network alone. auto is light with preset tiny, and best with the others.
+        size: Side of the crops, pixels: 256, 384 or 512; by default as large as the face in the
+            footage is, for the light network alone.
         minutes: How long the command may take in all; 0: until all steps are taken. By default an
             hour for the light network alone.
         start: An avatar, by name or folder, to begin from: its networks are trained on, with a
@@ -85,6 +88,7 @@ def train(
         completion=completion,
         features=features,
         quality=quality,
+        size=size,
         minutes=minutes,
         start=start,
         settings=dict(map(_setting, settings)),

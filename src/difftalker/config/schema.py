@@ -200,7 +200,7 @@ class LightConfig:
         levels = len(self.landmark_channels)
         fits = len(self.channels) == levels >= 3
         checks.check(fits, "channels", self.channels, f"{levels} numbers, 3 or more")
-        checks.check(self.patch in (2, 4, 8), "patch", self.patch, "2, 4 or 8")
+        checks.check(self.patch in (2, 4, 6, 8), "patch", self.patch, "2, 4, 6 or 8")
 
 
 @dataclass(frozen=True, kw_only=True)

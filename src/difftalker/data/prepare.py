@@ -14,6 +14,7 @@ where it was.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -45,6 +46,10 @@ if TYPE_CHECKING:
 VERSION = 1
 AFTER_S = 2.0
 """Sound after the last frame that features depend on."""
+PROBED_FRAMES = 50
+MOST_PX = 512
+ENLARGED = 1.15
+"""How many pixels of the footage a crop's pixel may stand for."""
 MIN_FRAMES = 10
 MIN_FOUND = 0.5
 MIN_SIDE_PX = 48.0
@@ -179,6 +184,21 @@ def load_manifest(dataset: Path) -> Manifest:
         rejected=raw["rejected"],
         face=raw.get("face", "largest"),
     )
+
+
+def crop_size(video: Path) -> int:
+    """The side of crops, 256, 384 or 512 pixels, that a video's face is large enough for.
+
+    By its first frames. One pixel of the footage in a pixel of the crop is enough.
+
+    Raises:
+        MediaError: the video cannot be read.
+        FaceError: it shows no face in its first seconds.
+    """
+    frames = itertools.islice(read_frames(video), 0, PROBED_FRAMES)
+    face = track(frames, source=video.name)
+    side_px = float(np.median(frame_face(face, MOST_PX).crop.side_px))
+    return next((size for size in (256, 384) if side_px <= ENLARGED * size), MOST_PX)
 
 
 def features_file(kind: str, voice: int = 0) -> str:

@@ -23,7 +23,7 @@ from difftalker.face.draw import CHANNELS
 from difftalker.face.landmarks import UPPER
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.store.avatars import AvatarFiles
-from difftalker.synthesis.light import MAP_SHARE, LightNet
+from difftalker.synthesis.light import LightNet
 
 _WORDS = frozenset(
     (
@@ -149,7 +149,7 @@ def _run_diffusion(diffusion: Diffusion, config: ModelConfig) -> None:
 def _run_light(light: LightNet, config: ModelConfig) -> None:
     side = config.size_px
     with torch.device("meta"), torch.inference_mode():
-        drawn = side // MAP_SHARE
+        drawn = side // light.map_share
         scene = light.encode_scene(torch.zeros(2, 3, side, side), torch.zeros(2, 1, side, side))
         maps = torch.zeros(2, len(CHANNELS), drawn, drawn)
         speech = torch.zeros(2, config.completion.window, config.completion.feature_dim)

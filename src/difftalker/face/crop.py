@@ -135,15 +135,15 @@ def boxes_hull(boxes: NDArray[np.int32], size_px: int, around_px: int = 0) -> tu
 
 
 def boxes_window(
-    boxes: NDArray[np.int32], size_px: int, step_px: int, around_px: int = 0
+    boxes: NDArray[np.int32], size_px: int, step_px: int, around_px: int = 0, grid_px: int = CELL
 ) -> tuple[slice, slice]:
     """Rows and columns that hold all boxes (n, 4) with a margin, multiples of ``step_px`` long.
 
-    ``size_px`` is such a multiple; windows begin at multiples of ``CELL``.
+    ``size_px`` is such a multiple; windows begin at multiples of ``grid_px``.
     """
     window = []
     for held in boxes_hull(boxes, size_px, around_px):
-        low = held.start // CELL * CELL
+        low = held.start // grid_px * grid_px
         length = -(-(held.stop - low) // step_px) * step_px
         low = min(low, size_px - length)
         window.append(slice(low, low + length))

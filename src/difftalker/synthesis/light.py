@@ -12,7 +12,8 @@ K channels of a landmark map, D channels of a level, W also the features in a wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from difftalker.config import CompletionConfig, LightConfig, SynthesisConfig
+from difftalker.face.crop import CELL
 from difftalker.face.draw import CHANNELS
 from difftalker.face.landmarks import EYES, UPPER
 from difftalker.synthesis.autoencoder import mask_out
@@ -34,9 +36,8 @@ from difftalker.synthesis.region import (
 Levels = list[Tensor]
 """Features (B, D, h, w) of a level each, finest first."""
 
-MAP_SHARE = 2
-"""How many times smaller than the crop its landmarks are drawn: their lines are antialiased."""
-
+DRAWN = 2
+"""Pixels a side of the drawn landmarks in a patch: their lines are antialiased."""
 
 SPREADS = 4.0
 """Standard deviations of skin that a picture's colours are measured in."""
@@ -55,10 +56,9 @@ class LightNet(nn.Module):
         self.reach: Tensor
         # Beyond any crop until it is measured: the whole box is hidden.
         self.register_buffer("reach", torch.full((DIRECTIONS,), 4.0))
-        cells = config.patch // MAP_SHARE
         self.scene = Encoder(3 * config.patch**2 + 1, config.channels)
         self.motion = (
-            Encoder(len(CHANNELS) * cells**2, config.landmark_channels)
+            Encoder(len(CHANNELS) * DRAWN**2, config.landmark_channels)
             if synthesis.uses_landmarks
             else None
         )
@@ -85,6 +85,16 @@ class LightNet(nn.Module):
     def step_px(self) -> int:
         """What the sides of a window are multiples of, pixels."""
         return int(self.config.patch * 2 ** (len(self.config.channels) - 1))
+
+    @property
+    def grid_px(self) -> int:
+        """What windows begin at multiples of, pixels: the grids of masks and of patches."""
+        return math.lcm(CELL, self.config.patch)
+
+    @property
+    def map_share(self) -> int:
+        """How many times smaller than the crop its landmarks are drawn."""
+        return self.config.patch // DRAWN
 
     @torch.no_grad()
     def fit_reach(self, points: Tensor, upper: Tensor) -> None:
@@ -134,13 +144,14 @@ class LightNet(nn.Module):
     ) -> Tensor:
         """Features of scenes -> pictures (B, 3, H, W), -1..1.
 
-        ``maps`` (B, K, H / 2, W / 2), 0..1, are drawn landmarks, ``windows`` (B, W, features)
-        speech; the network ignores those that do not condition it. No speech is None, or zeros.
+        ``maps`` (B, K, H / s, W / s), 0..1, are drawn landmarks, s is ``map_share``; ``windows``
+        (B, W, features) are speech. The network ignores those that do not condition it. No speech
+        is None, or zeros.
         ``tone`` is that of the scene's pictures.
         """
         levels = list(scene)
         if self.motion is not None and maps is not None:
-            drawn = self.motion(nnf.pixel_unshuffle(maps, self.config.patch // MAP_SHARE))
+            drawn = self.motion(nnf.pixel_unshuffle(maps, DRAWN))
             levels = [x + joint(y) for x, joint, y in zip(levels, self.joints, drawn, strict=True)]
         if self.speech is not None and windows is not None:
             levels[2:] = self.speech(levels[2:], windows)
@@ -192,6 +203,30 @@ class Encoder(nn.Module):
         for down, block in zip(self.down, self.blocks, strict=True):
             levels.append(block(down(nnf.relu(levels[-1]))))
         return levels
+
+
+def with_patch(weights: Mapping[str, Tensor], old: int, new: int) -> dict[str, Tensor]:
+    """A light network's weights for patches of ``new`` pixels, not ``old``.
+
+    It sees larger crops as it saw smaller ones, and what it makes is enlarged, patch by patch.
+    """
+    changed = dict(weights)
+    seen, inner = changed["scene.stem.weight"], 3 * old**2
+    pictures = _resized(seen[:, :inner].unflatten(1, (3, old, old)).movedim((2, 3), (-2, -1)), new)
+    pictures = pictures.movedim((-2, -1), (2, 3)).flatten(1, 3) * (old / new) ** 2
+    changed["scene.stem.weight"] = torch.cat([pictures, seen[:, inner:]], 1)
+    for name in ("out.weight", "out.bias"):
+        made = changed[name].unflatten(0, (3, old, old)).movedim((1, 2), (-2, -1))
+        changed[name] = _resized(made, new).movedim((-2, -1), (1, 2)).flatten(0, 2)
+    return changed
+
+
+def _resized(patches: Tensor, size: int) -> Tensor:
+    """(..., P, P) -> (..., size, size)."""
+    shape = patches.shape[:-2]
+    small = patches.reshape(1, -1, *patches.shape[-2:])
+    resized = nnf.interpolate(small, size=(size, size), mode="bilinear", align_corners=False)
+    return resized.reshape(*shape, size, size)
 
 
 class ResidualBlock(nn.Module):

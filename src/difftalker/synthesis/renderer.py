@@ -25,7 +25,7 @@ from difftalker.face.lips import correct_openings
 from difftalker.store.calibration import UNMEASURED, Calibration
 from difftalker.synthesis.autoencoder import Autoencoder, high_pass, mask_out, to_images, to_pixels
 from difftalker.synthesis.decoding import decode_part
-from difftalker.synthesis.light import MAP_SHARE, LightNet
+from difftalker.synthesis.light import LightNet
 from difftalker.synthesis.net import Guidance, SynthesisNet
 from difftalker.synthesis.region import box_mask
 from difftalker.synthesis.sampling import sample
@@ -237,7 +237,9 @@ class LightRenderer(Renderer):
 
         Of points (n, 68, 2) only the upper ones count.
         """
-        rows, columns = boxes_window(boxes, self.size_px, self._net.step_px, RING_PX)
+        rows, columns = boxes_window(
+            boxes, self.size_px, self._net.step_px, RING_PX, self._net.grid_px
+        )
         seen = torch.from_numpy(np.ascontiguousarray(crops[:, rows, columns])).to(self._device)
         mask, share = (one[:, :, rows, columns] for one in self._hidden(boxes, points_crop))
         shown, tone = to_pixels(seen), self._tone(crops, boxes, points_crop)
@@ -270,9 +272,10 @@ class LightRenderer(Renderer):
             return None
         if added := self._calibration.light_openings:
             points_crop = correct_openings(points_crop, added)
-        drawn = landmark_maps(points_crop, self.size_px // MAP_SHARE)
+        share = self._net.map_share
+        drawn = landmark_maps(points_crop, self.size_px // share)
         rows, columns = (
-            slice(s.start // MAP_SHARE, s.stop // MAP_SHARE) for s in (scene.rows, scene.columns)
+            slice(s.start // share, s.stop // share) for s in (scene.rows, scene.columns)
         )
         maps = torch.from_numpy(np.ascontiguousarray(drawn[:, :, rows, columns]))
         return maps.to(self._device).float().contiguous(memory_format=torch.channels_last) / 255

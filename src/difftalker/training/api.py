@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,34 +10,40 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from difftalker import config as configs
 from difftalker.config import STAGES, Config
 from difftalker.core.device import pick_device
 from difftalker.core.jobs import Cancel, Event, OnEvent, Progress, never, no_event, reporting
 from difftalker.data.checks import findings
 from difftalker.data.dataset import ClipData
 from difftalker.data.footage import Part, find_footage
-from difftalker.data.prepare import Manifest, PrepareConfig, load_manifest, prepare
+from difftalker.data.prepare import (
+    Manifest,
+    PrepareConfig,
+    load_manifest,
+    prepare,
+)
 from difftalker.dubbing.avatar import load
 from difftalker.errors import Cancelled, UsageError
 from difftalker.evaluation import held_out
 from difftalker.face.detect.people import Choice
-from difftalker.speech.registry import features_called, load_encoder
 from difftalker.store import avatars as avatar
 from difftalker.training import processes
-from difftalker.training.budget import DEFAULT_MINUTES, left_minutes, with_budget
+from difftalker.training.budget import left_minutes, with_budget
+from difftalker.training.choices import (
+    configured,
+    is_dataset,
+    minutes_of,
+    with_quality,
+    with_size,
+)
 from difftalker.training.export import save_avatar
-from difftalker.training.init_from import NONE, Start, choose_start
+from difftalker.training.init_from import NONE, Start
 from difftalker.training.preview import Preview
 from difftalker.training.run import Run, no_look
 from difftalker.training.sources import TrainOptions
 from difftalker.training.task import Log
 
 logger = logging.getLogger(__name__)
-
-QUICK = "tiny"
-"""The preset whose avatars have the light network alone, if nothing else is said."""
-QUALITIES = ("auto", "best", "light")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,7 @@ def train(
     completion: str = "default",
     features: str = "",
     quality: str = "auto",
+    size: int | None = None,
     minutes: float | None = None,
     start: str = "",
     settings: Mapping[str, str] | None = None,
@@ -95,9 +100,11 @@ def train(
 
     ``consent`` says who agreed to what; only some ``stages`` can be trained without. ``quality`` is
     ``best``, or ``light``: the light network without the diffusion and its hours; ``auto`` is the
-    latter with preset tiny. ``minutes`` is how long the call may take, with all its measurements;
-    0: until all steps are taken, None: an hour for the light network alone. ``features``
-    replace the preset's speech features (:data:`difftalker.config.FEATURE_OPTIONS`), ``settings``
+    latter with preset tiny. ``size`` is the side of its crops, 256, 384 or 512 pixels; None: as
+    large as the face in the footage. ``minutes`` is how long the call may take, with all its
+    measurements; 0: until all steps are taken, None: an hour for the light network alone.
+    ``features`` replace the preset's speech features
+    (:data:`difftalker.config.FEATURE_OPTIONS`), ``settings``
     single values of it (``{"training.prior.steps": "200"}``).
 
     The networks begin at those of a packaged avatar, where it has the same ones, and then take a
@@ -129,17 +136,18 @@ def train(
     """
     output = Path(output)
     folder = Path(run) if run else output.with_name(f"{output.name}-run")
-    began, settings = time.monotonic(), _with_quality(quality, preset, settings or {})
-    chosen, begun = _configured(preset, completion, features, start, settings, folder)
-    minutes = _minutes(minutes, preset, settings, stages)
+    began, settings = time.monotonic(), with_quality(quality, preset, settings or {})
+    paths, whom = [Path(path) for path in footage], Choice.parse(face)
     wanted = _checked_stages(stages)
     _check_consent(consent, wanted)
     avatar.check_replaceable(output)
     avatar.check_name(name or output.name)
     avatar.check_place(output)
     avatar.check_place(folder)
+    minutes = minutes_of(minutes, preset, settings, stages)
+    settings = with_size(size, preset, start, settings, paths, clips)
+    chosen, begun = configured(preset, completion, features, start, settings, folder)
     device = pick_device(device)
-    paths, whom = [Path(path) for path in footage], Choice.parse(face)
     with processes.joined(device):
         with processes.first_alone():
             dataset = _dataset(paths, clips, whom, longest_s, folder, chosen, on_event, cancel)
@@ -232,30 +240,6 @@ def _packaged(
     )
 
 
-def _configured(
-    preset: str,
-    completion: str,
-    features: str,
-    start: str,
-    settings: Mapping[str, str],
-    run: Path,
-) -> tuple[Config, Start]:
-    """What is trained, and the avatar whose networks it begins from."""
-    chosen = configs.preset(preset, completion=completion)
-    if start not in ("", NONE):
-        chosen = _modelled_on(start, chosen, completion)
-    if features:
-        kind = features_called(features)
-        dim = configs.FEATURE_DIMS.get(kind) or load_encoder(kind).dim
-        chosen = configs.with_features(chosen, kind, dim)
-    overridden = configs.override(chosen, settings)
-    configs.check_features(overridden.model.completion)
-    begun = choose_start(start, overridden.model, run)
-    if begun.avatar:
-        overridden = configs.override(configs.fine_tuned(chosen), settings)
-    return overridden, begun
-
-
 def _reported(
     folder: Path, parts: Sequence[Part], options: TrainOptions, face: Choice, progress: Progress
 ) -> dict[str, Any]:
@@ -273,13 +257,6 @@ def _reported(
     return figures
 
 
-def _modelled_on(start: str, chosen: Config, completion: str) -> Config:
-    """The configuration with an avatar's networks."""
-    model = avatar.read(start).config
-    wanted = configs.COMPLETIONS[completion](model.completion)
-    return dataclasses.replace(chosen, model=dataclasses.replace(model, completion=wanted))
-
-
 def _begins_from(begun: Start, work: Run, minutes: float) -> str:
     """Where the networks begin, and why, in a line."""
     if not begun.avatar:
@@ -294,7 +271,7 @@ def _begins_from(begun: Start, work: Run, minutes: float) -> str:
 
 def _held_out(work: Run, footage: Sequence[Path], clips: Sequence[str]) -> list[Part]:
     """Where in the files what was held out lies."""
-    if _is_dataset(footage) or not work.config.training.validation_clips:
+    if is_dataset(footage) or not work.config.training.validation_clips:
         return []
     files = {path.stem: path for path in find_footage(footage, clips)}
     return [_part(clip, files[clip.clip]) for clip in work.data.validation]
@@ -304,27 +281,6 @@ def _part(clip: ClipData, file: Path) -> Part:
     first, last = float(clip.times_s[0]), float(clip.times_s[-1])
     step = (last - first) / max(1, len(clip) - 1)
     return Part(footage=file, start_s=first, stop_s=last + step, whole=clip.name == clip.clip)
-
-
-def _with_quality(quality: str, preset: str, settings: Mapping[str, str]) -> Mapping[str, str]:
-    if quality not in QUALITIES:
-        raise UsageError(f"no quality is called {quality!r}", wanted=" or ".join(QUALITIES))
-    if quality == "light" or (quality == "auto" and preset == QUICK):
-        return {"training.diffusion": "false", **settings}
-    return settings
-
-
-def _minutes(
-    minutes: float | None, preset: str, settings: Mapping[str, str], stages: Sequence[str]
-) -> float:
-    """How long training may take; 0: until all steps are taken."""
-    if minutes is not None:
-        if not 0 <= minutes < math.inf:
-            raise UsageError(f"{minutes} minutes", wanted="0 (until all steps are taken) or more")
-        return minutes
-    light = preset == QUICK and settings.get("training.diffusion") == "false"
-    asked = any(name.startswith("training.") and name.endswith(".steps") for name in settings)
-    return DEFAULT_MINUTES if light and not asked and tuple(stages) in ((), STAGES) else 0.0
 
 
 def _checked_stages(stages: Sequence[str]) -> tuple[str, ...]:
@@ -353,7 +309,7 @@ def _dataset(
     cancel: Cancel,
 ) -> Path:
     """The prepared dataset that is meant, or one made of the footage within the run's folder."""
-    if _is_dataset(footage):
+    if is_dataset(footage):
         if clips:
             raise UsageError("a prepared dataset is used whole", fix="leave --clips out")
         if face != Choice(place="largest"):
@@ -378,10 +334,6 @@ def _dataset(
 
     prepare(find_footage(footage, clips), run / "data", wanted, face=face, progress=progress)
     return run / "data"
-
-
-def _is_dataset(footage: Sequence[Path]) -> bool:
-    return len(footage) == 1 and (footage[0] / "manifest.json").is_file()
 
 
 def _source(manifest: Manifest, named: int = 5) -> str:

@@ -28,7 +28,7 @@ from difftalker.face.compose.blend import RING_PX
 from difftalker.face.crop import CELL, boxes_window
 from difftalker.face.draw import landmark_maps
 from difftalker.face.landmarks import UPPER
-from difftalker.synthesis.light import MAP_SHARE, LightNet
+from difftalker.synthesis.light import LightNet
 from difftalker.synthesis.region import MARGIN, reach_towards
 from difftalker.training.expert_job import ExpertJob, ExpertOptions
 from difftalker.training.light_task import LightTask
@@ -124,7 +124,7 @@ class FacesTask(LightTask):
             boxes[:] = 0, size_px, 0, size_px
         points = np.stack([face.points for face in faces])
         hidden = self._hidden(faces, boxes, generator)
-        places = _windows(boxes, size_px, self._net.step_px)
+        places = _windows(boxes, size_px, self._net.step_px, self._net.grid_px)
         pictures = np.stack([f.picture[place] for f, place in zip(faces, places, strict=True)])
         starts = np.array([[p[0].start, p[0].start, p[1].start, p[1].start] for p in places])
         shown = torch.from_numpy((boxes - starts).astype(np.int32))
@@ -184,8 +184,9 @@ class FacesTask(LightTask):
     ) -> dict[str, Tensor]:
         guides, config = {}, self._conditions.config
         if config.uses_landmarks:
-            drawn = torch.from_numpy(landmark_maps(points, self._data.size_px // MAP_SHARE))
-            guides["maps"] = _cut(drawn, places, MAP_SHARE)
+            share = self._net.map_share
+            drawn = torch.from_numpy(landmark_maps(points, self._data.size_px // share))
+            guides["maps"] = _cut(drawn, places, share)
         if config.uses_audio:
             heard = self._conditions.windows(self._data.train, rows, generator)
             guides["windows"] = self._conditions.jittered(heard, generator)
@@ -202,9 +203,11 @@ def balanced(index: Rows, people: Sequence[str]) -> Rows:
     return np.concatenate(parts)
 
 
-def _windows(boxes: NDArray[np.int32], size_px: int, step_px: int) -> list[tuple[slice, slice]]:
+def _windows(
+    boxes: NDArray[np.int32], size_px: int, step_px: int, grid_px: int
+) -> list[tuple[slice, slice]]:
     """Rows and columns about each of the boxes (n, 4), all of one size."""
-    own = [boxes_window(box[None], size_px, step_px, RING_PX) for box in boxes]
+    own = [boxes_window(box[None], size_px, step_px, RING_PX, grid_px) for box in boxes]
     sides = [max(place[axis].stop - place[axis].start for place in own) for axis in (0, 1)]
     return [
         (_widened(place[0], sides[0], size_px), _widened(place[1], sides[1], size_px))

@@ -31,10 +31,11 @@ class Start:
     """In words."""
 
 
-def choose_start(asked: str, model: ModelConfig, run: Path) -> Start:
+def choose_start(asked: str, model: ModelConfig, run: Path, *, light_alone: bool = False) -> Start:
     """The avatar asked for, none, or by default the packaged one that has the same networks.
 
-    A run that was begun before stays where it began.
+    A run that was begun before stays where it began. For the light network alone (``light_alone``)
+    the size of the crop and the diffusion do not matter.
 
     Raises:
         UsageError: the avatar asked for has other networks.
@@ -51,14 +52,14 @@ def choose_start(asked: str, model: ModelConfig, run: Path) -> Start:
     if start == NONE:
         return Start(avatar="", why="as asked" if asked or begun else "")
     if start:
-        open_start(start, model)
+        open_start(start, model, light_alone=light_alone)
         return Start(avatar=_named(start), why="as asked" if asked else "as the run began")
     if (run / "config.json").is_file():
         return Start(avatar="", why=f"as the run in {run} did")
-    return _packaged(model)
+    return _packaged(model, light_alone)
 
 
-def open_start(name: str, wanted: ModelConfig) -> avatar.AvatarFiles:
+def open_start(name: str, wanted: ModelConfig, *, light_alone: bool = False) -> avatar.AvatarFiles:
     """The avatar to begin at.
 
     Raises:
@@ -66,7 +67,7 @@ def open_start(name: str, wanted: ModelConfig) -> avatar.AvatarFiles:
         AvatarError: it is missing or damaged.
     """
     files = avatar.read(name)
-    if other := _difference(files.config, wanted):
+    if other := _difference(files.config, wanted, ignored=_ignored(light_alone)):
         raise UsageError(
             f"the avatar {name} has other networks than those to be trained: {other}",
             wanted="the same preset, completion and features",
@@ -81,10 +82,10 @@ def remember_start(run: Path, start: str) -> None:
         write_whole(run / "start.txt", f"{_named(start) if start else NONE}\n")
 
 
-def _packaged(model: ModelConfig) -> Start:
+def _packaged(model: ModelConfig, light_alone: bool) -> Start:
     why = "no avatar is packaged"
     for name in avatar.packaged():
-        other = _difference(avatar.read(name).config, model)
+        other = _difference(avatar.read(name).config, model, ignored=_ignored(light_alone))
         if not other:
             return Start(avatar=name, why="packaged")
         why = f"the packaged avatar {name} has other networks: {other}"
@@ -103,16 +104,21 @@ def _named(start: str) -> str:
     return str(Path(start).resolve())
 
 
-def _difference(theirs: Any, ours: Any, where: str = "") -> str:
+def _ignored(light_alone: bool) -> tuple[str, ...]:
+    """Settings that may differ."""
+    return _NO_NETWORKS + _OF_DIFFUSION if light_alone else _NO_NETWORKS
+
+
+def _difference(theirs: Any, ours: Any, where: str = "", *, ignored: tuple[str, ...]) -> str:
     """The first setting of networks that differs, in words; empty where none does."""
     for field in dataclasses.fields(theirs):
         a, b = getattr(theirs, field.name), getattr(ours, field.name)
         name = f"{where}{field.name}"
-        if name in _NO_NETWORKS or a == b or (name, a, b) == _LISTENS_ANEW:
+        if name in ignored or a == b or (name, a, b) == _LISTENS_ANEW:
             continue
         if not dataclasses.is_dataclass(a):
             return f"{name} is {a}, here {b}"
-        if deeper := _difference(a, b, f"{name}."):
+        if deeper := _difference(a, b, f"{name}.", ignored=ignored):
             return deeper
     return ""
 
@@ -121,3 +127,4 @@ _LISTENS_ANEW = ("synthesis.guidance", "landmarks", "both")
 """A synthesis conditioned on landmarks can learn audio too: only its prompt is new."""
 _NO_NETWORKS = ("sampling", "light", "live")
 """How faces are sampled; and parts that are learned anew where they have another size."""
+_OF_DIFFUSION = ("size_px", "autoencoder", "prior")

@@ -34,6 +34,8 @@ class TrainJob(Job):
     """Speech features in place of the preset's."""
     quality: str = "auto"
     """``best``, ``light``: the light network alone, or ``auto``: that with preset tiny."""
+    size: int | None = None
+    """Side of the crops, 256, 384 or 512 pixels; None: by the footage."""
     minutes: float | None = None
     """How long it may take; 0: until all steps are taken, None: an hour for the light network."""
     start: str = ""

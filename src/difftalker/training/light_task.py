@@ -25,7 +25,7 @@ from difftalker.face.landmarks import UPPER
 from difftalker.store.calibration import Calibration
 from difftalker.store.journal import key_of
 from difftalker.synthesis.autoencoder import to_pixels
-from difftalker.synthesis.light import MAP_SHARE, LightNet
+from difftalker.synthesis.light import LightNet
 from difftalker.synthesis.region import box_mask
 from difftalker.synthesis.renderer import TONE_PX, LightRenderer, Renderer
 from difftalker.training.bars import bar
@@ -34,6 +34,8 @@ from difftalker.training.tasks import mouth_mask, psnr
 from difftalker.training.tasks.conditions import Conditions, Floats, Rows
 from difftalker.training.tasks.pictures import Places, draw_corners, picture_loss
 
+CRITIC_PX = 128
+"""The largest side of the critic's patches: detail is what it sees."""
 SEED = 1
 """Where the draw of conditions begins under which the diffusion's pictures are made."""
 
@@ -147,7 +149,7 @@ class LightTask:
         upper = torch.from_numpy(self._points(known)[:, list(UPPER)])
         hidden, share = self._net.hidden(torch.from_numpy(boxes), upper, size_px)
         self._teach(true, above, share[:, 0, :, :, None].numpy(), np.where(own, -1, indices))
-        place = boxes_window(boxes, size_px, self._net.step_px, RING_PX)
+        place = boxes_window(boxes, size_px, self._net.step_px, RING_PX, self._net.grid_px)
         shifted = boxes - np.repeat([s.start for s in place], 2).astype(np.int32)
         shape = tuple(s.stop - s.start for s in place)
         cells = [slice(s.start // CELL, s.stop // CELL) for s in place]
@@ -213,8 +215,9 @@ class LightTask:
     ) -> dict[str, Tensor]:
         config, guides = self._conditions.config, {}
         if config.uses_landmarks:
-            drawn = landmark_maps(points, self._data.size_px // MAP_SHARE)
-            rows, columns = (slice(s.start // MAP_SHARE, s.stop // MAP_SHARE) for s in place)
+            share = self._net.map_share
+            drawn = landmark_maps(points, self._data.size_px // share)
+            rows, columns = (slice(s.start // share, s.stop // share) for s in place)
             guides["maps"] = torch.from_numpy(drawn[:, :, rows, columns].copy())
         if config.uses_audio:
             heard = self._conditions.windows(self._data.train, spoken, generator)
@@ -326,5 +329,5 @@ class LightTask:
         return np.stack([self._data.train[c].boxes[f] for c, f in rows])
 
     def _side_px(self, shape: tuple[int, ...]) -> int:
-        """Side of the critic's patches in a window: half the crop, or what there is."""
-        return min(self._data.size_px // 2, *shape)
+        """Side of the critic's patches in a window: half the crop, or what there is of it."""
+        return min(CRITIC_PX, self._data.size_px // 2, *shape)

@@ -37,7 +37,9 @@ class Run:
 
     def __init__(self, config: Config, options: TrainOptions) -> None:
         _check_stages(options.stages)
-        start = open_start(options.start, config.model) if options.start else None
+        alone = not config.training.diffusion
+        begun = options.start
+        start = open_start(begun, config.model, light_alone=alone) if begun else None
         self.config, self.options = config, options
         data: Dataset = load_dataset(
             options.dataset,

@@ -40,7 +40,7 @@ from difftalker.store.calibration import UNMEASURED, Calibration
 from difftalker.store.experts import ExpertFiles
 from difftalker.store.journal import key_of
 from difftalker.synthesis.autoencoder import Autoencoder
-from difftalker.synthesis.light import LightNet
+from difftalker.synthesis.light import LightNet, with_patch
 from difftalker.synthesis.net import SynthesisNet
 from difftalker.synthesis.prior import Prior
 from difftalker.synthesis.renderer import DiffusionRenderer, Renderer
@@ -260,7 +260,9 @@ class Sources:
         net = self.new_light()
         if self.faces is None:
             return self.begun_where_known("light", net)
-        net.load_state_dict({k: v.float() for k, v in self.faces.weights().items()})
+        weights = {k: v.float() for k, v in self.faces.weights().items()}
+        patches = int(self.faces.config["patch"]), self.config.model.light.patch
+        net.load_state_dict(with_patch(weights, *patches) if len(set(patches)) > 1 else weights)
         return net
 
     @cached_property
@@ -269,8 +271,10 @@ class Sources:
         if self.options.keep or self.start is None or "faces" not in experts.packaged():
             return None
         files = experts.read(kind="faces")
+        model = self.config.model
+        same = replace(model.light, patch=files.config["patch"])
         with torch.device("meta"):
-            wanted = build_light(self.config.model).state_dict()
+            wanted = LightNet(same, model.synthesis, model.completion).state_dict()
         other = difference(files.shapes(), {k: tuple(v.shape) for k, v in wanted.items()})
         return None if other else files
 
