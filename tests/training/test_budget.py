@@ -13,9 +13,9 @@ from difftalker import config as configs
 from difftalker.errors import UsageError
 from difftalker.media.video import probe_video
 from difftalker.store import avatars
-from difftalker.training import budget, preview, trainer
-from difftalker.training.api import _minutes
+from difftalker.training import budget, preview
 from difftalker.training.budget import AT_THE_END, with_budget
+from difftalker.training.choices import minutes_of
 from helpers_training import run_at
 from synthetic import swaying, write_footage, write_half_tone
 
@@ -49,21 +49,21 @@ def test_too_little_time_is_refused(tmp_path: Path) -> None:
 
 
 def test_light_avatars_of_the_usual_preset_take_an_hour() -> None:
-    assert _minutes(None, "tiny", LIGHT, ()) == 60
-    assert _minutes(None, "tiny", {}, ()) == 0
-    assert _minutes(None, "debug", LIGHT, ()) == 0
-    assert _minutes(None, "tiny", {**LIGHT, "training.light.steps": "5"}, ()) == 0
-    assert _minutes(None, "tiny", LIGHT, ("light",)) == 0
-    assert _minutes(7, "debug", {}, ("light",)) == 7
+    assert minutes_of(None, "tiny", LIGHT, ()) == 60
+    assert minutes_of(None, "tiny", {}, ()) == 0
+    assert minutes_of(None, "debug", LIGHT, ()) == 0
+    assert minutes_of(None, "tiny", {**LIGHT, "training.light.steps": "5"}, ()) == 0
+    assert minutes_of(None, "tiny", LIGHT, ("light",)) == 0
+    assert minutes_of(7, "debug", {}, ("light",)) == 7
     with pytest.raises(UsageError, match="-1 minutes"):
-        _minutes(-1, "tiny", {}, ())
+        minutes_of(-1, "tiny", {}, ())
 
 
 def test_a_stage_ends_when_its_time_is_over(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = itertools.count(0.0, 10.0)
-    monkeypatch.setattr(trainer.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
     changes = {"training.landmarks.minutes": "0.8", "training.landmarks.steps": "1000"}
     run = run_at(dataset, tmp_path, ("landmarks",))
     run.config = run.sources.config = configs.override(configs.debug(), changes)

@@ -191,7 +191,8 @@ def test_in_another_light_the_same_is_made_in_that_light() -> None:
 
     def made(shown: torch.Tensor) -> torch.Tensor:
         tone = net.tone(shown, boxes, upper, 64)
-        return net(net.encode_scene(shown, mask, tone), None, None, tone)
+        found: torch.Tensor = net(net.encode_scene(shown, mask, tone), None, None, tone)
+        return found
 
     with torch.no_grad():
         torch.testing.assert_close(

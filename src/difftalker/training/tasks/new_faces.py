@@ -67,15 +67,7 @@ def new_face(face: NewFace, recipe: NewFaceRecipe, rng: np.random.Generator) -> 
     warp = cv2.resize(knots, (size, size), interpolation=cv2.INTER_CUBIC)
     place = (np.indices((size, size))[::-1].transpose(1, 2, 0) + 0.5) / size
     source = ((place - 0.5) @ turned.T + shift + warp).astype(np.float32)
-    moved = np.asarray(
-        cv2.remap(
-            face.picture,
-            source * size - 0.5,
-            None,  # type: ignore[arg-type]
-            cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_REFLECT,
-        )
-    )
+    moved = _moved(face.picture, source)
     back = np.linalg.inv(turned)
     points = _found(face.points, source, back, shift)
     if np.linalg.det(turned) < 0:
@@ -88,6 +80,13 @@ def new_face(face: NewFace, recipe: NewFaceRecipe, rng: np.random.Generator) -> 
         box=box,
         jaws=(face.jaws @ back.T).astype(np.float32),
     )
+
+
+def _moved(picture: Image, source: Floats) -> Image:
+    """What a picture shows at the places ``source`` (S, S, 2), from 0 to 1."""
+    at, nothing = source * len(picture) - 0.5, np.zeros(0, np.float32)
+    out = cv2.remap(picture, at, nothing, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(out, np.uint8)
 
 
 def farthest_jaws(points: Floats, directions: int = 32) -> Floats:
@@ -113,10 +112,10 @@ def _found(
 ) -> Floats:
     """Where points (n, 2) of the footage are on the new face: the inverse of ``source``."""
     size = len(source)
-    found = (points - shift) @ back.T + 0.5
+    found, nothing = (points - shift) @ back.T + 0.5, np.zeros(0, np.float32)
     for _ in range(4):
         at = (found * size - 0.5).astype(np.float32)[None]
-        there = cv2.remap(source, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+        there = cv2.remap(source, at, nothing, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         outside = found - np.clip(found, 0.5 / size, 1 - 0.5 / size)
         found = found - (there[0] + outside @ np.linalg.inv(back).T - points) @ back.T
     return np.asarray(found, np.float32)
