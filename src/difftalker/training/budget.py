@@ -29,8 +29,8 @@ SHARES = {
     "live": 1.0,
 }
 """How the time is shared out among the stages that there are."""
-AT_THE_END = 0.08
-"""Share of the time for the measurements at the end."""
+AT_THE_END = 0.12
+"""Share of the time for what the stages do before their first step, and the report at the end."""
 LEAST_MINUTES = 0.25
 """For a stage."""
 MOST_STEPS = 100_000
