@@ -217,6 +217,7 @@ def paper() -> Config:
             prior=PriorConfig(prediction="epsilon"),
             synthesis=SynthesisConfig(guidance="landmarks"),
             sampling=SamplingConfig(sampler="ddim", steps=50),
+            light=LightConfig(normalised=True),
         ),
         training=TrainingConfig(
             landmarks=_plain_adam(steps=3000, batch=6, learning_rate=5e-4, autocast=False),

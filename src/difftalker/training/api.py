@@ -145,8 +145,10 @@ def train(
     avatar.check_place(output)
     avatar.check_place(folder)
     minutes = minutes_of(minutes, preset, settings, stages)
-    settings = with_size(size, preset, start, settings, paths, clips)
+    # What is wrong with the words is found before the footage is read.
     chosen, begun = configured(preset, completion, features, start, settings, folder)
+    if (sized := with_size(size, preset, start, settings, paths, clips)) != settings:
+        chosen, begun = configured(preset, completion, features, start, sized, folder)
     device = pick_device(device)
     with processes.joined(device):
         with processes.first_alone():

@@ -18,7 +18,7 @@ from difftalker.store.assets import cache_dir
 from difftalker.store.journal import file_hash, key_of
 from difftalker.training.api import train
 
-MOST_MINUTES, LEAST_MINUTES = 15.0, 6.0
+MOST_MINUTES, LEAST_MINUTES = 15.0, 4.0
 """How long somebody is learned from long and from very short footage."""
 LONG_S = 30.0
 """Footage from which the longest time is taken, seconds."""

@@ -98,14 +98,7 @@ class Trainer:
         if isinstance(self.task, Prepares):
             with processes.first_alone():
                 self.task.prepare()
-        bar = tqdm(
-            total=self.config.steps,
-            initial=self.step,
-            desc=self.task.name,
-            unit="step",
-            mininterval=2.0,
-            disable=processes.rank() > 0,
-        )
+        bar = self._bar()
         began = time.monotonic() - self.seconds
         numbers: Log = {}
         self.task.model.train()
@@ -114,7 +107,7 @@ class Trainer:
                 losses = self.one_step(batch)
                 self.step += 1
                 self.seconds = self._agreed(time.monotonic() - began)
-                bar.update()
+                bar.update(self._done() - bar.n)
                 if self._due(self.config.log_every):
                     bar.set_postfix_str(f"loss {losses['loss']:.4f}")
                     self._log({"step": self.step, "seconds": round(self.seconds, 2), **losses})
@@ -123,7 +116,7 @@ class Trainer:
                 if self._due(self.config.checkpoint_every):
                     self._save(numbers)
                 text = f"loss {losses['loss']:.4f}"
-                done, total = self._done(), self.config.steps
+                done, total = self._done(), self._total()
                 on_event(Event(stage=self.task.name, done=done, total=total, text=text))
                 if processes.summed({"stop": float(cancel())})["stop"]:
                     self._stop(numbers)
@@ -132,6 +125,17 @@ class Trainer:
         bar.close()
         self.use_ema()
         return numbers
+
+    def _bar(self) -> tqdm[Any]:
+        """A bar of steps, or of a time in seconds that they are given."""
+        return tqdm(
+            total=self._total(),
+            initial=self._done(),
+            desc=self.task.name,
+            unit="s" if self.config.minutes else "step",
+            mininterval=2.0,
+            disable=processes.rank() > 0,
+        )
 
     def _stop(self, numbers: Log) -> None:
         self._save(numbers)
@@ -154,8 +158,10 @@ class Trainer:
 
     def _share(self) -> float:
         """How much of the training is done, 0 to 1."""
+        if self.step >= self.config.steps:
+            return 1.0
         of_time = self.seconds / (60 * self.config.minutes) if self.config.minutes else 0.0
-        return min(1.0, max(of_time, self.step / max(1, self.config.steps)))
+        return min(1.0, max(of_time, self.step / self.config.steps))
 
     def _agreed(self, seconds: float) -> float:
         """The time spent as all processes count it, where steps depend on it."""
@@ -163,9 +169,13 @@ class Trainer:
             return seconds
         return processes.summed({"seconds": seconds})["seconds"] / processes.count()
 
+    def _total(self) -> int:
+        """What there is to do, steps, or seconds in a given time."""
+        return round(60 * self.config.minutes) if self.config.minutes else self.config.steps
+
     def _done(self) -> int:
-        """The same in steps."""
-        return int(self._share() * self.config.steps)
+        """How much of it is done."""
+        return int(self._share() * self._total() + 1e-6)
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.ended
