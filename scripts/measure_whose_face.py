@@ -54,7 +54,7 @@ def mean_lower_face(video: Path) -> NDArray[np.floating]:
         for frame, points, found in zip(read_frames(video), face.points_px, face.found, strict=True)
         if found
     ]
-    return np.mean(np.stack(seen).astype(np.float32), axis=0)
+    return np.asarray(np.mean(np.stack(seen).astype(np.float32), axis=0))
 
 
 def _distance(face: NDArray[np.floating], known: Sequence[NDArray[np.floating]]) -> float:
