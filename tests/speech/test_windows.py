@@ -95,9 +95,11 @@ def test_no_features_are_refused() -> None:
 
 def test_where_nothing_is_said_windows_are_empty() -> None:
     times, silent = np.arange(10) / 25, np.arange(10) % 4 == 1
-    stream = SpokenWindows(WindowStream([ramp(100)]), silent)
+    stream = SpokenWindows(WindowStream([ramp(100)]), times, silent)
     taken = np.concatenate([stream.take(times[:3]), stream.take(times[3:])])
     whole = windows(ramp(100), times)
     assert not taken[silent].any()
     assert whole[~silent].any()
     np.testing.assert_array_equal(taken[~silent], whole[~silent])
+    later = SpokenWindows(WindowStream([ramp(100)]), times, silent)
+    np.testing.assert_array_equal(later.take(times[5:]), taken[5:])  # frames were left out

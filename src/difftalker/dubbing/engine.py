@@ -228,7 +228,7 @@ class Engine:
         silent = np.zeros(len(times_s), bool)
         if synthesis.uses_landmarks and self.config.completion.hold_in_silence:
             silent = speech.silent(times_s, SILENT_MARGIN_S + OPENS_S)
-        return SpokenWindows(speech.windows(times_s), silent)
+        return SpokenWindows(speech.windows(times_s), times_s, silent)
 
     def _speech_encoder(self) -> SpeechEncoder:
         if self._encoder is None:

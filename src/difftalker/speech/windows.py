@@ -94,19 +94,17 @@ class WindowStream:
 class SpokenWindows:
     """The windows of the frames of one video, in order; zeros where nothing is said.
 
-    There networks would make mouths of noise and breath.
+    There networks would make mouths of noise and breath. Frames may be left out.
     """
 
-    def __init__(self, stream: WindowStream, silent: NDArray[np.bool_]) -> None:
-        """``silent`` (frames,) are the frames without speech."""
-        self._stream, self._silent, self._taken = stream, silent, 0
+    def __init__(self, stream: WindowStream, times_s: Times, silent: NDArray[np.bool_]) -> None:
+        """``silent`` (frames,) are the frames without speech, of those at ``times_s`` (frames,)."""
+        self._stream, self._times_s, self._silent = stream, times_s, silent
 
     def take(self, times_s: Times) -> Floats:
-        """Windows (n, size, C) of the next n frames, which are at these times (n,)."""
+        """Windows (n, size, C) of later frames, which are at these times (n,)."""
         taken = self._stream.take(times_s)
-        frames = slice(self._taken, self._taken + len(taken))
-        taken[self._silent[frames]] = 0
-        self._taken = frames.stop
+        taken[self._silent[np.searchsorted(self._times_s, times_s)]] = 0
         return taken
 
 
