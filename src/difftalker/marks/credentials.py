@@ -114,7 +114,8 @@ def sign(
         metadata.add_checksum(target)
     except c2pa.C2paError as error:
         target.unlink(missing_ok=True)
-        if f"os error {errno.ENOSPC}" in str(error):
+        # As the library's own code says it, or Python's that it calls back.
+        if any(f"{word} {errno.ENOSPC}" in str(error) for word in ("os error", "Errno")):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise MediaError(
             f"{source} cannot be signed: {error}",
