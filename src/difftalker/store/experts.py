@@ -67,7 +67,7 @@ class ExpertFiles:
             raise self._unfit(error) from error
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of the named tensors, by the header of their file.
+        """The shapes of the named tensors, by the header of their file.
 
         Raises:
             AssetError: the file holds something else than floating point tensors.

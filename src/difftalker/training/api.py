@@ -200,7 +200,7 @@ def _preview(
     began: float,
 ) -> Preview:
     """What writes an early avatar."""
-    facts = {**about, "name": about["name"] or output.name, "consent": about["consent"]}
+    facts = {**about, "name": about["name"] or output.name}
     facts["source"] = about["source"] or _source(load_manifest(work.options.dataset))
 
     def save(folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from difftalker.config import STAGES, Config, StageConfig
 from difftalker.core.files import write_whole
 from difftalker.errors import UsageError
+from difftalker.training.sources import OF_DIFFUSION
 
 DEFAULT_MINUTES = 60.0
 """For the light network alone."""
@@ -34,9 +35,9 @@ AT_THE_END = 0.12
 LEAST_MINUTES = 0.25
 """For a stage."""
 MOST_STEPS = 100_000
-"""Of a stage that ends by its time."""
+"""Enough that a stage ends by its time."""
 LIGHT_BATCH, LIGHT_RATE = 8, 4e-4
-"""Of the light network in a given time: many small steps measured best."""
+"""The batch and peak of the learning rate with which the light network is tuned in a given time."""
 WATCH_STEPS = 100
 """Between validations of it."""
 
@@ -75,8 +76,7 @@ def left_minutes(config: Config, run: Path, minutes: float) -> float:
 
 def _shared_out(config: Config, minutes: float, spent_minutes: float) -> dict[str, float]:
     """Minutes of each stage that is to be trained."""
-    of_diffusion = () if config.training.diffusion else ("autoencoder", "prior", "synthesis")
-    left_out = {*of_diffusion, *(() if config.training.diffusion else ("decoder",))}
+    left_out = () if config.training.diffusion else OF_DIFFUSION
     due = [s for s in STAGES if s not in left_out and getattr(config.training, s).steps]
     left = minutes * (1 - AT_THE_END) - spent_minutes
     if left < LEAST_MINUTES * len(due):

@@ -28,14 +28,14 @@ class NewFaceRecipe:
     mirrored_share: float = 0.5
     rotation_rad: float = 0.05
     scaling: float = 0.06
-    """Of width and height, each its own."""
+    """The change of width and of height, each its own."""
     shift_crop: float = 0.015
     warp_crop: float = 0.012
     """Displacement of the knots of a smooth warp, crop units."""
     colour: float = 0.08
-    """Of the entries of the matrix that mixes the colours."""
+    """The change of the entries of the matrix that mixes the colours."""
     gamma: float = 0.25
-    """Of the logarithm of the exponent of brightness."""
+    """The logarithm of the exponent of brightness."""
     light: float = 0.25
     """Difference in brightness from one side of the picture to the other."""
     poor_share: float = 0.5
