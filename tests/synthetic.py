@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
+import threading
 import wave
 from collections.abc import Sequence
 from dataclasses import replace
@@ -146,11 +150,22 @@ def located(video: Path, track: FaceTrack) -> TrackedFootage:
     )
 
 
-def dub_to_end(video: Path, audio: Path, output: Path, frames: int) -> None:
-    """A whole dubbing, to run in a process that may be killed."""
+def dub_to_end(
+    video: Path, audio: Path, output: Path, frames: int, killed_at: tuple[int, float] | None = None
+) -> None:
+    """A whole dubbing for a process of its own.
+
+    ``killed_at`` kills the process so many seconds after so many reports of progress.
+    """
     torch.set_num_threads(1)
+    reports = itertools.count()
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if killed_at is not None and next(reports) == killed_at[0]:
+            threading.Timer(killed_at[1], os.kill, (os.getpid(), signal.SIGKILL)).start()
+
     job = debug_avatar().dub(video, audio, located=located(video, still_track(frames)))
-    job.save(output)
+    job.save(output, progress=progress)
 
 
 def count_rendered(monkeypatch: pytest.MonkeyPatch, stop_after: int | None = None) -> list[int]:

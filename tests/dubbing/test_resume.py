@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import random
+import signal
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -155,30 +155,23 @@ def test_killed_at_random_moments_and_resumed_to_the_same_bytes(
 ) -> None:
     context = forkserver()
 
-    def begun(output: Path) -> Any:
-        run = context.Process(target=dub_to_end, args=(*clip, output, FRAMES))
+    def ended(output: Path, killed_at: tuple[int, float] | None = None) -> int | None:
+        run = context.Process(target=dub_to_end, args=(*clip, output, FRAMES, killed_at))
         run.start()
-        return run
+        run.join(300)
+        return cast("int | None", run.exitcode)
 
-    whole = tmp_path / "whole.mp4"
-    began = time.monotonic()
-    run = begun(whole)
-    run.join(300)
-    seconds = time.monotonic() - began
-    assert run.exitcode == 0
-    chance, killed = random.Random(5), 0
-    output = tmp_path / "killed.mp4"
+    whole, output = tmp_path / "whole.mp4", tmp_path / "killed.mp4"
+    assert ended(whole) == 0
+    chance = random.Random(5)
+    killed = 0
     for _ in range(KILLS):
-        run = begun(output)
-        run.join(chance.uniform(0.1, 0.9) * seconds)
-        run.kill()
-        run.join()
-        killed += run.exitcode != 0
+        code = ended(output, (chance.randrange(FRAMES // KILLS), chance.uniform(0, 0.02)))
+        killed += code == -signal.SIGKILL
+        assert code in (0, -signal.SIGKILL)
         assert not output.exists() or output.read_bytes() == whole.read_bytes()
     assert killed, "every run ended before its kill"
-    run = begun(output)
-    run.join(300)
-    assert run.exitcode == 0
+    assert ended(output) == 0
     assert output.read_bytes() == whole.read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.mp4", "whole.mp4"]
 
