@@ -123,8 +123,11 @@ def test_the_expert_holds_the_light_network_and_new_avatars_begin_there(
     wanted = experts.read(kind="faces").weights()
     found = sources.begun_light().state_dict()
     assert all(torch.equal(found[name], wanted[name].float()) for name in found)
-    kept = Sources(config, dataclasses.replace(options, keep=True), load_people(people), start)
-    assert kept.faces is None  # who names an avatar begins at that avatar
+    asked = dataclasses.replace(options, keep=True)
+    assert Sources(config, asked, load_people(people), start).faces is not None
+    with_light = avatars.read(write_untrained(tmp_path / "light", parts=("light",)))
+    kept = Sources(config, asked, load_people(people), with_light)
+    assert kept.faces is None  # who names an avatar with a light network begins there
     larger = configs.override(config, {"model.light.patch": "8"})
     enlarged = Sources(larger, options, load_people(people), start).begun_light()
     assert enlarged.out.weight.shape[0] == 3 * 8**2

@@ -35,6 +35,7 @@ def train(
     settings: Annotated[tuple[str, ...], Parameter(name="--set"), List] = (),
     face: str = "largest",
     clips: Annotated[tuple[str, ...], List] = (),
+    people: Path | None = None,
     run: Path | None = None,
     name: str = "",
     source: str = "",
@@ -63,14 +64,16 @@ def train(
         start: An avatar, by name or folder, to begin from: its networks are trained on, with a
             third of the steps, and stages that are not chosen stay as they are in it. By default
             the packaged avatar, where it has the same networks; none begins at random.
-        stage: Train this stage alone: landmarks, autoencoder, prior, synthesis or decoder. May be
-            given several times; the avatar is written once all are finished.
+        stage: Train this stage alone: landmarks, autoencoder, prior, synthesis, decoder, light or
+            live. May be given several times; the avatar is written once all are finished.
         settings: KEY=VALUE, one setting of the preset, such as training.prior.steps=200. May be
             given several times.
         face: Whose face, of several people: largest, leftmost, rightmost, center, a number
             (counted as they come in, those who come together from left to right), or a picture.
         clips: Only this one of the videos, by its name without suffix; FILE.json:KEY for a list
             of names in a JSON file. May be given several times.
+        people: A folder with a dataset of each of other people, FOLDER/PERSON, whose speech and
+            lips are learned as well: the avatar understands more voices.
         run: Where checkpoints, logs and sample sheets go; by default OUTPUT-run.
         name: What the avatar is called; by default as its folder.
         source: Corpus and licence of the footage, for the card.
@@ -95,6 +98,7 @@ def train(
         stages=stage,
         face=face,
         clips=clips,
+        people=str(people or ""),
         run_folder=str(run or ""),
         name=name,
         source=source,

@@ -160,6 +160,8 @@ class PictureRecipe:
 
     margin_px: int = 16
     """How far around the mask pictures are compared, pixels: the join is learned with it."""
+    mouth_weight: float = 1.0
+    """Weight of the mouth, in weights of all that is masked."""
     detail_weight: float = 16.0
     """Weight of the amount of fine detail in each place: a mean of pictures has too little."""
     feature_weight: float = 4.0
@@ -169,7 +171,8 @@ class PictureRecipe:
     (Esser et al., "Taming Transformers for High-Resolution Image Synthesis", 2021, Eq. 7)."""
 
     def __post_init__(self) -> None:
-        checks.not_negative(self, "margin_px", "detail_weight", "feature_weight", "critic_share")
+        checks.not_negative(self, "margin_px", "mouth_weight", "detail_weight")
+        checks.not_negative(self, "feature_weight", "critic_share")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,7 @@ def train(
     stages: Sequence[str] = STAGES,
     face: str | int | Path = "largest",
     clips: Sequence[str] = (),
+    people: str | Path | None = None,
     longest_s: float = 0.0,
     run: str | Path | None = None,
     name: str = "",
@@ -115,10 +116,12 @@ def train(
     ``face`` says whom to learn, where there are several
     people (:class:`difftalker.face.detect.people.Choice`), ``clips`` picks some of the footage
     (:func:`difftalker.data.footage.find_footage`), and ``longest_s`` how much of each is learned
-    from, 0: all. All intermediate work goes to the folder
-    ``run``, by default ``OUTPUT-run``; a call that was stopped goes on from there. The avatar is
-    written to ``output`` once every stage is finished; its card repeats ``name``, ``source``
-    (corpus and licence) and ``command``, and says how it does on footage that was held out.
+    from, 0: all. ``people`` is a folder with a dataset of each of other people, whose speech and
+    lips are learned as well: the avatar understands more voices. All intermediate work goes to the
+    folder ``run``, by default ``OUTPUT-run``; a call that was stopped goes on from there. The
+    avatar is written to ``output`` once every stage is finished; its card repeats ``name``,
+    ``source`` (corpus and licence) and ``command``, and says how it does on footage that was held
+    out.
 
     Processes that ``torchrun`` starts train together; the first one writes everything, and its
     result alone has an ``avatar``.
@@ -157,6 +160,7 @@ def train(
                 chosen = with_budget(chosen, minutes, (time.monotonic() - began) / 60, folder)
             options = TrainOptions(
                 dataset=dataset,
+                people=None if people is None else Path(people),
                 run=folder,
                 stages=wanted,
                 start=begun.avatar,

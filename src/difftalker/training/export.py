@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -59,6 +58,7 @@ def card(name: str, consent: str, source: str, command: str, facts: dict[str, An
             f"- Clips: {facts['clips_train']} to learn from, {facts['clips_validation']} held out"
             f" ({', '.join(facts['validation_names'])})",
             *([f"- Sound: {facts['sound']}"] if facts["sound"] else []),
+            *([f"- Speech and lips of others: {facts['people']}"] if facts["people"] else []),
             *(f"- Begun at: the avatar {a['name']}, whose footage is {a['source']}" for a in begun),
             "- Videos made with this avatar are generated; say so where you show them.",
             "",
@@ -70,9 +70,11 @@ def card(name: str, consent: str, source: str, command: str, facts: dict[str, An
     )
 
 
-def _sound(delays_s: Mapping[str, float]) -> str:
+def _sound(run: Run) -> str:
     """What a card says of sound that is early or late; empty where that was not looked at."""
-    apart_s = np.abs(list(delays_s.values()))
+    found = run.sources.delays_s()
+    own = [clip.name for clip in (*run.data.train, *run.data.validation)]
+    apart_s = np.abs([found[name] for name in own if name in found])
     if not len(apart_s):
         return ""
     return (
@@ -99,7 +101,8 @@ def _facts(run: Run) -> dict[str, Any]:
         "seed": run.options.seed,
         "date": date.today().isoformat(),
         "begun_at": run.ancestors(),
-        "sound": _sound(run.sources.delays_s()),
+        "sound": _sound(run),
+        "people": ", ".join(run.sources.people),
         "clips_train": len(run.data.train),
         "clips_validation": len(run.data.validation),
         "validation_names": [c.name for c in run.data.validation],

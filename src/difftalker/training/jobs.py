@@ -18,7 +18,7 @@ class TrainJob(Job):
     """Train an avatar; the fields are the arguments of ``training.api.train``."""
 
     kind: ClassVar[str] = "train"
-    inputs: ClassVar[tuple[str, ...]] = ("footage", "start", "face")
+    inputs: ClassVar[tuple[str, ...]] = ("footage", "start", "face", "people")
     outputs: ClassVar[tuple[str, ...]] = ("output",)
     suffix: ClassVar[str] = ""
 
@@ -46,6 +46,8 @@ class TrainJob(Job):
     face: str = "largest"
     clips: tuple[str, ...] = ()
     """Which of the footage; empty: all."""
+    people: str = ""
+    """A folder with a dataset of each of other people, whose speech and lips are learned too."""
     run_folder: str = ""
     """Where checkpoints, logs and sheets go; by default ``OUTPUT-run``."""
     name: str = ""
@@ -72,11 +74,12 @@ class TrainJob(Job):
         from difftalker.training.api import train
 
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        run_folder = values.pop("run_folder") or None
+        run_folder, people = (values.pop(name) or None for name in ("run_folder", "people"))
         return train(
             values.pop("footage"),
             values.pop("output"),
             run=run_folder,
+            people=people,
             on_event=on_event,
             cancel=cancel,
             **values,

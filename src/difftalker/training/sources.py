@@ -7,7 +7,7 @@ that the run began from, or a base model.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,7 +21,7 @@ from torch import nn
 from difftalker.config import STAGES, Config
 from difftalker.core.files import write_whole
 from difftalker.core.weights import difference
-from difftalker.data.dataset import Dataset
+from difftalker.data.dataset import ClipData, Dataset, load_people
 from difftalker.data.latents import LatentSet, encode_clips, identity
 from difftalker.dubbing.load_checked import load_networks
 from difftalker.dubbing.networks import (
@@ -48,6 +48,7 @@ from difftalker.training import artefacts
 from difftalker.training.artefacts import Artefact, filled
 from difftalker.training.bars import bar
 from difftalker.training.cross_fit import align_sound
+from difftalker.training.other_people import moved
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -58,6 +59,9 @@ class TrainOptions:
 
     dataset: Path
     """A folder made by `difftalker prepare`."""
+    people: Path | None = None
+    """A folder with such a dataset of each of other people, ``people/PERSON``, whose speech and
+    lips the completion learns too."""
     run: Path
     """Where checkpoints, logs and sheets go; a run that was stopped goes on from here."""
     stages: tuple[str, ...] = STAGES
@@ -268,7 +272,10 @@ class Sources:
     @cached_property
     def faces(self) -> ExpertFiles | None:
         """The network of many faces, where the light one begins there."""
-        if self.options.keep or self.start is None or "faces" not in experts.packaged():
+        if self.start is None or "faces" not in experts.packaged():
+            return None
+        known = self.known("light", LightNet) if self.options.keep else None
+        if known is not None and known.config == self.config.model.light:
             return None
         files = experts.read(kind="faces")
         model = self.config.model
@@ -357,15 +364,39 @@ class Sources:
 
     def aligned(self) -> Dataset:
         """The data, each clip's sound aligned with its lips; the delays are found once a run."""
-        clips = [*self.data.train, *self.data.validation]
-        path = self.options.run / "delays.json"
-        if self.config.training.align_sound and not path.is_file():
-            align_sound(self.config.model.completion, clips)
-            write_whole(path, json.dumps({c.name: c.delay_s for c in clips}, indent=1) + "\n")
-        delays_s = self.delays_s()
-        for clip in clips:
-            clip.delay_s = delays_s.get(clip.name, 0.0)
+        self._align([*self.data.train, *self.data.validation])
         return self.data
+
+    def _align(self, clips: Sequence[ClipData]) -> None:
+        """Set how late the sound of one person's clips is, as found before or now."""
+        if not self.config.training.align_sound:
+            return
+        known = self.delays_s()
+        if any(clip.name not in known for clip in clips):
+            align_sound(self.config.model.completion, clips)
+            known |= {clip.name: clip.delay_s for clip in clips}
+            path = self.options.run / "delays.json"
+            write_whole(path, json.dumps(known, indent=1) + "\n")
+        for clip in clips:
+            clip.delay_s = known[clip.name]
+
+    def spoken(self) -> Dataset:
+        """What the completion learns: the aligned data, and other people's, moved to this face."""
+        data = self.aligned()
+        others = [clip for one in self.people.values() for clip in moved(one, data.train)]
+        return replace(data, train=[*data.train, *others])
+
+    @cached_property
+    def people(self) -> dict[str, list[ClipData]]:
+        """The clips of each of the other people, their sound aligned."""
+        people: dict[str, list[ClipData]] = {}
+        if self.options.people is None:
+            return people
+        for clip in load_people(self.options.people, mask=self.config.model.mask).train:
+            people.setdefault(clip.person, []).append(clip)
+        for clips in people.values():
+            self._align(clips)
+        return people
 
     def guiding(self) -> Dataset:
         """The data, its sound aligned where the synthesis uses audio."""

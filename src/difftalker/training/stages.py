@@ -46,7 +46,7 @@ def _landmarks(sources: Sources) -> LandmarkTask:
     training = sources.config.training
     return LandmarkTask(
         sources.begun("landmarks", net),
-        sources.aligned(),
+        sources.spoken(),
         span=training.span_frames,
         lips_weight=training.lips_weight,
         recipe=training.landmark_recipe,
@@ -196,7 +196,7 @@ def _live(sources: Sources) -> LandmarkTask:
     training = sources.config.training
     return LandmarkTask(
         sources.begun_where_known("live", sources.new_live()),
-        sources.aligned(),
+        sources.spoken(),
         span=training.span_frames,
         lips_weight=training.lips_weight,
         recipe=training.landmark_recipe,

@@ -97,8 +97,8 @@ def _weights(places: Places, shape: torch.Size, recipe: PictureRecipe) -> Tensor
         near = places.hidden
     mouth = nnf.interpolate(places.mouth, scale_factor=float(CELL))
     weights = torch.ones_like(near)
-    for place in (near, mouth):
-        weights = weights + place / place.mean().clamp(min=1e-3)
+    for place, weight in ((near, 1.0), (mouth, recipe.mouth_weight)):
+        weights = weights + weight * place / place.mean().clamp(min=1e-3)
     return weights
 
 
