@@ -26,7 +26,7 @@ def clips(dataset: Path) -> list[ClipData]:
 def stranger(clip: ClipData) -> ClipData:
     """Somebody with a wider face, whose lips open half as far."""
     other = copy(clip)
-    points = open_mouth(clip.points_crop, 0.5) * np.float32([1.2, 1.0]) + np.float32([0.1, 0])
+    points = open_mouth(clip.points_crop, 0.5) * np.array([1.2, 1.0]) + np.array([0.1, 0.0])
     other.points_crop = points.astype(np.float32)
     return other
 

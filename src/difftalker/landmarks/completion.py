@@ -169,8 +169,8 @@ class CompletionNet(nn.Module):
     def fit(self, clips: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Fit mean face, least squares and opening network to clips.
 
-        Each clip is a pair of points (F, 68, 2), crop units, and windows (F, W, C). With too few
-        frames, maps that were fitted to another speaker stay.
+        Each clip is a pair of points (F, 68, 2), crop units, and windows (F, W, C). What was fitted
+        before, to other speakers, is known, and changes as far as these clips have reason for.
         """
         points = torch.cat([one for one, _ in clips])
         upper, lower = points[:, list(UPPER)], points[:, list(LOWER)]
@@ -185,9 +185,9 @@ class CompletionNet(nn.Module):
             sizes = [len(one) for one, _ in clips]
             seen, wanted = (given - mean).split(sizes), (lower * _SPREAD - neutral).split(sizes)
             windows, predicted = [heard for _, heard in clips], None
-            if self.opening is not None and not self.least_squares.keeps_maps(len(points)):
+            if self.opening is not None:
                 real = [openings(one + neutral, neutral) for one in wanted]
-                self.opening.fit(windows, real)
+                self.opening.fit(windows, real, anew=not self.least_squares.known)
                 predicted = [self.opening(one[None])[0] for one in windows]
             self.least_squares.fit(seen, wanted, windows, (mean, neutral), predicted)
 

@@ -20,7 +20,7 @@ from difftalker.face.lips import OUTER_FOLLOWS
 from difftalker.landmarks.opening_net import STRIDE, thin_windows
 
 PENALTY = 0.1
-"""Ridge penalty on the coefficients, in mean variances of each group of inputs."""
+"""Ridge penalty on the change of coefficients, in mean variances of each group of inputs."""
 OTHER_SPEECH = 0.3
 """Weight of examples that pair a face with another clip's speech, in the fit of the lips' opening:
 in dubbing the lips have to follow the new speech, not the upper face."""
@@ -28,8 +28,8 @@ FITTED_SHARE = 0.5
 """Share of the opening fitted to face and speech; the other part is predicted by ``OpeningNet``."""
 TURNS = 0.03
 """Standard deviation of the rotation (rad) and scale that are added to the footage's."""
-ENOUGH_FRAMES = 1500
-"""Fewest frames to fit maps anew; below, another speaker's maps do better and stay."""
+KNOWN_FRAMES = 30_000
+"""How many frames the maps count for that are known of others, beside those of the footage."""
 KNOTS = 33
 """Knots of the calibration curve from fitted openings to real ones."""
 
@@ -92,49 +92,55 @@ class LeastSquares(nn.Module):
         """Fit to clips of upper (F, 37, 2) and lower points (F, 31, 2) and windows (F, W, C).
 
         ``mean`` is the mean face, (37, 2) and (31, 2), around the middle of the upper points;
-        ``predicted`` are the openings (F,) by ``OpeningNet``. With few frames (``keeps_maps``) only
-        the mean of the speech is fitted.
+        ``predicted`` are the openings (F,) by ``OpeningNet``. Maps that are known change no more
+        than the footage has reason for.
         """
         frames = sum(map(len, windows))
-        keeps = self.keeps_maps(frames)
+        penalty = PENALTY * (max(1.0, KNOWN_FRAMES / frames) if self.known else 1.0)
         if self.moved:
             total = torch.stack([_flat(w).sum(0) for w in windows]).sum(0)
             self.mean_speech.copy_(total / frames)
-        if keeps:
-            return
         turned = [_turned(points, frames) for points in mean]
-        seen, wanted = (
-            [one.flatten(1) for one in (*group, more)]
-            for group, more in zip((upper, lower), turned, strict=True)
-        )
-        sizes = [seen[0].shape[1]]
-        self.from_upper.copy_(_ridge(*_products(seen, wanted), sizes).T)
-        if not self.moved:
-            return
-        both = [
-            torch.cat([s, _flat(w) - self.mean_speech], 1)
-            for s, w in zip(seen, windows, strict=False)
+        seen, wanted = ([*group, more] for group, more in zip((upper, lower), turned, strict=True))
+        above = [one.flatten(1) for one in seen]
+        sizes = [above[0].shape[1]]
+        missing = [
+            (w - self.before_speech(u[None])[0]).flatten(1)
+            for u, w in zip(seen, wanted, strict=True)
         ]
-        both.append(nnf.pad(seen[-1], (0, len(self.mean_speech))))
+        change = _ridge(*_products(above, missing), sizes, penalty).T
+        if not self.moved:
+            self.from_upper += change
+            return
+        heard = [_flat(w) - self.mean_speech for w in windows]
+        heard.append(heard[0].new_zeros(len(turned[0]), len(self.mean_speech)))
+        both = [torch.cat(pair, 1) for pair in zip(above, heard, strict=True)]
         sizes.append(len(self.mean_speech))
+        rows = slice(-2 * self.moved, None)
         lips = _lip_basis(self.moved).to(self.from_upper)
-        inside, across = _products(both, [w[:, -2 * self.moved :] @ lips.T for w in wanted])
-        found = _ridge(inside, across, sizes)
+        unsaid = [
+            (m[:, rows] - h @ self.from_speech.T) @ lips.T
+            for m, h in zip(missing, heard, strict=True)
+        ]
+        inside, across = _products(both, unsaid)
+        found = _ridge(inside, across, sizes, penalty)
         # Faces paired with another clip's speech: the two groups of inputs are uncorrelated.
         seen_at, heard_at = slice(sizes[0]), slice(sizes[0], None)
         for block in (seen_at, heard_at):
             inside[block, block] *= 1 + OTHER_SPEECH
         across[heard_at] *= 1 + OTHER_SPEECH
-        rows = _gap_rows(self.moved)
-        found[:, rows] = _ridge(inside, across[:, rows], sizes)
+        gaps = _gap_rows(self.moved)
+        found[:, gaps] = _ridge(inside, across[:, gaps], sizes, penalty)
         maps = torch.linalg.solve(lips, found.T)
-        self.from_upper[-2 * self.moved :].copy_(maps[:, seen_at])
-        self.from_speech.copy_(maps[:, heard_at])
+        change[rows] = maps[:, seen_at]
+        self.from_upper += change
+        self.from_speech += maps[:, heard_at]
         self._fit_openings(upper, lower, windows, mean[1], predicted)
 
-    def keeps_maps(self, frames: int) -> bool:
-        """Whether fitted maps stay, as ``frames`` are too few to fit them anew."""
-        return frames < ENOUGH_FRAMES and bool(self.from_upper.any())
+    @property
+    def known(self) -> bool:
+        """Whether maps were fitted before."""
+        return bool(self.from_upper.any())
 
     def _fit_openings(
         self,
@@ -230,10 +236,10 @@ def _products(inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> tuple[Tens
     return inside, across
 
 
-def _ridge(inside: Tensor, across: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Solve a ridge regression whose input groups of ``sizes`` have penalties of their own."""
+def _ridge(inside: Tensor, across: Tensor, sizes: Sequence[int], penalty: float) -> Tensor:
+    """Solve a ridge regression; ``penalty`` is in mean variances of each of the input groups."""
     variances = inside.diagonal().split(list(sizes))
-    penalty = torch.cat([v.mean().expand_as(v) for v in variances]) * PENALTY
+    added = torch.cat([v.mean().expand_as(v) for v in variances]) * penalty
     tiny = torch.finfo(inside.dtype).tiny ** 0.5
-    found: Tensor = torch.linalg.solve(inside + torch.diag(penalty + tiny), across)
+    found: Tensor = torch.linalg.solve(inside + torch.diag(added + tiny), across)
     return found

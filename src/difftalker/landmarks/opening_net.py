@@ -22,8 +22,8 @@ STEPS = 800
 EPOCHS = 24
 """Most passes over the footage, where it is short."""
 BATCH = 256
-LEARNING_RATE = 2e-3
-"""Peak of the one-cycle schedule, after three tenths of the steps."""
+LEARNING_RATE, KNOWN_RATE = 2e-3, 5e-4
+"""Peak of the one-cycle schedule, after three tenths of the steps: anew, and of what is known."""
 WEIGHT_DECAY = 0.1
 DROPOUT = 0.3
 SEED = 0
@@ -53,10 +53,12 @@ class OpeningNet(nn.Module):
         out: Tensor = self.mean + self.spread * wide
         return out
 
-    def fit(self, windows: Sequence[Tensor], openings: Sequence[Tensor]) -> None:
-        """Train anew on clips of windows (F, W, C) and openings (F,), with a fixed seed.
+    def fit(
+        self, windows: Sequence[Tensor], openings: Sequence[Tensor], *, anew: bool = True
+    ) -> None:
+        """Train on clips of windows (F, W, C) and openings (F,), with a fixed seed.
 
-        It takes some seconds on a CPU.
+        It takes some seconds on a CPU. Not ``anew``, it goes on from what it knows of others.
         """
         speech = torch.cat([thin_windows(one).half() for one in windows])
         wide = torch.cat(list(openings))
@@ -67,13 +69,11 @@ class OpeningNet(nn.Module):
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(SEED)
             self.requires_grad_(True)
-            self._begin()
-            optimizer = torch.optim.AdamW(
-                self.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY
-            )
-            rates = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, LEARNING_RATE, total_steps=steps + 1
-            )
+            if anew:
+                self._begin()
+            peak = LEARNING_RATE if anew else KNOWN_RATE
+            optimizer = torch.optim.AdamW(self.parameters(), peak, weight_decay=WEIGHT_DECAY)
+            rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps + 1)
             order = torch.randperm(0)
             for _ in range(steps):
                 if len(order) < batch:
