@@ -13,7 +13,7 @@ import torch
 
 from difftalker import config as configs
 from difftalker.data.dataset import load_people
-from difftalker.errors import MediaError
+from difftalker.errors import MediaError, UsageError
 from difftalker.face.landmarks import UPPER
 from difftalker.store import avatars, experts
 from difftalker.synthesis.light import LightNet, skin_tone, with_patch
@@ -51,6 +51,8 @@ def test_people_are_told_apart_by_their_folders(people: Path) -> None:
     alone = load_people(people, held_out="bob")
     assert {clip.person for clip in alone.train} == {"ann"}
     assert "bob" in {clip.person for clip in alone.validation}
+    with pytest.raises(UsageError, match=r"called 'rob'.*ann or bob"):
+        load_people(people, held_out="rob")
 
 
 def test_a_folder_without_datasets_is_refused(tmp_path: Path) -> None:

@@ -220,8 +220,11 @@ def load_people(folder: Path, *, held_out: str = "", mask: str = "jaw") -> Datas
 
     Raises:
         MediaError: there is no dataset, one is damaged, or they have crops of different sizes.
+        UsageError: nobody is called ``held_out``.
     """
     places = sorted(place.parent for place in folder.glob("*/manifest.json"))
+    if held_out and held_out not in (names := [place.name for place in places]):
+        raise UsageError(f"nobody in {folder} is called {held_out!r}", wanted=" or ".join(names))
     sizes: set[int] = set()
     train: list[ClipData] = []
     validation: list[ClipData] = []

@@ -204,8 +204,7 @@ def _preview(
     began: float,
 ) -> Preview:
     """What writes an early avatar."""
-    facts = {**about, "name": about["name"] or output.name}
-    facts["source"] = about["source"] or _source(load_manifest(work.options.dataset))
+    facts = _card_facts(about, output, load_manifest(work.options.dataset))
 
     def save(folder: Path) -> None:
         save_avatar(work, folder, **facts)
@@ -228,8 +227,7 @@ def _packaged(
     options, manifest = work.options, load_manifest(work.options.dataset)
     parts, report, complete = _held_out(work, paths, clips), None, False
     if about["consent"] and not work.unfinished():
-        defaults = {"name": output.name, "source": _source(manifest)}
-        save_avatar(work, output, **{k: v or defaults.get(k, "") for k, v in about.items()})
+        save_avatar(work, output, **_card_facts(about, output, manifest))
         complete = True
         if parts:
             report = _reported(output, parts, options, whom, reporting(on_event, cancel))
@@ -340,6 +338,12 @@ def _dataset(
 
     prepare(find_footage(footage, clips), run / "data", wanted, face=face, progress=progress)
     return run / "data"
+
+
+def _card_facts(about: Mapping[str, str], output: Path, manifest: Manifest) -> dict[str, str]:
+    """Name, source, consent and command for the card; where not said, by the files."""
+    defaults = {"name": output.name, "source": _source(manifest)}
+    return {key: value or defaults.get(key, "") for key, value in about.items()}
 
 
 def _source(manifest: Manifest, named: int = 5) -> str:
