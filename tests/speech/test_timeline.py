@@ -115,18 +115,6 @@ def test_silence_is_told_by_the_level_of_the_speech_so_far() -> None:
     assert not any(quiet[75:])
 
 
-@pytest.mark.parametrize(("room", "is_silence"), [(0.25, True), (1.0, False)])
-def test_a_steady_room_is_silence_before_anybody_spoke(room: float, is_silence: bool) -> None:
-    speech = SpeechTimeline(LiveLogMelEncoder(), window=WINDOW)
-    speech.push(np.concatenate([room * noise(1), 3 * noise(0.5, 1)]))
-    quiet = []
-    for number in range(35):
-        speech.until((number + 1) / FPS)
-        quiet.append(speech.silent(number / FPS))
-    assert all(quiet[:20]) == is_silence
-    assert not any(quiet[25:])
-
-
 def test_little_is_kept_of_a_long_session() -> None:
     speech = SpeechTimeline(LiveLogMelEncoder(), window=WINDOW)
     sizes = []

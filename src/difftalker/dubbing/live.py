@@ -23,7 +23,7 @@ from difftalker.dubbing.engine import Engine
 from difftalker.dubbing.live_stage import Stage, lacking
 from difftalker.dubbing.talk import made_by
 from difftalker.face.landmarks import LOWER
-from difftalker.face.lips import open_to
+from difftalker.face.lips import open_to, relative_opening
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.marks.marking import MARKED, Marker, Marks, Work
 from difftalker.media.audio import SAMPLE_RATE_HZ
@@ -32,8 +32,8 @@ from difftalker.speech.registry import load_encoder
 from difftalker.speech.timeline import SpeechTimeline
 from difftalker.synthesis.renderer import Floats, Image
 
-CLOSES_S, OPENS_S = 0.25, 0.12
-"""Time in which a mouth comes to rest in silence, and leaves it before speech, seconds."""
+CLOSES_S, OPENS_S = 0.4, 0.3
+"""Time in which a mouth comes to rest in silence, and leaves it as speech begins, seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,11 +155,12 @@ def marker_of(engine: Engine, stage: Stage, marks: Marks) -> Marker:
 
 
 class LiveCompleter:
-    """Completes frame by frame; in silence the mouth comes to rest."""
+    """Completes frame by frame; in silence lips stay as closed as they came in it."""
 
     def __init__(self, net: CompletionNet, engine: Engine) -> None:
         self._net, self._device, self._engine = net, engine.device, engine
         self._rest, self._last_s = 1.0, 0.0
+        self._least = np.inf  # opening of the lips in this silence, face scales
 
     def complete(self, upper: Floats, window: Floats, *, silent: bool, time_s: float) -> Floats:
         """Upper points (37, 2) and speech (W, C) -> all points (68, 2), crop units."""
@@ -173,7 +174,11 @@ class LiveCompleter:
         step = passed_s / CLOSES_S if silent else -passed_s / OPENS_S
         self._rest = min(1.0, max(0.0, self._rest + step))
         if not self._rest:
+            self._least = np.inf
             return points
-        still = open_to(self._engine.completer.neutral(points)[None], np.zeros(1))[0]
+        if silent:
+            self._least = min(self._least, float(relative_opening(points[None])[0]))
+        opening = np.array([self._least if np.isfinite(self._least) else 0.0])
+        still = open_to(self._engine.completer.neutral(points)[None], opening)[0]
         points[list(LOWER)] += self._rest * (still - points)[list(LOWER)]
         return points

@@ -30,12 +30,6 @@ RANGE_DB = 18.0
 """Least distance of loud parts from the quiet ones; less is no speech, or speech alone."""
 FEWEST_LEVELS = 10
 """Fewest levels of sound, of what is no digital silence, that tell."""
-STEADY_DB, STEADY_DBFS = 10.0, -30.0
-"""Sound whose levels lie no farther apart, and below this level, is a room in which nobody has
-spoken yet."""
-FEWEST_STEADY = 3
-NOISE_DB = 3.0
-"""So far above a steady sound nothing is said either."""
 KEPT_S = 2.0
 """Sound and features that are kept behind the frame that is shown, seconds."""
 
@@ -142,13 +136,9 @@ class SpeechTimeline:
     def _loud_db(self) -> float:
         levels = np.array(self._levels)
         sounds = levels[levels > SILENT_DBFS]
-        if len(sounds) < FEWEST_STEADY:
-            return LOUD_DBFS
-        loud, quiet = float(np.percentile(sounds, 95)), float(np.percentile(levels, 10))
-        if loud - quiet < STEADY_DB and loud < STEADY_DBFS:
-            return max(LOUD_DBFS, loud + NOISE_DB + SILENT_BELOW_DB)
         if len(sounds) < FEWEST_LEVELS:
             return LOUD_DBFS
+        loud, quiet = float(np.percentile(sounds, 95)), float(np.percentile(levels, 10))
         return loud if loud - quiet >= RANGE_DB else LOUD_DBFS
 
     def _measure(self) -> None:
