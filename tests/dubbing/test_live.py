@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from difftalker import config as configs
 from difftalker.dubbing.avatar import Avatar
 from difftalker.dubbing.footage import TrackedFootage
-from difftalker.dubbing.live import LiveFrame, LiveSession
+from difftalker.dubbing.live import LiveCompleter, LiveFrame, LiveSession
 from difftalker.dubbing.live_clock import Durations, LiveClock, Threads
 from difftalker.dubbing.live_stage import FootageStage, Stage, TalkStage, open_stage
 from difftalker.dubbing.networks import build
@@ -25,6 +26,7 @@ from difftalker.face.compose.light import Light, LightMap
 from difftalker.face.crop import frame_face
 from difftalker.face.detect.track import FaceTrack
 from difftalker.face.landmarks import UPPER
+from difftalker.face.lips import relative_opening, set_openings
 from difftalker.landmarks.edits import Points
 from difftalker.marks.marking import UNMARKED
 from difftalker.media.video import VideoWriter, probe_video, read_frames
@@ -112,6 +114,37 @@ def test_speech_moves_the_mouth_and_silence_lets_the_head_sway(
     assert changed[-1] > 0
     moved = [np.abs(a.image.astype(int) - quiet[0].image).max() for a in quiet]
     assert max(moved) > 0
+
+
+class Saying:
+    """Stands in for a completion: its lips open as it is told, whatever is heard."""
+
+    def __init__(self, openings: list[float]) -> None:
+        self._openings = iter(openings)
+
+    def __call__(self, upper: torch.Tensor, window: torch.Tensor) -> SimpleNamespace:
+        points = face_points(0.05)[None]
+        opened = set_openings(points, np.array([next(self._openings)]))
+        return SimpleNamespace(points=torch.from_numpy(opened.astype(np.float32))[None])
+
+
+def test_in_silence_lips_stay_as_closed_as_they_came(avatar: Avatar) -> None:
+    asked = [0.3] * 10 + [0.1] * 10 + [0.2] * 10 + [0.3] * 12
+    completer = LiveCompleter(Saying(asked), avatar)  # type: ignore[arg-type]
+    made = [
+        completer.complete(
+            face_points()[list(UPPER)],
+            np.zeros((1, 1), np.float32),
+            silent=10 <= i < 30,
+            time_s=i / 25,
+        )
+        for i in range(len(asked))
+    ]
+    opening = relative_opening(np.stack(made))
+    assert opening[9] == pytest.approx(0.3, abs=0.02)
+    assert (np.diff(opening[10:30]) < 0.01).all()
+    assert opening[29] == pytest.approx(0.1, abs=0.02)
+    assert opening[-1] == pytest.approx(0.3, abs=0.02)
 
 
 def test_frames_that_are_left_out_lose_no_sound(avatar: Avatar, stage: Stage) -> None:

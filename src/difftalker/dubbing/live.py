@@ -23,7 +23,7 @@ from difftalker.dubbing.engine import Engine
 from difftalker.dubbing.live_stage import Stage, lacking
 from difftalker.dubbing.talk import made_by
 from difftalker.face.landmarks import LOWER
-from difftalker.face.lips import open_to, relative_opening
+from difftalker.face.lips import relative_opening, set_openings
 from difftalker.landmarks.completion import CompletionNet
 from difftalker.marks.marking import MARKED, Marker, Marks, Work
 from difftalker.media.audio import SAMPLE_RATE_HZ
@@ -179,6 +179,6 @@ class LiveCompleter:
         if silent:
             self._least = min(self._least, float(relative_opening(points[None])[0]))
         opening = np.array([self._least if np.isfinite(self._least) else 0.0])
-        still = open_to(self._engine.completer.neutral(points)[None], opening)[0]
+        still = set_openings(self._engine.completer.neutral(points)[None], opening)[0]
         points[list(LOWER)] += self._rest * (still - points)[list(LOWER)]
         return points
