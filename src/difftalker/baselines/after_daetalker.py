@@ -13,7 +13,6 @@ whole clip; the network predicts v, which allows few steps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,113 +29,26 @@ from difftalker.baselines.base import (
     Rows,
     Stage,
     System,
+    stage,
 )
-from difftalker.baselines.nets import BaselineConfig, ConformerBlock, PatchUNet, sinusoids
-from difftalker.config import StageConfig, checks
+from difftalker.baselines.dae_nets import (
+    PREDICTION,
+    CodePredictor,
+    DaeTalkerConfig,
+    DiffusionAutoencoder,
+    first_noise,
+    upper_of,
+)
 from difftalker.core.device import autocast
 from difftalker.data.dataset import Dataset
-from difftalker.face.landmarks import UPPER
 from difftalker.synthesis.autoencoder import to_images, to_pixels
-from difftalker.synthesis.light import Encoder
 from difftalker.synthesis.region import add_noise_by_region, box_mask, region_loss, target
 from difftalker.synthesis.renderer import Floats, Image
-from difftalker.synthesis.sampling import alpha_bars, sample
+from difftalker.synthesis.sampling import alpha_bars
 from difftalker.training.bars import bar
 
-PREDICTION = "v_prediction"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DaeTalkerConfig(BaselineConfig):
-    """Sizes and shares."""
-
-    feature_dim: int = 384
-    window: int = 32
-    code_dim: int = 128
-    """Size of a frame's code."""
-    layers: int = 3
-    """Conformer blocks."""
-    heads: int = 4
-    kernel: int = 7
-    """Width of their convolutions, features."""
-    timesteps: int = 1000
-    steps: int = 10
-    """Steps of DDIM."""
-    codes_batch: int = 64
-    codes_learning_rate: float = 5e-4
-    codes_share: float = 0.3
-    """Share of the time for the prediction of codes; the rest is for the autoencoder."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.up_to(4096, self, "code_dim", "timesteps")
-        checks.up_to(256, self, "layers", "heads", "kernel", "steps")
-        checks.positive(self, "codes_batch", "codes_learning_rate")
-        checks.shares(self, "codes_share")
-        fits = self.speech_dim % self.heads == 0
-        checks.check(fits, "heads", self.heads, f"a divisor of {self.speech_dim}")
-        checks.check(self.kernel % 2 == 1, "kernel", self.kernel, "an odd number")
-
-
-class SemanticEncoder(nn.Module):
-    """A picture to its code."""
-
-    def __init__(self, config: DaeTalkerConfig) -> None:
-        super().__init__()
-        self.patch = config.patch
-        self.levels = Encoder(3 * config.patch**2, config.channels)
-        self.write = nn.Sequential(
-            nn.Linear(config.channels[-1], config.code_dim),
-            # Codes of one scale, so that errors of their prediction have one.
-            nn.LayerNorm(config.code_dim, elementwise_affine=False),
-        )
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """(B, 3, S, S), -1..1 -> (B, V)."""
-        coarse = self.levels(nnf.pixel_unshuffle(pictures, self.patch))[-1]
-        code: Tensor = self.write(coarse.mean((2, 3)))
-        return code
-
-
-class Denoiser(nn.Module):
-    """The conditional U-Net: noisy picture, mask, time and code -> v."""
-
-    def __init__(self, config: DaeTalkerConfig) -> None:
-        super().__init__()
-        width = config.speech_dim
-        self.width = width
-        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.code = nn.Linear(config.code_dim, width)
-        self.net = PatchUNet(4, 3, config, vector=width, levels=len(config.channels))
-
-    def forward(self, noisy: Tensor, mask: Tensor, t: Tensor, code: Tensor) -> Tensor:
-        """(B, 3, S, S), (B, 1, S, S), (B,), (B, V) -> (B, 3, S, S)."""
-        known = nnf.silu(self.time(sinusoids(t, self.width)) + self.code(code))
-        predicted: Tensor = self.net(torch.cat([noisy, mask.to(noisy)], 1), known)
-        return predicted
-
-
-class CodePredictor(nn.Module):
-    """Speech around a frame, and its pose, to its code."""
-
-    def __init__(self, config: DaeTalkerConfig) -> None:
-        super().__init__()
-        width = config.speech_dim
-        self.read = nn.Linear(config.feature_dim, width)
-        self.places = nn.Parameter(0.02 * torch.randn(config.window, width))
-        self.pose = nn.Linear(2 * len(UPPER), width)
-        self.blocks = nn.Sequential(
-            *(ConformerBlock(width, config.heads, config.kernel) for _ in range(config.layers))
-        )
-        self.write = nn.Linear(width, config.code_dim)
-
-    def forward(self, windows: Tensor, upper: Tensor) -> Tensor:
-        """(B, W, features), upper points (B, 37, 2) from the crop's middle -> (B, V)."""
-        x = self.read(windows) + self.places + self.pose(upper.flatten(1))[:, None]
-        x = self.blocks(x)
-        middle = x.shape[1] // 2
-        code: Tensor = self.write(x[:, middle - 1 : middle + 1].mean(1))
-        return code
+ENCODED_AT_ONCE = 64
+"""Frames; memory depends on it, the codes do not."""
 
 
 class AfterDaeTalker(BaselineNet):
@@ -144,29 +56,8 @@ class AfterDaeTalker(BaselineNet):
 
     def __init__(self, config: DaeTalkerConfig) -> None:
         super().__init__(config)
-        self.config = config
-        self.autoencoder = nn.ModuleDict(
-            {"encoder": SemanticEncoder(config), "denoiser": Denoiser(config)}
-        )
+        self.autoencoder = DiffusionAutoencoder(config)
         self.predictor = CodePredictor(config)
-
-    def decode(self, clean: Tensor, mask: Tensor, code: Tensor, noise: Tensor) -> Tensor:
-        """DDIM: pictures (B, 3, S, S) whose mask (B, 1, S, S) is made from noise (3, S, S)."""
-        return sample(
-            lambda z, t: self.autoencoder["denoiser"](z, mask, t, code),
-            clean,
-            mask,
-            noise.to(clean).expand_as(clean),
-            sampler="ddim",
-            steps=self.config.steps,
-            prediction=PREDICTION,
-            timesteps=self.config.timesteps,
-        )
-
-
-def upper_of(points: Tensor) -> Tensor:
-    """Points (B, 68, 2), crop units -> upper ones (B, 37, 2) from the crop's middle."""
-    return points[:, list(UPPER)] - 0.5
 
 
 class DaeTalkerRenderer(BaselineRenderer):
@@ -178,14 +69,10 @@ class DaeTalkerRenderer(BaselineRenderer):
         """See :meth:`BaselineRenderer.generate`; of the points only the upper ones count."""
         upper = upper_of(torch.from_numpy(points_crop)).to(masked)
         code = self._net.predictor(windows, upper)
-        made: Tensor = self._net.decode(masked, mask, code, self.noise())
+        made: Tensor = self._net.autoencoder.decode(
+            masked, mask, code, first_noise(self.size_px, self._seed)
+        )
         return made
-
-    def noise(self) -> Tensor:
-        """(3, S, S): where every frame begins."""
-        # Drawn on the CPU, so that a seed means the same on every device.
-        generator = torch.Generator().manual_seed(self._seed)
-        return torch.randn((3, self.size_px, self.size_px), generator=generator)
 
 
 class AutoencoderTask(BaselineTask):
@@ -198,37 +85,37 @@ class AutoencoderTask(BaselineTask):
         self, net: AfterDaeTalker, data: Dataset, options: BaselineOptions, config: DaeTalkerConfig
     ) -> None:
         super().__init__(net, data, options, config)
-        self._net, self._config, self.model = net, config, net.autoencoder
+        self._net = self.model = net.autoencoder
+        self._size_px, self._timesteps = config.size_px, config.timesteps
         self._bars = alpha_bars(PREDICTION, config.timesteps).to(options.device)
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
         """Frames, noise and times; see ``training.task.Task``."""
-        rows, size_px = self.data.rows[indices], self._config.size_px
+        rows, size_px = self.data.rows[indices], self._size_px
         return self.on_device(
             {
                 "true": self.data.pictures(rows),
                 "boxes": self.data.boxes(rows),
                 "noise": torch.randn(len(rows), 3, size_px, size_px, generator=generator),
-                "t": torch.randint(self._config.timesteps, (len(rows),), generator=generator),
+                "t": torch.randint(self._timesteps, (len(rows),), generator=generator),
             }
         )
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """The error of v in the mask; see ``training.task.Task``."""
         true, noise, t = to_pixels(batch["true"]), batch["noise"], batch["t"]
-        mask, bars = box_mask(batch["boxes"], self._config.size_px), self._bars[batch["t"]]
-        code = self.model["encoder"](true)
+        mask, bars = box_mask(batch["boxes"], self._size_px), self._bars[t]
         noisy = add_noise_by_region(true, noise, bars, mask)
-        predicted = self.model["denoiser"](noisy, mask, t, code)
+        predicted = self._net.denoiser(noisy, mask, t, self._net.encoder(true))
         return {"loss": region_loss(predicted, target(true, noise, bars, PREDICTION), mask)}
 
     def rendered(self, rows: Rows) -> Image:
         """Frames held out under their own codes: the bound of what codes can show."""
-        true = to_pixels(self.held_out.pictures(rows).to(self.device))
+        true, size_px = to_pixels(self.held_out.pictures(rows).to(self.device)), self._size_px
         with autocast(self.device):
-            code = self.model["encoder"](true)
-            mask = box_mask(self.held_out.boxes(rows).to(self.device), self._config.size_px)
-            made = self._net.decode(true, mask, code, self.renderer().noise())
+            mask = box_mask(self.held_out.boxes(rows).to(self.device), size_px)
+            code = self._net.encoder(true)
+            made = self._net.decode(true, mask, code, first_noise(size_px))
         return to_images(made).cpu().numpy()
 
 
@@ -242,35 +129,28 @@ class CodesTask(BaselineTask):
         self, net: AfterDaeTalker, data: Dataset, options: BaselineOptions, config: DaeTalkerConfig
     ) -> None:
         super().__init__(net, data, options, config)
-        self._net, self._config, self.model = net, config, net.predictor
-        self._codes, self._held_out_codes = torch.zeros(0), torch.zeros(0)
-
-    def prepare(self) -> None:
-        """Encode all frames; see ``training.task.Prepares``."""
-        self._codes = self._encoded(self.data, self.data.rows)
-        self._held_out_codes = self._encoded(self.held_out, self.held_out.rows[:512])
+        self._encoder, self.model = net.autoencoder.encoder, net.predictor
+        self._codes = torch.zeros(0)
 
     @torch.no_grad()
+    def prepare(self) -> None:
+        """Encode all frames; see ``training.task.Prepares``."""
+        rows, codes = self.data.rows, []
+        with bar("codes") as progress:
+            for start in range(0, len(rows), ENCODED_AT_ONCE):
+                codes.append(self._encoded(self.data, rows[start : start + ENCODED_AT_ONCE]))
+                progress(min(start + ENCODED_AT_ONCE, len(rows)), len(rows))
+        self._codes = torch.cat(codes)
+
     def _encoded(self, examples: Examples, rows: Rows) -> Tensor:
-        codes = []
-        with bar("codes") as progress, autocast(self.device):
-            for start in range(0, len(rows), self._config.codes_batch):
-                part = rows[start : start + self._config.codes_batch]
-                pictures = to_pixels(examples.pictures(part).to(self.device))
-                codes.append(self._net.autoencoder["encoder"](pictures).float())
-                progress(start + len(part), len(rows))
-        return torch.cat(codes)
+        with autocast(self.device):
+            code: Tensor = self._encoder(to_pixels(examples.pictures(rows).to(self.device)))
+        return code.float()
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
         """Speech, upper points and codes; see ``training.task.Task``."""
-        rows = self.data.rows[indices]
-        return self.on_device(
-            {
-                "windows": self.data.windows(rows),
-                "upper": upper_of(self.data.points(rows)),
-                "codes": self._codes[torch.from_numpy(indices).to(self._codes.device)],
-            }
-        )
+        codes = self._codes[torch.from_numpy(indices).to(self._codes.device)]
+        return self.on_device({**_heard(self.data, self.data.rows[indices]), "codes": codes})
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """Squared error of codes, whose own variance is 1; see ``training.task.Task``."""
@@ -279,28 +159,27 @@ class CodesTask(BaselineTask):
 
     def validate(self) -> dict[str, float]:
         """Error of the codes, and PSNR (dB) of lower faces from speech; both held out."""
-        rows = self.held_out.rows[:512]
-        heard = self.held_out.windows(rows).to(self.device)
-        upper = upper_of(self.held_out.points(rows)).to(self.device)
-        error = nnf.mse_loss(self.model(heard, upper).float(), self._held_out_codes)
+        codes = self._encoded(self.held_out, self.watched)
+        batch = self.on_device({**_heard(self.held_out, self.watched), "codes": codes})
+        error = self.loss(batch, torch.Generator())["loss"]
         return {"code_error": float(error), **super().validate()}
 
 
-STAGE = StageConfig(steps=20_000, batch=16, learning_rate=5e-4, ema=0.99, validate_every=200)
+def _heard(examples: Examples, rows: Rows) -> dict[str, Tensor]:
+    """The speech and upper points of frames (n, 2)."""
+    return {"windows": examples.windows(rows), "upper": upper_of(examples.points(rows))}
 
 
 def stages(
     net: AfterDaeTalker, config: DaeTalkerConfig, data: Dataset, options: BaselineOptions
 ) -> list[Stage]:
     """The autoencoder, then the codes."""
-    pictures = replace(STAGE, batch=config.batch, learning_rate=config.learning_rate)
-    codes = replace(
-        STAGE, batch=config.codes_batch, learning_rate=config.codes_learning_rate, autocast=False
-    )
-    share = config.codes_share
+    pictures = AutoencoderTask(net, data, options, config)
+    codes = CodesTask(net, data, options, config)
+    share, rate = config.codes_share, config.codes_learning_rate
     return [
-        Stage(task=AutoencoderTask(net, data, options, config), config=pictures, share=1 - share),
-        Stage(task=CodesTask(net, data, options, config), config=codes, share=share),
+        stage(pictures, config.batch, config.learning_rate, 1 - share),
+        stage(codes, config.codes_batch, rate, share, autocast=False),
     ]
 
 

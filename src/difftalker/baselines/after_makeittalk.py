@@ -12,7 +12,7 @@ of edges stands beside that of pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,9 +26,10 @@ from difftalker.baselines.base import (
     BaselineTask,
     Stage,
     System,
+    stage,
 )
 from difftalker.baselines.nets import BaselineConfig, PatchUNet, picture_error
-from difftalker.config import StageConfig, checks
+from difftalker.config import checks
 from difftalker.core.device import autocast
 from difftalker.data.dataset import Dataset
 from difftalker.face.draw import CHANNELS, landmark_maps
@@ -85,8 +86,8 @@ class Displacements(nn.Module):
         # Both directions where they have read half of the window: the frame's own moment.
         middle = states[:, states.shape[1] // 2]
         known = torch.cat([self.speaker, neutral.flatten()]).expand(len(windows), -1)
-        moved: Tensor = self.decode(torch.cat([middle, known.to(middle)], 1))
-        return moved.unflatten(1, (POINTS, 2)) / 10
+        moved: Tensor = self.decode(torch.cat([middle, known.to(middle)], 1)).unflatten(1, (-1, 2))
+        return moved / 10
 
 
 class AfterMakeItTalk(BaselineNet):
@@ -180,8 +181,7 @@ class DisplacementTask(BaselineTask):
         """Speech, and faces laid on the neutral one; see ``training.task.Task``."""
         rows, upper = self.data.rows[indices], list(UPPER)
         points = self.data.points(rows).numpy()
-        neutral = self._net.neutral.cpu().numpy()[None, upper]
-        neutral = neutral.repeat(len(rows), 0)
+        neutral = self._net.neutral.cpu().numpy()[None, upper].repeat(len(rows), 0)
         laid = Similarities.onto(points[:, upper], neutral).apply(points)
         windows = self.data.windows(rows)
         return self.on_device({"points": torch.from_numpy(laid), "windows": windows})
@@ -247,21 +247,16 @@ class TranslationTask(BaselineTask):
         return {"loss": l1 + edges, "l1": l1, "edges": edges}
 
 
-STAGE = StageConfig(steps=20_000, batch=16, learning_rate=5e-4, ema=0.99, validate_every=200)
-
-
 def stages(
     net: AfterMakeItTalk, config: MakeItTalkConfig, data: Dataset, options: BaselineOptions
 ) -> list[Stage]:
     """Displacements, then pictures."""
-    points = replace(
-        STAGE, batch=config.points_batch, learning_rate=config.points_learning_rate, autocast=False
-    )
-    pictures = replace(STAGE, batch=config.batch, learning_rate=config.learning_rate)
-    share = config.points_share
+    points = DisplacementTask(net, data, options, config)
+    pictures = TranslationTask(net, data, options, config)
+    share, rate = config.points_share, config.points_learning_rate
     return [
-        Stage(task=DisplacementTask(net, data, options, config), config=points, share=share),
-        Stage(task=TranslationTask(net, data, options, config), config=pictures, share=1 - share),
+        stage(points, config.points_batch, rate, share, autocast=False),
+        stage(pictures, config.batch, config.learning_rate, 1 - share),
     ]
 
 

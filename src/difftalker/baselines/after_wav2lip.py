@@ -13,7 +13,7 @@ own mouth would then be known.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,9 +29,10 @@ from difftalker.baselines.base import (
     Rows,
     Stage,
     System,
+    stage,
 )
 from difftalker.baselines.nets import BaselineConfig, PatchUNet, WindowEncoder, picture_error
-from difftalker.config import StageConfig, checks
+from difftalker.config import checks
 from difftalker.data.dataset import ClipData, Dataset
 from difftalker.errors import TrainingError
 from difftalker.experts.critic import Critic, critic_loss, generator_loss
@@ -225,17 +226,12 @@ def grey_mouths(pictures: Tensor) -> Tensor:
     return nnf.interpolate(grey, MOUTH_PX, mode="bicubic", align_corners=False)[:, 0]
 
 
-STAGE = StageConfig(
-    steps=20_000, batch=4, learning_rate=5e-4, ema=0.99, validate_every=200, betas=(0.5, 0.99)
-)
-
-
 def stages(
     net: AfterWav2Lip, config: Wav2LipConfig, data: Dataset, options: BaselineOptions
 ) -> list[Stage]:
     """One stage: all losses at once."""
-    stage = replace(STAGE, batch=config.batch, learning_rate=config.learning_rate)
-    return [Stage(task=Wav2LipTask(net, data, options, config), config=stage)]
+    task = Wav2LipTask(net, data, options, config)
+    return [stage(task, config.batch, config.learning_rate, betas=(0.5, 0.99))]
 
 
 SYSTEM = System(

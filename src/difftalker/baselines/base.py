@@ -176,6 +176,7 @@ class BaselineTask(abc.ABC):
         self._network, self.device = net, options.device
         self.data = Examples(data.train, options.features, config)
         self.held_out = Examples(data.validation, options.features, config)
+        self.watched: Rows = self.held_out.rows[::10][:16]
         self.examples = len(self.data.rows)
 
     def describe(self, indices: NDArray[np.int64]) -> list[str]:
@@ -215,9 +216,8 @@ class BaselineTask(abc.ABC):
 
     def _watched(self) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures held out (n, S, S, 3), the same as rendered, and their boxes."""
-        rows = self.held_out.rows[::10][:16]
-        made = torch.from_numpy(self.rendered(rows))
-        return self.held_out.pictures(rows), made, self.held_out.boxes(rows)
+        made = torch.from_numpy(self.rendered(self.watched))
+        return self.held_out.pictures(self.watched), made, self.held_out.boxes(self.watched)
 
     def on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """A batch where it is learned from."""
@@ -246,6 +246,17 @@ class Stage:
     config: StageConfig
     share: float = 1.0
     """Its share of the minutes."""
+
+
+def stage(task: Task, batch: int, learning_rate: float, share: float = 1.0, **more: Any) -> Stage:
+    """A stage with the budget that all baselines have; ``more`` are settings of StageConfig."""
+    config = StageConfig(
+        steps=20_000,
+        batch=batch,
+        learning_rate=learning_rate,
+        **{"ema": 0.99, "validate_every": 200, **more},
+    )
+    return Stage(task=task, config=config, share=share)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ V size of a vector, W features in a window of speech.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -30,8 +29,8 @@ class BaselineConfig:
     """Speech features around a frame, at 50 Hz."""
     patch: int = 4
     """Pixels a side that go into one position before the first convolution."""
-    channels: tuple[int, ...] = (32, 64, 96, 128)
-    """Widths of the U-Net, finest level first."""
+    channels: tuple[int, ...] = (48, 96, 128, 128)
+    """Widths of the U-Net, finest level first; by default those of the light network."""
     speech_dim: int = 128
     """Size of what is read from a window of speech."""
     batch: int = 16
@@ -56,7 +55,8 @@ class PatchUNet(nn.Module):
     ) -> None:
         """``seen`` and ``made`` are channels of pictures.
 
-        The ``vector`` scales and shifts the features of so many coarse ``levels``.
+        The ``vector`` scales and shifts the features of so many coarse ``levels``; if that is all
+        of them, also what goes straight from input to output.
         """
         super().__init__()
         widths, self.patch = config.channels, config.patch
@@ -68,18 +68,25 @@ class PatchUNet(nn.Module):
         self.modulated = range(first, len(widths))
         self.modulations = nn.ModuleList(Modulation(vector, width) for width in widths[first:])
         self.out = nn.Conv2d(widths[0], made * self.patch**2, 3, padding=1)
+        # A position has fewer features than pixels: noise and what is seen need another way.
+        self.straight = nn.Conv2d(seen * self.patch**2, made * self.patch**2, 1)
+        self.gain = Modulation(vector, made * self.patch**2) if not first else None
 
     def forward(self, pictures: Tensor, vector: Tensor | None = None) -> Tensor:
         """(B, seen, S, S), (B, V) -> (B, made, S, S)."""
         layout = pictures.contiguous(memory_format=torch.channels_last)
-        levels = self.encoder(nnf.pixel_unshuffle(layout, self.patch))
+        patches = nnf.pixel_unshuffle(layout, self.patch)
+        levels, straight = self.encoder(patches), self.straight(patches)
+        if vector is not None and self.gain is not None:
+            straight = self.gain(straight, vector)
         if vector is not None:
             for level, modulation in zip(self.modulated, self.modulations, strict=True):
                 levels[level] = modulation(levels[level], vector)
         x = self.middle(levels[-1])
         for up, block, level in reversed(list(zip(self.up, self.blocks, levels[:-1], strict=True))):
             x = block(nnf.interpolate(up(x), scale_factor=2.0) + level)
-        return nnf.pixel_shuffle(self.out(nnf.relu(x)), self.patch)
+        out: Tensor = self.out(nnf.relu(x)) + straight
+        return nnf.pixel_shuffle(out, self.patch)
 
 
 class Modulation(nn.Module):
@@ -94,7 +101,8 @@ class Modulation(nn.Module):
     def forward(self, x: Tensor, vector: Tensor) -> Tensor:
         """(B, D, h, w), (B, V) -> (B, D, h, w)."""
         scale, shift = self.write(vector)[:, :, None, None].chunk(2, dim=1)
-        return x * (1 + scale) + shift
+        moved: Tensor = x * (1 + scale) + shift
+        return moved
 
 
 class WindowEncoder(nn.Module):
@@ -119,45 +127,6 @@ class WindowEncoder(nn.Module):
         """(B, W, features) -> (B, V)."""
         read: Tensor = self.layers(windows.mT)
         return read
-
-
-class ConformerBlock(nn.Module):
-    """Half a feed-forward network, attention, a convolution, the other half.
-
-    Gulati et al., "Conformer" (2020), Figure 1.
-    """
-
-    def __init__(self, width: int, heads: int, kernel: int) -> None:
-        super().__init__()
-        self.before, self.after = _feed_forward(width), _feed_forward(width)
-        self.norm = nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.widen = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GLU())
-        self.along = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width)
-        self.join = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width))
-        self.last = nn.LayerNorm(width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, W, V) -> (B, W, V)."""
-        x = x + self.before(x) / 2
-        seen = self.norm(x)
-        x = x + self.attention(seen, seen, seen, need_weights=False)[0]
-        x = x + self.join(self.along(self.widen(x).mT).mT)
-        out: Tensor = self.last(x + self.after(x) / 2)
-        return out
-
-
-def _feed_forward(width: int) -> nn.Module:
-    return nn.Sequential(
-        nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, width)
-    )
-
-
-def sinusoids(t: Tensor, width: int) -> Tensor:
-    """Numbers (B,) as sines and cosines (B, width), as Vaswani et al. (2017) write positions."""
-    half = torch.arange(width // 2, device=t.device) / (width // 2)
-    angles = t.float()[:, None] * torch.exp(-math.log(10_000) * half)
-    return torch.cat([angles.sin(), angles.cos()], 1)
 
 
 def picture_error(made: Tensor, true: Tensor, mask: Tensor) -> Tensor:

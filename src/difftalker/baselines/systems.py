@@ -135,11 +135,12 @@ def train(
         device=pick_device(device),
     )
     data = load_dataset(dataset, validation_clips=validation_clips)
-    config = _config(system, data, options.features, settings or {})
+    config = configuration(system, data, options.features, settings or {})
     torch.manual_seed(seed)
     net = system.network(config).to(options.device)
     net.remember(data.train)
-    figures, taken = {}, {}
+    figures: Log = {}
+    taken: dict[str, dict[str, float]] = {}
     for stage in system.stages(net, config, data, options):
         trainer = _trainer(stage, options, steps, minutes)
         numbers = trainer.run()
@@ -166,7 +167,7 @@ def train(
     return figures
 
 
-def _config(system: System, data: Dataset, features: str, settings: Mapping[str, str]) -> Any:
+def configuration(system: System, data: Dataset, features: str, settings: Mapping[str, str]) -> Any:
     """The system's configuration at the dataset's sizes, with single values replaced."""
     dim = FEATURE_DIMS.get(features, 0) or data.train[0].features(features).shape[1]
     config = override(system.settings(size_px=data.size_px, feature_dim=dim), settings)
