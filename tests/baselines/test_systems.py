@@ -87,7 +87,7 @@ def test_wrong_input_is_told_in_one_line(dataset: Path, tmp_path: Path) -> None:
         systems.train("after-makeittalk", dataset, tmp_path / "out")
     with pytest.raises(UsageError, match=r"size_px = 128; wanted the dataset's, 64"):
         train("after-wav2lip", dataset, tmp_path / "out", settings={"size_px": "128"})
-    with pytest.raises(UsageError, match="channels = 8,x"):
+    with pytest.raises(UsageError, match="channels = '8,x'"):
         train("after-wav2lip", dataset, tmp_path / "out", settings={"channels": "8,x"})
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
@@ -109,7 +109,7 @@ def test_the_reference_has_closed_lips(dataset: Path) -> None:
 def test_faces_are_laid_on_others() -> None:
     face = face_points(0.05)[None]
     turn = np.array([[0.9, -0.2], [0.2, 0.9]], np.float32)
-    moved = face @ turn.T + np.float32([0.1, -0.05])
+    moved = face @ turn.T + np.array([0.1, -0.05], np.float32)
     found = Similarities.onto(face[:, list(UPPER)], moved[:, list(UPPER)]).apply(face)
     np.testing.assert_allclose(found, moved, atol=1e-5)
 

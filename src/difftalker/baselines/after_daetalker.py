@@ -13,11 +13,10 @@ whole clip; the network predicts v, which allows few steps.
 
 from __future__ import annotations
 
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as nnf
 
 from difftalker.baselines.base import (
