@@ -19,7 +19,7 @@ def test_train_then_dub_and_what_is_wrong(
     assert made.record["baseline"] == name
     assert "translation_psnr_lower" in made.record["unseen"]
     output = tmp_path / "out.mp4"
-    run("baseline", "dub", folder, noise, speech, "-o", output).failed(1, "shows no face")
+    run("baseline", "dub", folder, noise, speech, "-o", output).failed(1, "no face was found")
     run("baseline", "dub", tmp_path, noise, speech, "-o", output).failed(1, "is no baseline")
     run("baseline", "train", "wav2lip", dataset, "-o", tmp_path / "x").failed(
         2, "no baseline is called 'wav2lip'", "after-wav2lip"
