@@ -69,7 +69,8 @@ class PatchUNet(nn.Module):
         self.modulations = nn.ModuleList(Modulation(vector, width) for width in widths[first:])
         self.out = nn.Conv2d(widths[0], made * self.patch**2, 3, padding=1)
         # A position has fewer features than pixels: noise and what is seen need another way.
-        self.straight = nn.Conv2d(seen * self.patch**2, made * self.patch**2, 1)
+        self.straight = nn.Conv2d(seen * self.patch**2, made * self.patch**2, 1, bias=False)
+        nn.init.zeros_(self.straight.weight)
         self.gain = Modulation(vector, made * self.patch**2) if not first else None
 
     def forward(self, pictures: Tensor, vector: Tensor | None = None) -> Tensor:
