@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as nnf
 
 from difftalker.baselines.base import (
     BaselineNet,
@@ -128,7 +127,8 @@ class CodesTask(BaselineTask):
         self, net: AfterDaeTalker, data: Dataset, options: BaselineOptions, config: DaeTalkerConfig
     ) -> None:
         super().__init__(net, data, options, config)
-        self._encoder, self.model = net.autoencoder.encoder, net.predictor
+        self._encoder, self._predictor = net.autoencoder.encoder, net.predictor
+        self.model = net.predictor
         self._codes = torch.zeros(0)
 
     @torch.no_grad()
@@ -140,6 +140,7 @@ class CodesTask(BaselineTask):
                 codes.append(self._encoded(self.data, rows[start : start + ENCODED_AT_ONCE]))
                 progress(min(start + ENCODED_AT_ONCE, len(rows)), len(rows))
         self._codes = torch.cat(codes)
+        self._predictor.fit(self._codes)
 
     def _encoded(self, examples: Examples, rows: Rows) -> Tensor:
         with autocast(self.device):
@@ -152,12 +153,13 @@ class CodesTask(BaselineTask):
         return self.on_device({**_heard(self.data, self.data.rows[indices]), "codes": codes})
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        """Squared error of codes, whose own variance is 1; see ``training.task.Task``."""
-        found = self.model(batch["windows"], batch["upper"])
-        return {"loss": nnf.mse_loss(found.float(), batch["codes"])}
+        """Squared error of codes over their variance; see ``training.task.Task``."""
+        found = self._predictor(batch["windows"], batch["upper"])
+        gap = (found - batch["codes"]) / self._predictor.spread
+        return {"loss": gap.square().mean()}
 
     def validate(self) -> dict[str, float]:
-        """Error of the codes, and PSNR (dB) of lower faces from speech; both held out."""
+        """On frames held out: error of codes, 1 for their mean; PSNR (dB) of lower faces."""
         codes = self._encoded(self.held_out, self.watched)
         batch = self.on_device({**_heard(self.held_out, self.watched), "codes": codes})
         error = self.loss(batch, torch.Generator())["loss"]

@@ -161,6 +161,11 @@ def _feed_forward(width: int) -> nn.Module:
 class CodePredictor(nn.Module):
     """Speech around a frame, and its pose, to its code."""
 
+    mean: Tensor
+    """(V,): the mean of the codes that were learned from."""
+    spread: Tensor
+    """(V,): their standard deviations."""
+
     def __init__(self, config: DaeTalkerConfig) -> None:
         super().__init__()
         width = config.speech_dim
@@ -171,6 +176,14 @@ class CodePredictor(nn.Module):
             *(ConformerBlock(width, config.heads, config.kernel) for _ in range(config.layers))
         )
         self.write = nn.Linear(width, config.code_dim)
+        self.register_buffer("mean", torch.zeros(config.code_dim))
+        self.register_buffer("spread", torch.ones(config.code_dim))
+
+    @torch.no_grad()
+    def fit(self, codes: Tensor) -> None:
+        """Measure codes (n, V): frames differ by little of what all have in common."""
+        self.mean.copy_(codes.mean(0))
+        self.spread.copy_(codes.std(0).clamp(min=1e-3))
 
     def forward(self, windows: Tensor, upper: Tensor) -> Tensor:
         """(B, W, features), upper points (B, 37, 2) from the crop's middle -> (B, V)."""
@@ -178,7 +191,7 @@ class CodePredictor(nn.Module):
         x = self.blocks(x)
         middle = x.shape[1] // 2
         code: Tensor = self.write(x[:, middle - 1 : middle + 1].mean(1))
-        return code
+        return self.mean + self.spread * code
 
 
 def upper_of(points: Tensor) -> Tensor:
