@@ -9,6 +9,7 @@ from cyclopts import App
 
 import difftalker
 from difftalker.cli import (
+    baseline,
     batch,
     common,
     demo,
@@ -46,6 +47,7 @@ for _command in (
     serve.serve,
 ):
     app.command(_command)
+app.command(baseline.app)
 app.command(doctor.doctor)
 
 

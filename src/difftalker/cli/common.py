@@ -36,7 +36,7 @@ from difftalker.media.limits import Limits, limited
 
 STOPPED = 130
 """Exit code after Ctrl-C, as shells give it."""
-_GOES_ON = {"batch", "demo", "dub", "talk", "prepare", "train", "train-expert"}
+_GOES_ON = {"baseline", "batch", "demo", "dub", "talk", "prepare", "train", "train-expert"}
 """Commands that keep finished work, so that the same command goes on from there."""
 
 _flag = Parameter(negative="", show_default=False)

@@ -94,7 +94,7 @@ def train(
         size=size,
         minutes=minutes,
         start=start,
-        settings=dict(map(_setting, settings)),
+        settings=dict(map(setting, settings)),
         stages=stage,
         face=face,
         clips=clips,
@@ -136,7 +136,8 @@ def training_bars(clip_bars: Bars, bars: Bars) -> Callable[[Event], None]:
     return show
 
 
-def _setting(text: str) -> tuple[str, str]:
+def setting(text: str) -> tuple[str, str]:
+    """KEY=VALUE as key and value."""
     key, equals, value = text.partition("=")
     if not equals:
         raise UsageError(f"--set {text}", wanted="KEY=VALUE, such as training.prior.steps=200")

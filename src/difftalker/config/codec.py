@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from difftalker.config.schema import Config
 from difftalker.core.codec import from_dict
 from difftalker.errors import UsageError
 
@@ -40,7 +39,7 @@ def _renamed(values: Any, levels: int) -> Any:
     return {former.get(key, key): _renamed(each, levels - 1) for key, each in values.items()}
 
 
-def override(config: Config, settings: Mapping[str, str]) -> Config:
+def override(config: C, settings: Mapping[str, str]) -> C:
     """Replace single values: ``{"training.prior.steps": "200"}``.
 
     Raises:

@@ -144,8 +144,17 @@ def read(folder: str | Path = "", *, kind: str) -> ExpertFiles:
     return ExpertFiles(kind=kind, folder=place, config=config, facts=facts, sha256=hashes[_WEIGHTS])
 
 
+def kind_of(folder: Path) -> str:
+    """The kind that a folder states; nothing is checked. Empty where it states none."""
+    try:
+        return str(json.loads(_beginning(folder / "config.json"))["kind"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
+
+
 def _mend(kind: str) -> str:
-    return f"make it with `difftalker train-expert {kind}`, or copy it anew from where it came"
+    command = "train-expert" if kind in KINDS else "baseline train"
+    return f"make it with `difftalker {command} {kind}`, or copy it anew from where it came"
 
 
 def _check_inside(folder: Path, fix: str) -> None:
