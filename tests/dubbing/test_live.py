@@ -129,21 +129,21 @@ class Saying:
 
 
 def test_in_silence_lips_stay_as_closed_as_they_came(avatar: Avatar) -> None:
-    asked = [0.3] * 10 + [0.1] * 10 + [0.2] * 10 + [0.3] * 12
+    asked = [0.3] * 15 + [0.1] * 15 + [0.2] * 10 + [0.3] * 15
     completer = LiveCompleter(Saying(asked), avatar)  # type: ignore[arg-type]
     made = [
         completer.complete(
             face_points()[list(UPPER)],
             np.zeros((1, 1), np.float32),
-            silent=10 <= i < 30,
+            silent=15 <= i < 40,
             time_s=i / 25,
         )
         for i in range(len(asked))
     ]
     opening = relative_opening(np.stack(made))
-    assert opening[9] == pytest.approx(0.3, abs=0.02)
-    assert (np.diff(opening[10:30]) < 0.01).all()
-    assert opening[29] == pytest.approx(0.1, abs=0.02)
+    assert opening[14] == pytest.approx(0.3, abs=0.02)
+    assert (np.diff(opening[15:40]) < 0.01).all()
+    assert opening[39] == pytest.approx(0.1, abs=0.02)
     assert opening[-1] == pytest.approx(0.3, abs=0.02)
 
 
