@@ -32,7 +32,7 @@ from difftalker.speech.registry import load_encoder
 from difftalker.speech.timeline import SpeechTimeline
 from difftalker.synthesis.renderer import Floats, Image
 
-CLOSES_S, OPENS_S = 0.4, 0.4
+CLOSES_S, OPENS_S = 0.4, 0.3
 """Time in which a mouth comes to rest in silence, and leaves it as speech begins, seconds."""
 
 
