@@ -22,8 +22,8 @@ from difftalker.core.device import has_fast_bfloat16
 from difftalker.data.prepare import PrepareConfig, prepare
 from difftalker.media.video import VideoWriter, probe_video, read_frames
 from difftalker.packaged import samples
+from difftalker.training.options import TrainOptions
 from difftalker.training.run import Run
-from difftalker.training.sources import TrainOptions
 from difftalker.training.trainer import Trainer
 
 

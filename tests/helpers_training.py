@@ -19,8 +19,8 @@ from torch import Tensor
 from difftalker import config as configs
 from difftalker.config import STAGES
 from difftalker.training.checkpoint import load_checkpoint
+from difftalker.training.options import TrainOptions
 from difftalker.training.run import Run
-from difftalker.training.sources import TrainOptions
 
 STEPS = configs.debug().training.landmarks.steps
 

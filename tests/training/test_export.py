@@ -18,8 +18,8 @@ from difftalker.dubbing.avatar import Avatar, load
 from difftalker.dubbing.networks import Networks
 from difftalker.errors import TrainingError
 from difftalker.training.export import save_avatar
+from difftalker.training.options import TrainOptions
 from difftalker.training.run import Run
-from difftalker.training.sources import TrainOptions
 from helpers_networks import sd15_config
 from helpers_training import Finished, checkpoint_of, part_of, run_at, same
 

@@ -19,7 +19,8 @@ from difftalker.store import avatars, experts
 from difftalker.synthesis.light import LightNet, skin_tone, with_patch
 from difftalker.training.expert_job import ExpertJob, ExpertOptions
 from difftalker.training.faces_task import FacesTask, balanced
-from difftalker.training.sources import Sources, TrainOptions
+from difftalker.training.options import TrainOptions
+from difftalker.training.sources import Sources
 from difftalker.training.trainer import Trainer
 from helpers import face_points, write_dataset
 from helpers_networks import write_untrained

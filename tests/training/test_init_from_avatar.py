@@ -21,8 +21,8 @@ from difftalker.errors import AvatarError, UsageError
 from difftalker.face.landmarks import UPPER
 from difftalker.store.avatars import read
 from difftalker.training.export import save_avatar
+from difftalker.training.options import TrainOptions
 from difftalker.training.run import Run
-from difftalker.training.sources import TrainOptions
 from helpers import face_points
 from helpers_training import STEPS, Finished, run_at, same
 

@@ -12,9 +12,9 @@ import pytest
 from difftalker import config as configs
 from difftalker.data.dataset import ClipData, load_dataset
 from difftalker.face.lips import open_mouth, relative_opening
+from difftalker.training.options import TrainOptions
 from difftalker.training.other_people import mean_face, moved, spread
 from difftalker.training.run import Run
-from difftalker.training.sources import TrainOptions
 from helpers import write_dataset
 
 

@@ -14,8 +14,8 @@ from difftalker import config as configs
 from difftalker.config import STAGES
 from difftalker.errors import TrainingError
 from difftalker.training import processes
+from difftalker.training.options import TrainOptions
 from difftalker.training.run import Run
-from difftalker.training.sources import TrainOptions
 from difftalker.training.task import recompute
 from helpers_networks import inputs, synthesis
 from helpers_training import WARM, checkpoint_of, log_of

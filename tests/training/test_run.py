@@ -16,8 +16,8 @@ from difftalker.core.files import whole_file
 from difftalker.errors import TrainingError, UsageError
 from difftalker.training import run as runs
 from difftalker.training import trainer as trainers
+from difftalker.training.options import TrainOptions
 from difftalker.training.run import Run
-from difftalker.training.sources import TrainOptions
 from difftalker.training.trainer import Trainer
 from helpers import write_dataset
 from helpers_training import (

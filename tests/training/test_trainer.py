@@ -17,8 +17,8 @@ from difftalker.config import StageConfig
 from difftalker.errors import TrainingError
 from difftalker.training import trainer as trainers
 from difftalker.training.checkpoint import load_checkpoint
+from difftalker.training.options import TrainOptions
 from difftalker.training.run import Run
-from difftalker.training.sources import TrainOptions
 from difftalker.training.trainer import BATCHES_AHEAD, Trainer
 from helpers import write_dataset
 from helpers_training import STEPS, Finished, checkpoint_of, log_of, run_at, same

@@ -38,9 +38,9 @@ from difftalker.training.choices import (
 )
 from difftalker.training.export import save_avatar
 from difftalker.training.init_from import NONE, Start
+from difftalker.training.options import TrainOptions
 from difftalker.training.preview import Preview
 from difftalker.training.run import Run, no_look
-from difftalker.training.sources import TrainOptions
 from difftalker.training.task import Log
 
 logger = logging.getLogger(__name__)

@@ -20,6 +20,14 @@ from difftalker.face.lips import relative_opening
 Floats = NDArray[np.float32]
 
 
+def by_person(clips: Sequence[ClipData]) -> dict[str, list[ClipData]]:
+    """The clips of each person."""
+    people: dict[str, list[ClipData]] = {}
+    for clip in clips:
+        people.setdefault(clip.person, []).append(clip)
+    return people
+
+
 def moved(clips: Sequence[ClipData], face: Sequence[ClipData]) -> list[ClipData]:
     """Clips of one person with the mean face, and the spread of the opening, of ``face``'s."""
     wanted, scale = mean_face(face), spread(face) / spread(clips)

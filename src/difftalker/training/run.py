@@ -19,7 +19,8 @@ from difftalker.errors import TrainingError, UsageError
 from difftalker.training import artefacts, processes
 from difftalker.training.artefacts import Facts
 from difftalker.training.init_from import open_start, remember_start
-from difftalker.training.sources import Sources, TrainOptions
+from difftalker.training.options import TrainOptions
+from difftalker.training.sources import Sources
 from difftalker.training.stages import TABLE
 from difftalker.training.task import Log, Task
 from difftalker.training.trainer import Trainer

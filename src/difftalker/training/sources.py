@@ -7,9 +7,9 @@ that the run began from, or a base model.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from difftalker.config import STAGES, Config
+from difftalker.config import Config
 from difftalker.core.files import write_whole
 from difftalker.core.weights import difference
 from difftalker.data.dataset import ClipData, Dataset, load_people
@@ -48,32 +48,10 @@ from difftalker.training import artefacts
 from difftalker.training.artefacts import Artefact, filled
 from difftalker.training.bars import bar
 from difftalker.training.cross_fit import align_sound
-from difftalker.training.other_people import moved
+from difftalker.training.options import TrainOptions
+from difftalker.training.other_people import by_person, moved
 
 N = TypeVar("N", bound=nn.Module)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """Options of one run of training."""
-
-    dataset: Path
-    """A folder made by `difftalker prepare`."""
-    people: Path | None = None
-    """A folder with such a dataset of each of other people, ``people/PERSON``, whose speech and
-    lips the completion learns too."""
-    run: Path
-    """Where checkpoints, logs and sheets go; a run that was stopped goes on from here."""
-    stages: tuple[str, ...] = STAGES
-    start: str = ""
-    """An avatar, by name or folder, whose networks the stages begin from."""
-    keep: bool = True
-    """Whether stages that are not chosen stay as they are in that avatar; else they are yet to be
-    trained."""
-    seed: int = 0
-    device: str = "cpu"
-    threads: int = 0
-    """Number of CPU threads; 0: all."""
 
 
 OF_DIFFUSION = ("autoencoder", "prior", "synthesis", "decoder")
@@ -214,7 +192,7 @@ class Sources:
             return self.brought("synthesis", SynthesisNet)
         left = self.artefact("synthesis").weights["synthesis"]
         net = self.new_synthesis(self.prior())
-        frozen = {} if net.config.tune_prior else _under("prior.", net.state_dict())
+        frozen = {} if net.config.tune_prior else net.prior.state_dict(prefix="prior.")
         return filled(net, {**frozen, **left})
 
     def new_synthesis(self, prior: Prior) -> SynthesisNet:
@@ -389,11 +367,9 @@ class Sources:
     @cached_property
     def people(self) -> dict[str, list[ClipData]]:
         """The clips of each of the other people, their sound aligned."""
-        people: dict[str, list[ClipData]] = {}
         if self.options.people is None:
-            return people
-        for clip in load_people(self.options.people, mask=self.config.model.mask).train:
-            people.setdefault(clip.person, []).append(clip)
+            return {}
+        people = by_person(load_people(self.options.people, mask=self.config.model.mask).train)
         for clips in people.values():
             self._align(clips)
         return people
@@ -422,7 +398,3 @@ class Sources:
                 autocast=self.config.training.autocast,
                 progress=progress,
             )
-
-
-def _under(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}

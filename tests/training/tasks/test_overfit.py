@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from difftalker import config as configs
 from difftalker.config import STAGES
+from difftalker.training.options import TrainOptions
 from difftalker.training.run import Run
-from difftalker.training.sources import TrainOptions
 from difftalker.training.task import Fits, Prepares, Task
 from difftalker.training.trainer import Trainer
 
