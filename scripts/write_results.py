@@ -20,6 +20,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+import table1_page
 from difftalker.errors import DiffTalkerError, UsageError
 from difftalker.evaluation.report.measures import described
 from difftalker.evaluation.report.schema import SCHEMA
@@ -27,6 +28,7 @@ from difftalker.evaluation.report.table import failures, measured
 from difftalker.metrics import interval
 from difftalker.store import avatars as avatar
 from difftalker.store import experts as expert
+from table1_page import line
 
 Report = Mapping[str, Any]
 
@@ -104,9 +106,16 @@ def problems(report: Report) -> list[str]:
 
 
 def write_results(
-    reports: Sequence[Report], earlier: Sequence[Report] = (), speeds: Sequence[Report] = ()
+    reports: Sequence[Report],
+    earlier: Sequence[Report] = (),
+    speeds: Sequence[Report] = (),
+    table1: Sequence[Report] = (),
 ) -> str:
-    """The page, Markdown; ``earlier`` reports are compared alone, ``speeds`` are of a benchmark."""
+    """The page, Markdown.
+
+    ``earlier`` reports are compared alone, ``speeds`` are of a benchmark, ``table1`` of the systems
+    that were trained beside each other.
+    """
     lines = [
         "# Results",
         "",
@@ -120,6 +129,10 @@ def write_results(
         "",
         *(f"- {text}" for text in CAVEATS),
     ]
+    if table1:
+        lines += ["", "## Table 1 on the same footage"]
+        for figures in table1:
+            lines += ["", *table1_page.section(figures)]
     lines += ["", "## Quality against training and size", "", *_budgets([*earlier, *reports])]
     if speeds:
         lines += ["", "## Quality against speed", "", *_speeds(speeds, reports)]
@@ -132,14 +145,14 @@ def write_results(
 def _beside_the_paper(reports: Sequence[Report]) -> Iterator[str]:
     ours = list(_our_columns(reports))
     head = ["", *(f"{name} (paper)" for name in PAPER_COLUMNS), *(name for name, *_ in ours)]
-    yield _row(head)
+    yield line(head)
     yield "|---" * len(head) + "|"
     for text, (key, theirs) in PAPER.items():
         cells = [
             _cell(report["rows"][row].get(key), described(key).digits) if _says(text, row) else ""
             for _, report, row in ours
         ]
-        yield _row([text, *theirs, *cells])
+        yield line([text, *theirs, *cells])
 
 
 def _budgets(reports: Sequence[Report]) -> Iterator[str]:
@@ -150,12 +163,12 @@ def _budgets(reports: Sequence[Report]) -> Iterator[str]:
     )
     yield ""
     head = ["avatar", "preset", "crop", "parameters, 10^6", "training, minutes", "steps drawn"]
-    yield _row([*head, *(f"{described(key).text} {described(key).arrow}" for key in BUDGETED)])
+    yield line([*head, *(f"{described(key).text} {described(key).arrow}" for key in BUDGETED)])
     yield "|---" * (len(head) + len(BUDGETED)) + "|"
     for report in sorted((r for r in reports if _renderer(r) == "diffusion"), key=_minutes):
         person, own = report["avatar"], report["rows"]["own_audio"]
         parameters = person.get("parameters")
-        yield _row(
+        yield line(
             [
                 f"`{person['name']}`",
                 person["preset"],
@@ -183,11 +196,11 @@ def _speeds(speeds: Sequence[Report], reports: Sequence[Report]) -> Iterator[str
         yield f"{speed['processor']}{isa}, {speed['threads']} threads:"
         yield ""
         head = ["renderer", "rendering, times Wav2Lip", "whole dub, frames a second"]
-        yield _row([*head, *(f"{described(key).text} {described(key).arrow}" for key in BUDGETED)])
+        yield line([*head, *(f"{described(key).text} {described(key).arrow}" for key in BUDGETED)])
         yield "|---" * (len(head) + len(BUDGETED)) + "|"
         for renderer in RENDERERS:
             own = _own_row(reports, renderer)
-            yield _row(
+            yield line(
                 [
                     renderer,
                     f"{figures[f'rendering, {renderer}']['fps'] / unit:.2f}",
@@ -286,13 +299,13 @@ def _budget(person: Mapping[str, Any]) -> str:
 
 def _table(rows: Mapping[str, Any]) -> Iterator[str]:
     head = ["measure", "better", *(name.replace("_", " ") for name in rows), "paper"]
-    yield _row(head)
+    yield line(head)
     yield "|---" * len(head) + "|"
     for key in measured(rows):
         one = described(key)
         cells = [_cell(figures.get(key), one.digits) for figures in rows.values()]
         paper = "" if one.paper is None else f"{one.paper:g}"
-        yield _row([one.text, one.arrow, *cells, paper])
+        yield line([one.text, one.arrow, *cells, paper])
 
 
 def _ablations(report: Report) -> Iterator[str]:
@@ -319,31 +332,31 @@ def _ablations(report: Report) -> Iterator[str]:
     )
     yield ""
     head = ["measure", "better", *(_code(name, report) for name in names)]
-    yield _row(head)
+    yield line(head)
     yield "|---" * len(head) + "|"
     for key in keys:
         one = described(key)
         cells = [_cell(report["rows"][name].get(key), one.digits) for name in names]
-        yield _row([one.text, one.arrow, *cells])
+        yield line([one.text, one.arrow, *cells])
     yield ""
     yield (
         "Differences to it, clip by clip: mean and 95 % interval. In bold where the interval leaves"
         " out zero. Clips are shared, so these are surer than the intervals above."
     )
     yield ""
-    yield _row(["measure", "better", *(f"`{name}`" for name in names[1:])])
+    yield line(["measure", "better", *(f"`{name}`" for name in names[1:])])
     yield "|---" * (len(names) + 1) + "|"
     for key in keys:
         one = described(key)
         cells = [_difference(report, name, key, one.digits) for name in names[1:]]
-        yield _row([one.text, one.arrow, *cells])
+        yield line([one.text, one.arrow, *cells])
     yield ""
-    yield _row(["run", "preset", "crop", "features", "sampling", "clips", "steps of training"])
+    yield line(["run", "preset", "crop", "features", "sampling", "clips", "steps of training"])
     yield "|---" * 7 + "|"
     for name in names:
         person = report["avatar"] if name == "own_audio" else report["ablations"][name]
         steps = ", ".join(f"{k} {v['steps']}" for k, v in person["trained"].items())
-        yield _row(
+        yield line(
             [
                 _code(name, report),
                 person["preset"],
@@ -382,17 +395,17 @@ def _experts(reports: Sequence[Report]) -> Iterator[str]:
         " clips held out from their training, by their own facts."
     )
     yield ""
-    yield _row(["expert", "trained on", "on clips held out", "sha256 of the weights"])
+    yield line(["expert", "trained on", "on clips held out", "sha256 of the weights"])
     yield "|---" * 4 + "|"
     for kind in expert.packaged():
         files = expert.read(kind=kind)
         figures = ", ".join(f"{k} {v:.4g}" for k, v in files.facts["unseen"].items())
-        yield _row([kind, files.facts["corpora"], figures, f"`{files.sha256[:12]}`"])
+        yield line([kind, files.facts["corpora"], figures, f"`{files.sha256[:12]}`"])
     packaged = {expert.read(kind=kind).sha256 for kind in expert.packaged()}
     for report in reports:
         for name, facts in report["judges"].items():
             if (found := facts.get("sha256")) and found not in packaged:
-                yield _row([name, "", f"in {_title(report)}", f"`{found[:12]}`"])
+                yield line([name, "", f"in {_title(report)}", f"`{found[:12]}`"])
 
 
 def card_section(report: Report) -> str:
@@ -409,12 +422,8 @@ def card_section(report: Report) -> str:
         "|---|---|",
     ]
     for key in measured({"own_audio": own}):
-        lines.append(_row([described(key).text, _cell(own[key], described(key).digits)]))
+        lines.append(line([described(key).text, _cell(own[key], described(key).digits)]))
     return "\n".join([*lines, "", *_machine(report)])
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _cell(estimate: Mapping[str, Any] | None, digits: int) -> str:
@@ -444,9 +453,9 @@ def earlier_reports(folder: Path = DOCS / "reports") -> list[dict[str, Any]]:
     return [read_report(path) for path in sorted((folder / "earlier").glob("*.json"))]
 
 
-def stored_speeds(folder: Path = DOCS / "reports") -> list[dict[str, Any]]:
-    """What ``bench_speed.py --json`` wrote, by the names of the files."""
-    found = sorted((folder / "speed").glob("*.json"))
+def stored(kind: str, folder: Path = DOCS / "reports") -> list[dict[str, Any]]:
+    """What ``bench_speed.py --json`` (``speed``) or ``table1.py`` wrote, by the files' names."""
+    found = sorted((folder / kind).glob("*.json"))
     return [json.loads(path.read_text(encoding="utf-8")) for path in found]
 
 
@@ -482,7 +491,8 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         reports = stored_reports(options.reports)
         earlier = earlier_reports(options.reports)
-        page = write_results(reports, earlier, stored_speeds(options.reports))
+        speeds, table1 = (stored(kind, options.reports) for kind in ("speed", "table1"))
+        page = write_results(reports, earlier, speeds, table1)
         options.output.write_text(page, encoding="utf-8")
         if options.card is not None:
             avatar.extend_card(options.card, card_section(reports[0]))

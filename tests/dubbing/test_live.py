@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from difftalker import config as configs
 from difftalker.dubbing.avatar import Avatar
@@ -128,23 +129,37 @@ class Saying:
         return SimpleNamespace(points=torch.from_numpy(opened.astype(np.float32))[None])
 
 
-def test_in_silence_lips_stay_as_closed_as_they_came(avatar: Avatar) -> None:
-    asked = [0.3] * 15 + [0.1] * 15 + [0.2] * 10 + [0.3] * 15
+def openings(avatar: Avatar, asked: list[float], silent: slice) -> NDArray[np.floating]:
+    """How far lips open that are asked to, a frame each, with silence in some of them."""
     completer = LiveCompleter(Saying(asked), avatar)  # type: ignore[arg-type]
+    quiet = {*range(len(asked))[silent]}
     made = [
         completer.complete(
             face_points()[list(UPPER)],
             np.zeros((1, 1), np.float32),
-            silent=15 <= i < 40,
+            silent=i in quiet,
             time_s=i / 25,
         )
         for i in range(len(asked))
     ]
-    opening = relative_opening(np.stack(made))
-    assert opening[14] == pytest.approx(0.3, abs=0.02)
-    assert (np.diff(opening[15:40]) < 0.01).all()
-    assert opening[39] == pytest.approx(0.1, abs=0.02)
+    opening: NDArray[np.floating] = relative_opening(np.stack(made))
+    return opening
+
+
+def test_in_silence_lips_come_to_rest_as_closed_as_they_came(avatar: Avatar) -> None:
+    opening = openings(avatar, [0.3] * 25 + [0.1] * 25 + [0.2] * 25 + [0.3] * 15, slice(25, 75))
+    assert opening[24] == pytest.approx(0.3, abs=0.02)
+    assert opening[30] < 0.25, "lips that are far open close at once"
+    assert opening[50:75] == pytest.approx(0.1, abs=0.03)
     assert opening[-1] == pytest.approx(0.3, abs=0.02)
+
+
+def test_lips_move_slowly_in_silence_and_until_speech_is_close(avatar: Avatar) -> None:
+    asked = [0.05, 0.1] * 10 + [0.3] * 15
+    opening = openings(avatar, asked, slice(0, 20))
+    speed = np.abs(np.diff(opening)) * 25
+    assert speed[: 20 + 2].max() < 0.21
+    assert opening[20 + 8] == pytest.approx(0.3, abs=0.02)
 
 
 def test_frames_that_are_left_out_lose_no_sound(avatar: Avatar, stage: Stage) -> None:

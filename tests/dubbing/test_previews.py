@@ -188,7 +188,8 @@ def test_the_stored_page_is_that_of_the_stored_reports() -> None:
     if not list(folder.glob("*.json")):
         pytest.skip("no reports are stored in docs/reports")
     reports, earlier = write_results.stored_reports(folder), write_results.earlier_reports(folder)
-    page = write_results.write_results(reports, earlier, write_results.stored_speeds(folder))
+    speeds, table1 = (write_results.stored(kind, folder) for kind in ("speed", "table1"))
+    page = write_results.write_results(reports, earlier, speeds, table1)
     assert (write_results.DOCS / "results.md").read_text(encoding="utf-8") == page, (
         "run python scripts/write_results.py"
     )

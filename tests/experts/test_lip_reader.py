@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from fractions import Fraction
 from itertools import product
@@ -17,7 +18,7 @@ from difftalker.config import StageConfig
 from difftalker.data.dataset import Dataset, load_dataset
 from difftalker.dubbing.footage import TrackedFootage
 from difftalker.errors import MediaError, UsageError
-from difftalker.evaluation.footage import Footage, Output
+from difftalker.evaluation.footage import Figures, Footage, Output
 from difftalker.evaluation.judges.closure import ClosureJudge, closure, lip_sounds
 from difftalker.evaluation.judges.lipreading import LipJudge, filled, word_error
 from difftalker.experts.lip_reader import LipReader, LipReaderConfig, mirrored, read
@@ -230,7 +231,34 @@ def test_the_reader_learns(clips: list[SpokenClip], tmp_path: Path) -> None:
     figures = Trainer(task, stage, tmp_path, autocast=False).run()
     after = losses()
     assert all(after[name] < before[name] for name in ("words", "where", "phones"))
-    assert set(figures) == {"word_error", *(f"word_error_{slot}" for slot in SLOTS)}
+    places = {f"word_error_{slot}" for slot in SLOTS}
+    commands = {"word_error_bin", "word_error_lay", "word_error_set"}
+    assert set(figures) == {"word_error", *places, *commands}
+    assert figures["word_error"] == pytest.approx(np.mean([figures[name] for name in commands]))
+
+
+def test_people_with_fewer_clips_count_more_and_lend_each_other_words(
+    clips: list[SpokenClip],
+) -> None:
+    ann, bob = [copy.copy(clip) for clip in clips] * 2, copy.copy(clips[0])
+    for clip in ann:
+        clip.person = "ann"
+    bob.person = "bob"
+    task = LipsTask(LipReader(TINY), [*ann, bob], [bob])
+    assert task.examples == len(ann) + 2
+    assert task.describe(np.arange(task.examples)).count(bob.name) == 2 + 2
+    task.prepare()
+    rng = np.random.default_rng(0)
+    lent = {task._other(p, letter, rng).person for p in ("ann", "bob") for letter in (True, False)
+            for _ in range(20)}  # fmt: skip
+    assert lent == {"ann", "bob"}
+    assert "word_error_bob" in task.validate()
+
+
+def test_the_words_that_were_learned_are_known(clips: list[SpokenClip]) -> None:
+    task = LipsTask(LipReader(TINY), clips[:2], clips)
+    assert task.words_learned[0] == ("bin", "lay")
+    assert task.words_learned[3] == ("f", "m")
 
 
 def test_word_times_are_asked_for(clips: list[SpokenClip], tmp_path: Path) -> None:
@@ -294,7 +322,22 @@ def test_judges_give_figures_where_words_are_known(tmp_path: Path) -> None:
     silent = dataclasses.replace(output, voice=None)
     assert judge.judge(clip, silent, made) == {}
 
+    def figures_of(words: list[list[str]]) -> Figures:
+        """What a judge says that has learned these words alone."""
+        expert.write(
+            tmp_path / "lips", kind="lips", config=dataclasses.asdict(TINY),
+            weights=net.state_dict(), facts={"unseen": {}, "words": words}, card="a card",
+        )  # fmt: skip
+        return LipJudge(tmp_path / "lips").judge(clip, output, made)
+
     (tmp_path / "bbaf2n.align").write_text("0 2500 sil\n2500 5500 b\n5500 10000 aa\n")
+    words = [list(slot) for slot in GRAMMAR]
+    words[0] = ["lay", "place", "set"]
+    assert figures_of(words)["word_error"] == word_error(
+        judge.words(clip, output, made)[1:], SENTENCE[1:]
+    )
+    assert figures_of([["lay"], ["red"], ["by"], ["a"], ["nine"], ["soon"]]) == {}
+
     closing = ClosureJudge(tmp_path)
     assert closing.judge(clip, output, made) == {"closure": 1.0}
     assert closing.judge(clip, silent, made) == {}

@@ -33,10 +33,12 @@ def train_expert(
     Args:
         kind: sync (do lips fit the sound), lips (which words do lips say), characters (which
             characters are heard) or faces (the light network where that of a new face begins).
-        dataset: A dataset made by `difftalker prepare`; for faces a folder with one of each person.
+        dataset: A dataset made by `difftalker prepare`, or a folder with one of each of several
+            people, FOLDER/PERSON; faces needs the latter.
         output: The expert's folder.
         run: Where checkpoints and logs go; by default OUTPUT-run.
-        alignments: A folder of GRID's word times.
+        alignments: A folder of GRID's word times, CLIP.align; with several people
+            FOLDER/PERSON/CLIP.align.
         speech: A folder of further speech with its text, as scripts/make_training_speech.py makes;
             characters alone learn from it.
         validation_clips: So many clips are held out, and the expert is measured on them.

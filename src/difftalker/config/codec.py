@@ -76,7 +76,8 @@ def _parsed(old: Any, text: str, key: str) -> Any:
             return {"true": True, "false": False}[text.lower()]
         if isinstance(old, tuple):
             number = type(old[0]) if old else float
-            return tuple(number(part) for part in text.split(",") if text)
+            parts = text.strip("()[] ").split(",")
+            return tuple(number(part) for part in parts if part.strip())
         return type(old)(text)
     except (ValueError, KeyError) as error:
         kind = type(old).__name__

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difftalker.config import FEATURE_OPTIONS
-from difftalker.data.prepare import features_file, load_manifest
+from difftalker.data.prepare import MANIFEST, features_file, load_manifest
 from difftalker.errors import MediaError, UsageError
 from difftalker.face.crop import CropTrack, frame_rate, mask_boxes
 from difftalker.face.detect.track import FaceTrack
@@ -212,17 +212,22 @@ def load_dataset(
     return Dataset(size_px=manifest.config.size_px, train=train, validation=held_out)
 
 
+def is_dataset(folder: Path) -> bool:
+    """Whether ``prepare`` made this folder; else datasets of several people may lie in it."""
+    return (folder / MANIFEST).is_file() or not any(folder.glob(f"*/{MANIFEST}"))
+
+
 def load_people(folder: Path, *, held_out: str = "", mask: str = "jaw") -> Dataset:
     """Open a folder with a dataset of each person, ``FOLDER/PERSON``.
 
-    Of people with five clips or more the last one is held out, and all clips of ``held_out``; if
-    that is none, one serves for both.
+    Of people with ``FEW_CLIPS`` or more, one clip in twenty, at least one, is held out, evenly
+    spread, and all clips of ``held_out``; if that is none, one serves for both.
 
     Raises:
         MediaError: there is no dataset, one is damaged, or they have crops of different sizes.
         UsageError: nobody is called ``held_out``.
     """
-    places = sorted(place.parent for place in folder.glob("*/manifest.json"))
+    places = sorted(place.parent for place in folder.glob(f"*/{MANIFEST}"))
     if held_out and held_out not in (names := [place.name for place in places]):
         raise UsageError(f"nobody in {folder} is called {held_out!r}", wanted=" or ".join(names))
     sizes: set[int] = set()
@@ -234,9 +239,10 @@ def load_people(folder: Path, *, held_out: str = "", mask: str = "jaw") -> Datas
         clips = [ClipData(place / "clips" / clip.name, mask) for clip in manifest.clips]
         for clip in clips:
             clip.person, clip.name = place.name, f"{place.name}/{clip.name}"
-        learned = len(clips) - (len(clips) >= FEW_CLIPS) if place.name != held_out else 0
-        train += clips[:learned]
-        validation += clips[learned:]
+        count = max(1, len(clips) // 20) if len(clips) >= FEW_CLIPS else 0
+        kept = {*range(len(clips))} if place.name == held_out else {*_spread(len(clips), count)}
+        train += [clip for i, clip in enumerate(clips) if i not in kept]
+        validation += [clips[i] for i in sorted(kept)]
     if len(sizes) != 1:
         raise MediaError(
             f"{folder} has {len(places)} datasets, of {len(sizes)} sizes",

@@ -43,6 +43,8 @@ from difftalker.media.video import Frame, read_frames
 if TYPE_CHECKING:
     from difftalker.speech.encoder import SpeechEncoder
 
+MANIFEST = "manifest.json"
+"""What a dataset holds, with hashes; see :func:`prepare`."""
 VERSION = 1
 AFTER_S = 2.0
 """Sound after the last frame that features depend on."""
@@ -152,7 +154,7 @@ def prepare(
     if not manifest.clips:
         reason = manifest.rejected[0]["reason"]
         raise MediaError(f"none of {len(names)} files of footage can be used; the first: {reason}")
-    _write_json(dataset / "manifest.json", {"version": VERSION, **asdict(manifest)})
+    _write_json(dataset / MANIFEST, {"version": VERSION, **asdict(manifest)})
     return manifest
 
 
@@ -162,7 +164,7 @@ def load_manifest(dataset: Path) -> Manifest:
     Raises:
         MediaError: it is missing, or of another version.
     """
-    path = dataset / "manifest.json"
+    path = dataset / MANIFEST
     if not path.is_file():
         raise MediaError(
             f"{dataset} is no prepared dataset (no manifest.json)",

@@ -32,8 +32,14 @@ from difftalker.speech.registry import load_encoder
 from difftalker.speech.timeline import SpeechTimeline
 from difftalker.synthesis.renderer import Floats, Image
 
-CLOSES_S, OPENS_S = 0.4, 0.3
+RESTS_S, LEAVES_S = 1.0, 0.2
 """Time in which a mouth comes to rest in silence, and leaves it as speech begins, seconds."""
+SLOW_PER_S = 0.2
+"""Highest speed of the lips' opening in silence, face scales a second: no mouth that speaks."""
+SLOW_AFTER_S, FASTER_PER_S2 = 0.12, 20.0
+"""So long it holds after silence, in the sound ahead; then it rises by so much in each second."""
+CLOSES_S = 0.3
+"""Time constant in which lips close that silence finds far open, seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,12 +161,14 @@ def marker_of(engine: Engine, stage: Stage, marks: Marks) -> Marker:
 
 
 class LiveCompleter:
-    """Completes frame by frame; in silence lips stay as closed as they came in it."""
+    """Completes frame by frame; in silence lips move slowly, and come to rest."""
 
     def __init__(self, net: CompletionNet, engine: Engine) -> None:
         self._net, self._device, self._engine = net, engine.device, engine
         self._rest, self._last_s = 1.0, 0.0
+        self._spoken_s = 0.0  # since silence ended
         self._least = np.inf  # opening of the lips in this silence, face scales
+        self._opening: float | None = None
 
     def complete(self, upper: Floats, window: Floats, *, silent: bool, time_s: float) -> Floats:
         """Upper points (37, 2) and speech (W, C) -> all points (68, 2), crop units."""
@@ -171,14 +179,38 @@ class LiveCompleter:
             )
         points: Floats = made.points[0, 0].float().cpu().numpy()
         passed_s, self._last_s = time_s - self._last_s, time_s
-        step = passed_s / CLOSES_S if silent else -passed_s / OPENS_S
+        self._spoken_s = 0.0 if silent else self._spoken_s + passed_s
+        return self._slowed(self._rested(points, passed_s, silent=silent), passed_s, silent=silent)
+
+    def _rested(self, points: Floats, passed_s: float, *, silent: bool) -> Floats:
+        """The neutral face in silence, with lips as closed as they came in it."""
+        step = passed_s / RESTS_S if silent else -passed_s / LEAVES_S
         self._rest = min(1.0, max(0.0, self._rest + step))
         if not self._rest:
             self._least = np.inf
             return points
         if silent:
-            self._least = min(self._least, float(relative_opening(points[None])[0]))
+            self._least = min(self._least, _opening(points))
         opening = np.array([self._least if np.isfinite(self._least) else 0.0])
         still = set_openings(self._engine.completer.neutral(points)[None], opening)[0]
-        points[list(LOWER)] += self._rest * (still - points)[list(LOWER)]
-        return points
+        rested = points.copy()
+        rested[list(LOWER)] += self._rest * (still - points)[list(LOWER)]
+        return rested
+
+    def _slowed(self, points: Floats, passed_s: float, *, silent: bool) -> Floats:
+        """Lips that open and close no faster than in silence, until speech is close."""
+        wanted = _opening(points)
+        before = wanted if self._opening is None else self._opening
+        fastest = SLOW_PER_S + FASTER_PER_S2 * max(0.0, self._spoken_s - SLOW_AFTER_S)
+        if silent:
+            fastest = max(fastest, (before - wanted) / CLOSES_S)
+        most = fastest * passed_s
+        self._opening = before + min(most, max(-most, wanted - before))
+        if self._opening == wanted:
+            return points
+        slowed: Floats = set_openings(points[None], np.array([self._opening]))[0]
+        return slowed
+
+
+def _opening(points: Floats) -> float:
+    return float(relative_opening(points[None])[0])

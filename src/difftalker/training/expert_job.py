@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class ExpertJob:
     """What it does, for its card."""
     corpora: str
     """What it was trained on, with licences, for its card."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What else its folder says of it."""
     net: nn.Module | None = None
     """What is kept of the task's model; None: all."""
     autocast: bool = True

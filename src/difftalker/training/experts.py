@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from difftalker.core.device import pick_device
-from difftalker.data.dataset import Dataset, load_dataset, load_people
+from difftalker.data.dataset import Dataset, is_dataset, load_dataset, load_people
 from difftalker.errors import UsageError
 from difftalker.store import experts as expert
 from difftalker.training import characters_task, faces_task, lips_task, sync_task
@@ -54,7 +54,8 @@ def train_expert(
     ``OUTPUT-run``). ``steps`` replaces the kind's own number, and after
     ``minutes`` training ends, if that is not 0. Returns its figures on
     ``validation_clips`` clips that it did not learn from. ``faces`` learns from a folder with a
-    dataset of each person; of them ``held_out`` is left out, and a clip of each of the others.
+    dataset of each person, and the others may; of them ``held_out`` is left out, and some clips of
+    each of the others.
 
     Raises:
         UsageError: there is no such kind, or it lacks something that it learns from.
@@ -74,7 +75,7 @@ def train_expert(
         seed=seed,
         device=pick_device(device),
     )
-    if kind == "faces":
+    if kind == "faces" or not is_dataset(dataset):
         data = load_people(dataset, held_out=held_out)
     else:
         data = load_dataset(dataset, validation_clips=validation_clips, whole_clips=True)
@@ -115,6 +116,7 @@ def _facts(
 ) -> dict[str, Any]:
     """What an expert's folder says of its training."""
     return {
+        **job.facts,
         "corpora": job.corpora,
         "command": command,
         "stage": asdict(trainer.config),

@@ -193,12 +193,12 @@ class FacesTask(LightTask):
         return guides
 
 
-def balanced(index: Rows, people: Sequence[str]) -> Rows:
-    """Frames (n, 2) of clips of ``people``, those of rare ones several times."""
+def balanced(index: Rows, people: Sequence[str], rarest: int = RAREST) -> Rows:
+    """Frames (n, 2) of clips of ``people``, those of rare ones up to ``rarest`` times."""
     of = np.array(people)[index[:, 0]]
     counts = {person: int((of == person).sum()) for person in dict.fromkeys(people)}
     most = max(counts.values())
-    times = {person: min(RAREST, -(-most // max(1, n))) for person, n in counts.items()}
+    times = {person: min(rarest, -(-most // max(1, n))) for person, n in counts.items()}
     parts = [np.repeat(index[of == person], n, axis=0) for person, n in times.items()]
     return np.concatenate(parts)
 

@@ -31,6 +31,7 @@ from difftalker.speech.grid import (
     read_alignment,
 )
 from difftalker.training.expert_job import ExpertJob, ExpertOptions
+from difftalker.training.faces_task import balanced
 
 ABOUT = """Reads the words of a GRID sentence from pictures of the mouth and its landmarks; without
 sound. Reading is choosing one word for each of the six places of GRID's grammar."""
@@ -52,13 +53,17 @@ LETTER_SPLICE, OTHER_SPLICE = 0.5, 0.2
 """How often a word is taken from another clip."""
 BALANCE = 0.7
 """How far the letters of such clips are evened out: 0 as often as they occur, 1 alike."""
+ANYONE = 0.5
+"""How often such a clip may be of another person."""
+RAREST = 2
+"""How many times the clips of one person count, where others have more."""
 
 
 class SpokenClip:
     """A clip whose words and their times are known, as the reader learns from it."""
 
     def __init__(self, clip: ClipData, words: Sequence[Word], *, features: str = FEATURES) -> None:
-        self.name, self.words = clip.name, words
+        self.name, self.person, self.words = clip.name, clip.person, words
         self.chosen = np.array(choices([word.text for word in words]))
         size = clip.frames.shape[1]
         self.views = mouth_views(clip.frames, clip.points_crop * size)
@@ -84,6 +89,7 @@ def job(data: Dataset, options: ExpertOptions) -> ExpertJob:
         for clips in (data.train, data.validation)
     )
     config = LipReaderConfig()
+    people = sorted({clip.person for clip in data.train if clip.person}) or ["s1"]
     task = LipsTask(LipReader(config).to(options.device), train, watched, device=options.device)
     return ExpertJob(
         task=task,
@@ -91,12 +97,14 @@ def job(data: Dataset, options: ExpertOptions) -> ExpertJob:
         config=asdict(config),
         unseen=task.validate,
         about=ABOUT,
-        corpora="GRID audiovisual sentence corpus (Cooke et al. 2006), speaker s1, CC BY 4.0",
+        corpora="GRID audiovisual sentence corpus (Cooke et al. 2006), "
+        f"speaker{'s' * (len(people) > 1)} {', '.join(people)}, CC BY 4.0",
+        facts={"words": [list(words) for words in task.words_learned]},
     )
 
 
 def spoken_clip(clip: ClipData, alignments: Path) -> SpokenClip:
-    """A clip with its word times."""
+    """A clip with its word times, from FOLDER/CLIP.align or FOLDER/PERSON/CLIP.align."""
     return SpokenClip(clip, read_alignment(alignments / f"{clip.name}.align"))
 
 
@@ -140,13 +148,29 @@ class LipsTask:
     ) -> None:
         self.model, self.device = model, device
         self._clips, self._watched = train, watched
-        self.examples = len(train)
         if not train:
             raise TrainingError("there is no clip to learn from", wanted="one at least")
+        self._people = [clip.person for clip in train]
+        rows = np.stack([np.arange(len(train)), np.zeros(len(train), np.int64)], 1)
+        self._index = balanced(rows, self._people, RAREST)[:, 0]
+        self.examples = len(self._index)
         letter = SLOTS.index("letter")
         counts = np.bincount([c.chosen[letter] for c in train], minlength=len(GRAMMAR[letter]))
         weights = np.array([float(counts[c.chosen[letter]]) ** -BALANCE for c in train])
-        self._letter_shares = weights / weights.sum()
+        of = np.array(self._people)
+        own = {person: weights * (of == person) for person in dict.fromkeys(self._people)}
+        self._letter_shares = {person: one / one.sum() for person, one in own.items()}
+        self._all_letter_shares = weights / weights.sum()
+        self._clips_of = {person: np.flatnonzero(of == person) for person in own}
+
+    @property
+    def words_learned(self) -> list[tuple[str, ...]]:
+        """The words of each place that are said in the clips it learns from."""
+        chosen = np.array([clip.chosen for clip in self._clips])
+        return [
+            tuple(words[i] for i in np.unique(chosen[:, slot]))
+            for slot, words in enumerate(GRAMMAR)
+        ]
 
     fitted = ("mean_points",)
     """Buffers of the model that ``fit`` sets; see ``trainer.Fits``."""
@@ -164,7 +188,7 @@ class LipsTask:
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
         """Examples on the device; see ``trainer.Task``."""
         rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-        made = [self._example(int(i), rng) for i in indices]
+        made = [self._example(int(i), rng) for i in self._index[indices]]
         views = torch.from_numpy(np.stack([m.views for m in made]))
         points = torch.from_numpy(np.stack([m.points for m in made]))
         views, points = augment(views, points, generator)
@@ -194,16 +218,26 @@ class LipsTask:
 
     def describe(self, indices: NDArray[np.int64]) -> list[str]:
         """Names of the clips; see ``trainer.Task``."""
-        return [self._clips[int(i)].name for i in indices]
+        return [self._clips[int(i)].name for i in self._index[indices]]
 
     def validate(self) -> dict[str, float]:
-        """Word errors on the clips held out: of all places, and of each."""
+        """Word errors on the clips held out: of all places, each, each command and person."""
         said = [
             [int(w.argmax()) for w in read(self.model, c.views, c.points)] for c in self._watched
         ]
-        wrong = np.array(said) != np.array([c.chosen for c in self._watched])
-        per_slot = {f"word_error_{name}": float(wrong[:, i].mean()) for i, name in enumerate(SLOTS)}
-        return {"word_error": float(wrong.mean()), **per_slot}
+        right = np.array([c.chosen for c in self._watched])
+        wrong = np.array(said) != right
+        figures = {"word_error": float(wrong.mean())}
+        for slot, name in enumerate(SLOTS):
+            figures[f"word_error_{name}"] = float(wrong[:, slot].mean())
+        command = SLOTS.index("command")
+        for i in np.unique(right[:, command]):
+            name = GRAMMAR[command][i]
+            figures[f"word_error_{name}"] = float(wrong[right[:, command] == i].mean())
+        people = np.array([clip.person for clip in self._watched])
+        for person in sorted({*people.tolist()} - {""}):
+            figures[f"word_error_{person}"] = float(wrong[people == person].mean())
+        return figures
 
     def sheet(self) -> None:
         """No picture."""
@@ -214,10 +248,8 @@ class LipsTask:
         own = self._clips[index]
         sources = [own] * (len(SLOTS) + 2)
         for slot, name in enumerate(SLOTS):
-            letter = name == "letter"
-            if rng.random() < (LETTER_SPLICE if letter else OTHER_SPLICE):
-                shares = self._letter_shares if letter else None
-                sources[slot + 1] = self._clips[rng.choice(len(self._clips), p=shares)]
+            if rng.random() < (LETTER_SPLICE if name == "letter" else OTHER_SPLICE):
+                sources[slot + 1] = self._other(own.person, name == "letter", rng)
         clips, frames, edges = spliced(sources, FRAMES, rng)
         whole = [(c, f) for c, f in zip(clips, frames, strict=True)]
         heard = np.stack([c.heard[f] for c, f in whole])
@@ -229,6 +261,14 @@ class LipsTask:
             words=np.array([c.chosen[slot] for slot, c in enumerate(sources[1:-1])]),
             where=part_shares(edges, FRAMES, self.model.config.parts),
         )
+
+    def _other(self, person: str, letter: bool, rng: np.random.Generator) -> SpokenClip:
+        """A clip, of the person or of anyone; its letter is to be used, or another word."""
+        anyone = rng.random() < ANYONE
+        if letter:
+            shares = self._all_letter_shares if anyone else self._letter_shares[person]
+            return self._clips[rng.choice(len(self._clips), p=shares)]
+        return self._clips[rng.choice(len(self._clips) if anyone else self._clips_of[person])]
 
 
 def spliced(

@@ -27,7 +27,8 @@ class LipJudge:
     """``word_error``: share of the six words of a GRID sentence that are read wrongly.
 
     Reading is choosing one word for each place of the grammar. The reader sees lips alone and
-    finds by itself when each word is said.
+    finds by itself when each word is said. Places whose word it has never learned are left out, and
+    there is no figure where none is left.
     """
 
     name = "lips"
@@ -44,8 +45,16 @@ class LipJudge:
         files = expert.read(folder, kind="lips")
         self._net = files.load_network(LipReader, LipReaderConfig).to(device)
         self._alignments = alignments
-        unseen = files.facts.get("unseen")
-        self.facts: Mapping[str, Any] = {"sha256": files.sha256, "unseen": unseen}
+        # Experts that were made before words were stored know them all.
+        self._learned = [frozenset(words) for words in files.facts.get("words", GRAMMAR)]
+        never = [
+            sorted({*slot} - known) for slot, known in zip(GRAMMAR, self._learned, strict=True)
+        ]
+        self.facts: Mapping[str, Any] = {
+            "sha256": files.sha256,
+            "unseen": files.facts.get("unseen"),
+            "words_never_learned": [word for words in never for word in words],
+        }
 
     @classmethod
     def opened(cls, options: JudgeOptions) -> Self | None:
@@ -55,11 +64,15 @@ class LipJudge:
         return cls(alignments=options.alignments, device=options.device)
 
     def judge(self, clip: Footage, output: Output, made: FaceTrack) -> Figures:
-        """The figures of one video; not a number where no sentence of GRID is heard."""
+        """The figures of one video; none where no sentence of GRID is heard."""
         said = None if output.voice is None else self._said(output.voice.path)
         if said is None or made.found.mean() < SEEN_AT_LEAST:
             return {}
-        return {"word_error": word_error(self.words(clip, output, made), said)}
+        known = [i for i, word in enumerate(said) if word in self._learned[i]]
+        if not known:
+            return {}
+        found = self.words(clip, output, made)
+        return {"word_error": word_error([found[i] for i in known], [said[i] for i in known])}
 
     def words(self, clip: Footage, output: Output, made: FaceTrack) -> tuple[str, ...]:
         """What the mouth says, six words."""
