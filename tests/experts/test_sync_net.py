@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from difftalker.data.dataset import load_people
 from difftalker.experts.sync_net import (
     FRAME_RATE_HZ,
     MOUTH_PX,
@@ -30,7 +31,13 @@ from difftalker.experts.syncnet_v2 import (
 )
 from difftalker.store import experts as expert
 from difftalker.training.experts import train_expert
-from difftalker.training.sync_task import contrastive_losses, spoil_pictures, spoil_sound
+from difftalker.training.sync_task import (
+    RAREST,
+    SyncTask,
+    contrastive_losses,
+    spoil_pictures,
+    spoil_sound,
+)
 from helpers import write_dataset
 
 SAMPLE_RATE_HZ = 16_000
@@ -191,3 +198,16 @@ def test_training_teaches_and_is_packaged(trained: Path) -> None:
     unseen = expert.read(trained, kind="sync").facts["unseen"]
     assert unseen.keys() >= {"told", "offset", "confidence", "distance", "other_distance"}
     assert unseen["distance"] < unseen["other_distance"]
+
+
+def test_several_people_are_learned_and_measured_apart(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "people" / "ann", ("a", "b", "c", "d", "e"), frames=56)
+    write_dataset(tmp_path / "people" / "bob", ("a",), frames=56)
+    task = SyncTask(SyncNet(SyncConfig()), load_people(tmp_path / "people"))
+    names = task.describe(np.arange(task.examples))
+    assert names.count("bob/a") == RAREST
+    with torch.no_grad():
+        assert {"confidence_ann", "told"} <= task.validate().keys()
+
+    train_expert("sync", tmp_path / "people", tmp_path / "expert", steps=1)
+    assert "speakers ann, bob" in expert.read(tmp_path / "expert", kind="sync").facts["corpora"]

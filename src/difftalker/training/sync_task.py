@@ -29,11 +29,14 @@ from difftalker.experts.sync_net import (
     sound_of_frames,
 )
 from difftalker.training.expert_job import ExpertJob, ExpertOptions
+from difftalker.training.faces_task import balanced
 
 SPAN_FRAMES = 50
 """Neighbouring frames of a clip in one example: each pair of windows in it is compared."""
 NEUTRAL_FRAMES = 1
 """Sounds this near to a mouth's own are neither right nor wrong."""
+RAREST = 2
+"""How many times the clips of one person count, where others have more."""
 MEL_DECADE = 0.25
 """A decade of power in Whisper's log-mels."""
 
@@ -52,6 +55,7 @@ STAGE = StageConfig(
 def job(data: Dataset, options: ExpertOptions) -> ExpertJob:
     """What `difftalker train-expert sync` trains."""
     config = SyncConfig()
+    people = sorted({clip.person for clip in data.train if clip.person}) or ["s1"]
     task = SyncTask(SyncNet(config).to(options.device), data, device=options.device)
     return ExpertJob(
         task=task,
@@ -61,7 +65,7 @@ def job(data: Dataset, options: ExpertOptions) -> ExpertJob:
         about="Measures whether a mouth fits the sound, from windows of 5 frames: sync_c and "
         "sync_d of `difftalker evaluate`.",
         corpora="the GRID audiovisual sentence corpus (Cooke, Barker, Cunningham and Shao, 2006), "
-        "speaker s1, CC BY 4.0",
+        f"speaker{'s' * (len(people) > 1)} {', '.join(people)}, CC BY 4.0",
     )
 
 
@@ -75,17 +79,19 @@ class SyncTask:
         clips = (_Clip(clip) for clip in data.train if clip.found.all())
         self._clips = [clip for clip in clips if len(clip.mouths) >= SPAN_FRAMES]
         self._watched = [_Clip(clip) for clip in data.validation]
-        self.examples = len(self._clips)
-        if not self.examples:
+        if not self._clips:
             raise TrainingError(
                 "no clip is long enough to learn sync from",
                 wanted=f"{SPAN_FRAMES} frames at {FRAME_RATE_HZ:.0f} a second",
             )
+        rows = np.stack([np.arange(len(self._clips)), np.zeros(len(self._clips), np.int64)], 1)
+        self._index = balanced(rows, [clip.person for clip in self._clips], RAREST)[:, 0]
+        self.examples = len(self._index)
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
         """Examples on the device; see ``trainer.Task``."""
         mouths, mels = [], []
-        for clip in (self._clips[int(i)] for i in indices):
+        for clip in (self._clips[int(i)] for i in self._index[indices]):
             last = len(clip.mouths) - SPAN_FRAMES
             start = int(torch.randint(last + 1, (), generator=generator))
             heard = slice(start * FEATURES_A_FRAME, (start + SPAN_FRAMES) * FEATURES_A_FRAME)
@@ -104,13 +110,14 @@ class SyncTask:
 
     def describe(self, indices: NDArray[np.int64]) -> list[str]:
         """Names of the clips; see ``trainer.Task``."""
-        return [self._clips[int(i)].name for i in indices]
+        return [self._clips[int(i)].name for i in self._index[indices]]
 
     def validate(self) -> dict[str, float]:
         """On clips held out: shares found right; confidence and distance of own and other sound.
 
         ``told``: the clip distinguished from one shifted by 5 to 15 frames; ``offset``: the best
-        offset within a frame; ``other_…``: with the next clip's sound.
+        offset within a frame; ``other_…``: with the next clip's sound. Of several people also each
+        one's confidence.
         """
         embedded = [self._embedded(clip) for clip in self._watched]
         own = [offset_distances(picture, sound) for picture, sound in embedded]
@@ -125,6 +132,10 @@ class SyncTask:
             pairs = zip(embedded, sounds, strict=True)
             other = [read_score(offset_distances(picture, s)) for (picture, _), s in pairs]
             figures |= _means("other_", other)
+        people = [clip.person for clip in self._watched]
+        for person in sorted({*people} - {""}):
+            of = [s.confidence for s, one in zip(scores, people, strict=True) if one == person]
+            figures[f"confidence_{person}"] = float(np.mean(of))
         return figures
 
     def sheet(self) -> NDArray[np.uint8] | None:
@@ -148,7 +159,7 @@ class _Clip:
     """Mouths (F, 48, 64) and log-mels (2 F, 80) of one clip of the dataset, in memory."""
 
     def __init__(self, clip: ClipData) -> None:
-        self.name = clip.name
+        self.name, self.person = clip.name, clip.person
         shown = frames_at_rate(clip.times_s)
         self.mouths: NDArray[np.uint8] = np.stack([grey_mouth(clip.frames[i]) for i in shown])
         self.mel = sound_of_frames(clip.features("mel"), len(shown))

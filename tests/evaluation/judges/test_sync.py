@@ -233,7 +233,7 @@ def clips() -> list[Footage]:
     if not (GRID / "s1").is_dir():
         pytest.skip("needs the GRID corpus (DIFFTALKER_GRID)")
     names = expert.read(kind="sync").facts["clips_unseen"][:2]
-    paths = [GRID / "s1" / f"{name}.mpg" for name in names]
+    paths = [GRID / f"{name}.mpg" for name in names]
     return [
         Footage(path=path, size_px=256, located=locate(path, 256), locate_seconds=0)
         for path in paths
