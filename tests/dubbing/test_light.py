@@ -141,6 +141,16 @@ def test_a_picture_does_not_depend_on_what_is_blackened(
     )
 
 
+def test_what_was_hidden_before_decides_nothing(
+    measured: Avatar, crops: NDArray[np.uint8], windows: NDArray[np.float32]
+) -> None:
+    fresh, used = renderer(measured), renderer(measured)
+    used.hide(crops, BOXES, POINTS)
+    assert np.array_equal(
+        used.render(crops, LOW, POINTS, windows), fresh.render(crops, LOW, POINTS, windows)
+    )
+
+
 def test_a_box_that_is_the_whole_crop_is_hidden_whole(measured: Avatar) -> None:
     assert measured.networks.light is not None
     box, upper = torch.tensor([[0, SIZE, 0, SIZE]]), torch.from_numpy(POINTS[:1, list(UPPER)])
