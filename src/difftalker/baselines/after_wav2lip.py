@@ -5,10 +5,10 @@ frame with its lower face masked and a frame of another moment, joined by channe
 It learns from the L1 distance, from a frozen sync expert over five frames and from a critic of
 single frames, weighed as in the paper.
 
-Departures: the expert is this project's own; the critic sees patches; the mask is this project's
-box; speech scales and shifts the coarse features, where the paper joins it by channels; in use the
-other frame is one of the training footage, where Wav2Lip takes the very frame that is dubbed, whose
-own mouth would then be known.
+Departures: L1 alone comes first; the expert is this project's own; the critic sees patches; the
+mask is this project's box; speech scales and shifts the coarse features, where the paper joins it
+by channels; in use the other frame is one of the training footage, where Wav2Lip takes the very
+frame that is dubbed, whose own mouth would then be known.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ from difftalker.synthesis.region import box_mask
 from difftalker.synthesis.renderer import Floats
 from difftalker.training.tasks.pictures import cut_patches, draw_corners
 
+FINAL_RATE = 0.3
+"""Learning rate under all losses, in that under L1 alone."""
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey, ITU-R BT.601."""
 
@@ -149,9 +151,7 @@ class Wav2LipTask(BaselineTask):
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """The paper's sum of losses, and the critic's; see ``training.task.Task``."""
-        true, reference = to_pixels(batch["true"]), to_pixels(batch["reference"])
-        mask = box_mask(batch["boxes"], self._config.size_px)
-        made = self._net(mask_out(true, mask), mask, reference, batch["windows"]).float()
+        true, made, mask = self._made(batch)
         l1 = picture_error(made, true, mask)
         shown = torch.where(mask > 0, made, true)
         sync = self._sync_error(shown, batch["mel"])
@@ -168,6 +168,13 @@ class Wav2LipTask(BaselineTask):
             "critic": verdict,
         }
 
+    def _made(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """True and generated pictures (5 B, 3, S, S), and the mask between them."""
+        true, reference = to_pixels(batch["true"]), to_pixels(batch["reference"])
+        mask = box_mask(batch["boxes"], self._config.size_px)
+        made = self._net(mask_out(true, mask), mask, reference, batch["windows"]).float()
+        return true, made, mask
+
     def _sync_error(self, shown: Tensor, mel: Tensor) -> Tensor:
         """-log P of runs (5 B, 3, S, S) and sounds (B, 10, 80), P = (1 + cosine) / 2."""
         mouths = grey_mouths(shown).unflatten(0, (-1, WINDOW_FRAMES))
@@ -181,6 +188,18 @@ class Wav2LipTask(BaselineTask):
     def describe(self, indices: NDArray[np.int64]) -> list[str]:
         """Names of the clips; see ``training.task.Task``."""
         return [self.data.clips[int(self._runs[int(i)].rows[0, 0])].name for i in indices]
+
+
+class PicturesTask(Wav2LipTask):
+    """The generator by L1 alone: expert and critic are misled by pictures that are none yet."""
+
+    name = "pictures"
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+        """L1; see ``training.task.Task``."""
+        true, made, mask = self._made(batch)
+        l1 = picture_error(made, true, mask)
+        return {"loss": l1, "l1": l1}
 
 
 @dataclass(frozen=True)
@@ -229,9 +248,14 @@ def grey_mouths(pictures: Tensor) -> Tensor:
 def stages(
     net: AfterWav2Lip, config: Wav2LipConfig, data: Dataset, options: BaselineOptions
 ) -> list[Stage]:
-    """One stage: all losses at once."""
-    task = Wav2LipTask(net, data, options, config)
-    return [stage(task, config.batch, config.learning_rate, betas=(0.5, 0.99))]
+    """L1 first, then all losses at once."""
+    pictures = PicturesTask(net, data, options, config)
+    generator = Wav2LipTask(net, data, options, config)
+    rate = config.learning_rate
+    return [
+        stage(pictures, config.batch, rate, 0.6),
+        stage(generator, config.batch, FINAL_RATE * rate, 0.4, betas=(0.5, 0.99)),
+    ]
 
 
 SYSTEM = System(
