@@ -41,8 +41,9 @@ def train_expert(
             FOLDER/PERSON/CLIP.align.
         speech: A folder of further speech with its text, as scripts/make_training_speech.py makes;
             characters alone learn from it.
-        validation_clips: So many clips are held out, and the expert is measured on them.
-        held_out: The person, by the folder's name, of whom faces learns nothing.
+        validation_clips: So many clips are held out, and the expert is measured on them; of
+            several people it is one clip in twenty of each.
+        held_out: The person, of several, by the folder's name, of whom nothing is learned.
         steps: Steps of training; 0 for the kind's own number.
         minutes: Training ends after so long, if that is not 0.
         options: Those that commands share.
