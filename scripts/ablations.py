@@ -196,8 +196,10 @@ def _has(run: Path, stage: str, config: Config) -> bool:
     if not (facts.is_file() and written.is_file()):
         return False
     theirs = from_saved(Config, json.loads(written.read_text()), str(written))
-    finished = json.loads(facts.read_text())["step"] >= getattr(theirs.training, stage).steps
-    return finished and ingredients(stage, theirs) == ingredients(stage, config)
+    reached, budget = json.loads(facts.read_text()), getattr(theirs.training, stage)
+    in_time = budget.minutes and reached["seconds"] >= 60 * budget.minutes
+    finished = reached["step"] >= budget.steps or in_time
+    return bool(finished) and ingredients(stage, theirs) == ingredients(stage, config)
 
 
 def _link(folder: Path, target: Path) -> None:

@@ -62,7 +62,7 @@ def main() -> None:
         both = trainers(Path(folder), options.batch)
         for step in range(options.steps + 1):
             for name, trainer in both.items():
-                batch = trainer.batch(step)
+                batch = trainer.batches.batch(step)
                 began = time.perf_counter()
                 trainer.one_step(batch)
                 if step:

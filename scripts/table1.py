@@ -5,8 +5,8 @@ r"""The paper's Table 1, whole: all five systems trained alike on the same foota
         --run runs/table1 --output docs/reports/table1 --consent "..."
 
 Every system learns from the same clips and crops for as many minutes, once for each seed, and dubs
-the clips of each ``--score`` with their own sound. What is there already is not made again, so a
-run that was stopped goes on, and more seeds can be added.
+the clips of each ``--score`` with their own sound. What is there already is not made again: a run
+that was stopped goes on, and seeds can be added, on another machine too, to the figures in OUTPUT.
 
     RUN/data                         the dataset
        /sync                         the sync expert that after-wav2lip learns from; another judges
@@ -33,16 +33,18 @@ from typing import Any
 
 from difftalker import config as configs
 from difftalker.core.files import write_whole
-from difftalker.errors import DiffTalkerError
+from difftalker.errors import DiffTalkerError, UsageError
 
 BASELINES = ("after-wav2lip", "after-makeittalk", "after-daetalker")
 WITHOUT_LANDMARKS, OURS = "difftalker-without-landmarks", "difftalker"
 SYSTEMS = (*BASELINES, WITHOUT_LANDMARKS, OURS)
 """In the order of the paper's Table 1."""
 ROWS = ("real", "copied", "own_audio", "other_audio")
+TUNED = {"training.decoder.steps": "1"}
+"""The decoder is a stage of the default, though not of ``half``; its time is a share of all."""
 SETTINGS: Mapping[str, Mapping[str, str]] = {
-    WITHOUT_LANDMARKS: {"model.synthesis.guidance": "audio"},
-    OURS: {},
+    WITHOUT_LANDMARKS: {**TUNED, "model.synthesis.guidance": "audio"},
+    OURS: TUNED,
 }
 """What differs between ours: without landmarks, speech features take the place of the prompt."""
 SYNC_SHARE = 0.5
@@ -106,9 +108,11 @@ def run(options: Options) -> None:
         for score in options.scores:
             measure(score, seed, options, step)
     for score in options.scores:
-        figures = merged(score, options)
+        path = options.output / f"{score}.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        figures = joined(known, merged(score, options))
         options.output.mkdir(parents=True, exist_ok=True)
-        write_whole(options.output / f"{score}.json", json.dumps(figures, indent=1) + "\n")
+        write_whole(path, json.dumps(figures, indent=1) + "\n")
 
 
 def prepare_data(options: Options, step: Steps) -> None:
@@ -289,8 +293,8 @@ def merged(score: str, options: Options) -> dict[str, Any]:
         "size_px": first["avatar"]["size_px"],
         "clips_train": first["avatar"]["clips_train"],
         "preset": options.preset,
-        "command": command(),
-        "machine": first["machine"],
+        "commands": {str(seed): command() for seed in options.seeds},
+        "machines": {str(seed): report["machine"] for seed, report in reports.items()},
         "judges": {name: judge.get("sha256") for name, judge in first["judges"].items()},
         "systems": {name: dict(facts_of(name, options)) for name in SYSTEMS},
         "figures": per_clip,
@@ -305,18 +309,65 @@ def read(options: Options, seed: int, score: str) -> dict[str, Any]:
 
 
 def facts_of(name: str, options: Options) -> Iterator[tuple[str, Any]]:
-    """Parameters, steps and minutes of training, and frames a second of each seed."""
+    """Parameters; of each seed the steps and minutes of training, and frames a second."""
     from difftalker.core.weights import shapes
 
-    folders = [options.run / str(seed) / name for seed in options.seeds]
-    files = sorted(folders[0].glob("*.safetensors"))
+    folders = {str(seed): options.run / str(seed) / name for seed in options.seeds}
+    files = sorted(next(iter(folders.values())).glob("*.safetensors"))
     yield "parameters", sum(product(shape) for path in files for shape in shapes(path).values())
-    facts = json.loads((folders[0] / "config.json").read_text(encoding="utf-8"))["facts"]
-    stages = facts["stages"]
-    yield "steps", {stage: one["steps"] for stage, one in stages.items()}
-    yield "minutes", sum(one["minutes"] for one in stages.values())
-    speeds = [json.loads((one.parent / "speed.json").read_text())[name] for one in folders]
-    yield "fps", speeds
+    stages = {
+        seed: json.loads((folder / "config.json").read_text(encoding="utf-8"))["facts"]["stages"]
+        for seed, folder in folders.items()
+    }
+    yield (
+        "steps",
+        {
+            seed: {stage: one["steps"] for stage, one in each.items()}
+            for seed, each in stages.items()
+        },
+    )
+    yield (
+        "minutes",
+        {seed: sum(one["minutes"] for one in each.values()) for seed, each in stages.items()},
+    )
+    yield (
+        "fps",
+        {
+            seed: json.loads((folder.parent / "speed.json").read_text())[name]
+            for seed, folder in folders.items()
+        },
+    )
+
+
+BY_SEED = ("commands", "machines")
+SAME = ("clips", "minutes", "size_px", "clips_train", "preset", "judges")
+"""What the seeds of one table share."""
+
+
+def joined(known: dict[str, Any] | None, new: dict[str, Any]) -> dict[str, Any]:
+    """The seeds that were measured before and the new ones, which take the place of the same.
+
+    Raises:
+        UsageError: they are no seeds of one table.
+    """
+    if known is None:
+        return new
+    for key in SAME:
+        if known.get(key) != new[key]:
+            raise UsageError(
+                f"{key} of the seeds there are: {known.get(key)}, now {new[key]}",
+                wanted="the same for all seeds of a table",
+                fix="give another folder as --output",
+            )
+    for name, system in new["systems"].items():
+        of = known["systems"][name]
+        for key in ("steps", "minutes", "fps"):
+            system[key] = dict(sorted((of[key] | system[key]).items()))
+    for name, by_seed in new["figures"].items():
+        new["figures"][name] = dict(sorted((known["figures"].get(name, {}) | by_seed).items()))
+    for key in BY_SEED:
+        new[key] = dict(sorted((known[key] | new[key]).items()))
+    return new | {"seeds": sorted({*known["seeds"], *new["seeds"]})}
 
 
 def product(shape: Sequence[int]) -> int:
@@ -349,7 +400,7 @@ def arguments(words: Sequence[str] | None) -> Options:
     parser.add_argument("--source", default="", help="corpus and licence of the footage")
     parser.add_argument("--preset", default="half", choices=sorted(configs.PRESETS))
     parser.add_argument("--minutes", type=float, default=60.0, help="for each system and seed")
-    parser.add_argument("--seeds", type=int, default=3, help="so many, from 0")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--alignments", type=Path, help="a folder of GRID's word times")
     parser.add_argument("--syncnet", type=Path, help="SyncNet's official weights")
     parser.add_argument("--device", default="auto")
@@ -368,7 +419,7 @@ def arguments(words: Sequence[str] | None) -> Options:
         source=given.source,
         preset=given.preset,
         minutes=given.minutes,
-        seeds=tuple(range(given.seeds)),
+        seeds=tuple(given.seeds),
         alignments=given.alignments,
         syncnet=given.syncnet,
         device=given.device,

@@ -27,13 +27,14 @@ BESIDE = ("real", "copied", "other_audio")
 def section(figures: Figures) -> Iterator[str]:
     """The tables of one set of clips, Markdown lines."""
     names, seeds = list(figures["systems"]), figures["seeds"]
-    machine = figures["machine"]
+    counts = sorted({machine["threads"] for machine in figures["machines"].values()})
+    threads = f"{' or '.join(map(str, counts))} threads"
     yield f"### Clips `{figures['score']}`"
     yield ""
     yield (
         f"{len(figures['clips'])} clips, dubbed with their own sound. Each system learned from the"
         f" same {figures['clips_train']} clips in crops of {figures['size_px']} for"
-        f" {figures['minutes']:g} minutes on {machine['threads']} threads, once for each of"
+        f" {figures['minutes']:g} minutes on {threads}, once for each of"
         f" {len(seeds)} seeds. The sync expert of `after-wav2lip` took {figures['sync_minutes']:g}"
         " minutes more, once; it is not the one that judges. Mean over clips of the seeds' mean,"
         " half the 95 % interval (bootstrap over clips)"
@@ -69,10 +70,13 @@ def section(figures: Figures) -> Iterator[str]:
 
 def _facts(system: Mapping[str, Any]) -> dict[str, str]:
     """What a system is, and what it costs."""
+    steps = [sum(each.values()) for each in system["steps"].values()]
+    counts = f"{min(steps)}" if len(set(steps)) == 1 else f"{min(steps)} to {max(steps)}"
     return {
         "parameters, 10^6": f"{system['parameters'] / 1e6:.1f}",
-        "training, minutes": f"{system['minutes']:.0f}",
-        "frames a second, from file to file": f"{np.median(system['fps']):.1f}",
+        "training, minutes": f"{np.mean(list(system['minutes'].values())):.0f}",
+        "training, steps of all stages": counts,
+        "frames a second, from file to file": f"{np.median(list(system['fps'].values())):.1f}",
     }
 
 

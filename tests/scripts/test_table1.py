@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 
 import table1
 import table1_page
+from difftalker.errors import UsageError
 from difftalker.metrics import interval
 
 CLIPS = ("bbaf2n", "bbal6n", "lrak9s")
@@ -59,7 +61,7 @@ def options(tmp_path: Path) -> table1.Options:
             (folder / name / "config.json").write_text(json.dumps({"facts": {"stages": stages}}))
     footage, where = str(tmp_path / "none"), ["--run", str(tmp_path / "run")]
     words = [footage, "--score", "dev=bbaf2n", *where, "--output", str(tmp_path / "out")]
-    return table1.arguments([*words, "--consent", "yes", "--seeds", "2", "--minutes", "5"])
+    return table1.arguments([*words, "--consent", "yes", "--seeds", "0", "1", "--minutes", "5"])
 
 
 def test_every_figure_of_every_clip_and_seed_is_kept(options: table1.Options) -> None:
@@ -72,8 +74,20 @@ def test_every_figure_of_every_clip_and_seed_is_kept(options: table1.Options) ->
                 psnr(name, seed, i) for i in range(3)
             ]
         assert found["systems"][name] == {
-            "parameters": 12, "steps": {"one": 5, "two": 6}, "minutes": 5.0, "fps": [10.0, 11.0],
-        }  # fmt: skip
+            "parameters": 12,
+            "steps": {seed: {"one": 5, "two": 6} for seed in "01"},
+            "minutes": {"0": 5.0, "1": 5.0},
+            "fps": {"0": 10.0, "1": 11.0},
+        }
+
+
+def test_seeds_of_another_machine_join_those_there(options: table1.Options) -> None:
+    whole = table1.merged("dev", options)
+    first, second = (table1.merged("dev", replace(options, seeds=(seed,))) for seed in SEEDS)
+    assert table1.joined(table1.joined(None, second), first) == whole
+    assert table1.joined(whole, first) == whole
+    with pytest.raises(UsageError, match="minutes of the seeds there are: 7"):
+        table1.joined(whole | {"minutes": 7.0}, first)
 
 
 def test_the_page_has_means_over_seeds_and_paired_differences(options: table1.Options) -> None:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from difftalker import config as configs
 from difftalker.config import StageConfig
+from difftalker.core.jobs import Event
 from difftalker.errors import TrainingError
-from difftalker.training import trainer as trainers
+from difftalker.training import batches
+from difftalker.training.batches import BATCHES_AHEAD, Batches
 from difftalker.training.checkpoint import load_checkpoint
 from difftalker.training.options import TrainOptions
 from difftalker.training.run import Run
-from difftalker.training.trainer import BATCHES_AHEAD, Trainer
+from difftalker.training.task import Batch
+from difftalker.training.trainer import Trainer
 from helpers import write_dataset
 from helpers_training import STEPS, Finished, checkpoint_of, log_of, run_at, same
 
@@ -83,6 +88,66 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_are_lost(tmp_pat
     assert task.model.weight.isfinite().all()
 
 
+def test_beside_an_accelerator_numbers_are_read_a_step_later(tmp_path: Path) -> None:
+    trainer = Trainer(
+        SquareRoot(), StageConfig(steps=4, batch=3, learning_rate=0.1), tmp_path, autocast=False
+    )
+    trainer.behind = 1
+    told: list[Event] = []
+    with pytest.raises(TrainingError, match=r"gradient of stage square root .* at step 0"):
+        trainer.run(told.append)
+    assert trainer.step == 2
+    assert [event.text for event in told] == [""]
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_what_failed_is_not_kept_in_a_checkpoint(tmp_path: Path) -> None:
+    config = StageConfig(steps=4, batch=3, learning_rate=0.1, checkpoint_every=1)
+    trainer = Trainer(SquareRoot(), config, tmp_path, autocast=False)
+    trainer.behind = 1
+    with pytest.raises(TrainingError, match="at step 0"):
+        trainer.run()
+    assert not (tmp_path / "checkpoint").exists()
+
+
+class Waits(TorchDispatchMode):
+    """Notes what would wait for an accelerator: numbers, and sizes that depend on numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        waits = ("_local_scalar_dense", "nonzero", "masked_select", "aten.equal.")
+        chosen = args[1] if name.startswith(("aten.index.Tensor", "aten.index_put")) else ()
+        if any(one in name for one in waits) or any(
+            index is not None and index.dtype == torch.bool for index in chosen
+        ):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("stage", configs.STAGES)
+def test_no_step_waits_for_an_accelerator(
+    stage: str, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "run"))
+    shutil.rmtree(folder / stage)
+    waits, descend = Waits(), Trainer._descend
+
+    def watched(self: Trainer, part: Batch) -> dict[str, Tensor]:
+        with waits:
+            return descend(self, part)
+
+    monkeypatch.setattr(Trainer, "_descend", watched)
+    run_at(finished.dataset, folder, (stage,)).train()
+    assert not waits.found
+    with waits:
+        assert torch.ones(1).item() == 1
+    assert len(waits.found) == 1
+
+
 def test_a_checkpoint_of_another_model_is_refused(finished: Finished, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(finished.folder, tmp_path / "run"))
     shutil.rmtree(folder / "landmarks")
@@ -124,17 +189,17 @@ def test_each_epoch_sees_every_example_once(dataset: Path, tmp_path: Path) -> No
     assert count == 6
     seen = []
     for step in range(2 * count // trainer.config.batch):
-        seen += trainer._indices(step).tolist()
+        seen += trainer.batches.indices(step).tolist()
     assert sorted(seen[:count]) == sorted(seen[count:]) == list(range(count))
     assert seen[:count] != seen[count:]
 
 
 def test_batches_made_ahead_are_those_made_one_by_one(dataset: Path, tmp_path: Path) -> None:
     trainer = run_at(dataset, tmp_path).trainer("landmarks")
-    trainer.config = dataclasses.replace(trainer.config, steps=3 * BATCHES_AHEAD)
-    one_by_one = list(trainer._batches())
-    trainer.device = torch.device("meta")  # anything but the CPU
-    ahead = list(trainer._batches())
+    config = dataclasses.replace(trainer.config, steps=3 * BATCHES_AHEAD)
+    made = Batches(trainer.task, config, seed=0, parts=1)
+    one_by_one = list(made.ahead(0, torch.device("cpu")))
+    ahead = list(made.ahead(0, torch.device("meta")))  # anything but the CPU
     assert len(ahead) == len(one_by_one) == 3 * BATCHES_AHEAD
     for some, others in zip(ahead, one_by_one, strict=True):
         for a, b in zip(some, others, strict=True):
@@ -157,6 +222,6 @@ def test_the_learning_rate_rises_and_falls(dataset: Path, tmp_path: Path) -> Non
 
 
 def test_steps_of_a_seed_are_the_same_each_time() -> None:
-    mixed = {trainers._mix(seed, step) for seed in range(30) for step in range(30)}
+    mixed = {batches._mix(seed, step) for seed in range(30) for step in range(30)}
     assert len(mixed) == 900
     assert all(0 <= number < 2**63 for number in mixed)

@@ -30,6 +30,8 @@ SHARES = {
     "live": 1.0,
 }
 """How the time is shared out among the stages that there are."""
+WITH_DIFFUSION = {"landmarks": 2.0}
+"""What differs where the diffusion is trained: its pictures are drawn after these landmarks."""
 AT_THE_END = 0.12
 """Share of the time for what the stages do before their first step, and the report at the end."""
 LEAST_MINUTES = 0.25
@@ -85,8 +87,9 @@ def _shared_out(config: Config, minutes: float, spent_minutes: float) -> dict[st
             wanted=f"{LEAST_MINUTES * len(due):g} more for {len(due)} stages",
             fix="give it more time with --minutes, or less footage",
         )
-    whole = sum(SHARES[name] for name in due)
-    return {name: round(left * SHARES[name] / whole, 3) for name in due}
+    of = SHARES | (WITH_DIFFUSION if config.training.diffusion else {})
+    whole = sum(of[name] for name in due)
+    return {name: round(left * of[name] / whole, 3) for name in due}
 
 
 def _limited(name: str, stage: StageConfig, minutes: float) -> StageConfig:

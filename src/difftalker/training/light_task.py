@@ -164,7 +164,7 @@ class LightTask:
             **self._toned(above, boxes, upper),
             "mouth": mouth[:, :, cells[0], cells[1]],
             "corners": corners,
-            "own": torch.from_numpy(own),
+            "own": torch.from_numpy(np.flatnonzero(own)),
             **self._guides(spoken, points, place, generator),
         }
         return {k: v.to(self.device) for k, v in batch.items()}

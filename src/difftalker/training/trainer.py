@@ -12,25 +12,22 @@ import json
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from difftalker.config import StageConfig
-from difftalker.core.device import autocast, threads_as_here
+from difftalker.core.device import autocast
 from difftalker.core.files import write_whole
 from difftalker.core.jobs import Cancel, Event, OnEvent, never, no_event
 from difftalker.errors import Cancelled, TrainingError
 from difftalker.training import processes
+from difftalker.training.batches import Batches, StepNumbers
 from difftalker.training.checkpoint import (
     flatten_optimizer,
     load_checkpoint,
@@ -39,11 +36,9 @@ from difftalker.training.checkpoint import (
 )
 from difftalker.training.task import Batch, Fits, Log, Prepares, Task, recompute
 
+GRADIENT = "gradient"
+"""The norm of the gradient, among a step's losses."""
 OnValidation = Callable[[Task, Log], None]
-
-BATCHES_AHEAD = 16
-"""How many batches are made at once beside an accelerator: it takes them faster than one thread
-draws landmarks."""
 
 
 class Trainer:
@@ -69,14 +64,17 @@ class Trainer:
         self.seconds = 0.0
         self.on_validation: OnValidation = lambda task, numbers: None
         """Called with the task and its numbers, the averaged weights in its networks."""
-        self.parts = max(config.parts, processes.count())
+        self.batches = Batches(task, config, seed=seed, parts=max(config.parts, processes.count()))
+        self.behind = 0 if self.device.type == "cpu" else 1
+        """Of how many steps the numbers may be on their way while the next one is taken."""
+        self._under_way: deque[StepNumbers] = deque()
         if config.recompute:
             recompute(task.model)
         folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        if self.parts > config.batch:
+        if self.batches.parts > config.batch:
             raise TrainingError(
-                f"a batch of {config.batch} in {self.parts} parts",
+                f"a batch of {config.batch} in {self.batches.parts} parts",
                 wanted="a part of one example at least",
                 fix=f"set training.{task.name}.batch higher, or take fewer processes",
             )
@@ -101,21 +99,24 @@ class Trainer:
         bar = self._bar()
         began = time.monotonic() - self.seconds
         numbers: Log = {}
+        losses: Log = {}
         self.task.model.train()
-        with closing(self._batches()) as batches:
+        with closing(self.batches.ahead(self.step, self.device)) as batches:
             for batch in batches:
-                losses = self.one_step(batch)
+                self._under_way.append(self.one_step(batch))
                 self.step += 1
                 self.seconds = self._agreed(time.monotonic() - began)
                 bar.update(self._done() - bar.n)
+                losses = self._arrived() or losses
                 if self._due(self.config.log_every):
+                    losses = self._arrived(all_of_them=True) or losses
                     bar.set_postfix_str(f"loss {losses['loss']:.4f}")
                     self._log({"step": self.step, "seconds": round(self.seconds, 2), **losses})
                 if self._due(self.config.validate_every):
                     numbers = self._validate()
                 if self._due(self.config.checkpoint_every):
                     self._save(numbers)
-                text = f"loss {losses['loss']:.4f}"
+                text = f"loss {losses['loss']:.4f}" if losses else ""
                 done, total = self._done(), self._total()
                 on_event(Event(stage=self.task.name, done=done, total=total, text=text))
                 if processes.summed({"stop": float(cancel())})["stop"]:
@@ -125,6 +126,19 @@ class Trainer:
         bar.close()
         self.use_ema()
         return numbers
+
+    def _arrived(self, *, all_of_them: bool = False) -> Log:
+        """The losses of the last step whose numbers are here; nothing if none came.
+
+        An accelerator is not waited for: its numbers are read while it computes the next step.
+        """
+        behind = 0 if all_of_them else self.behind
+        losses: Log = {}
+        while len(self._under_way) > behind:
+            losses = self._checked(self._under_way.popleft())
+            norm = losses.pop(GRADIENT)
+            losses = {**processes.summed(losses), GRADIENT: norm}
+        return losses
 
     def _bar(self) -> tqdm[Any]:
         """A bar of steps, or of a time in seconds that they are given."""
@@ -180,84 +194,59 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.ended
 
-    def _batches(self) -> Generator[list[Batch]]:
-        """The batches of the steps to come."""
-        steps = range(self.step, self.config.steps)
-        if self.device.type == "cpu":
-            yield from map(self.batch, steps)
-            return
-        with ThreadPoolExecutor(BATCHES_AHEAD, initializer=threads_as_here()) as pool:
-            waiting: deque[Future[list[Batch]]] = deque()
-            for step in steps:
-                waiting.append(pool.submit(copy_context().run, self.batch, step))
-                if len(waiting) > BATCHES_AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+    def one_step(self, batch: list[Batch]) -> StepNumbers:
+        """Take one step; returns its losses and the norm of its gradient.
 
-    def batch(self, step: int) -> list[Batch]:
-        """What step ``step`` learns from: those parts that are this process's."""
-        indices = np.array_split(self._indices(step), self.parts)
-        mine = range(processes.rank(), self.parts, processes.count())
-        return [self._part(indices[part], step, part) for part in mine]
+        Nothing in it waits for an accelerator.
 
-    def _part(self, indices: NDArray[np.int64], step: int, part: int) -> Batch:
-        seed = _mix(self.seed, step) if self.parts == 1 else _mix(self.seed, step, part)
-        generator = torch.Generator().manual_seed(seed)
-        return Batch(indices, self.task.batch(indices, generator), generator, seed)
-
-    def one_step(self, batch: list[Batch]) -> Log:
-        """Take one step; returns its losses and the norm of its gradient."""
+        Raises:
+            TrainingError: a loss or gradient is not finite, and the weights are unchanged. On an
+                accelerator that is found out a step later.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        losses: Log = {}
+        losses: dict[str, Tensor] = {}
         for part in batch:
             for name, value in self._descend(part).items():
-                losses[name] = losses.get(name, 0.0) + value
-        losses = processes.summed(losses)
+                losses[name] = losses[name] + value if name in losses else value
         processes.sum_gradients(list(self.parameters.values()))
         limit = self.config.clip_norm or math.inf
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), limit)
-        # A finite loss may have a gradient that is not: one step on, all weights would be lost.
-        self._check_finite("gradient", norm, self._indices(self.step))
+        losses[GRADIENT] = nn.utils.clip_grad_norm_(self.parameters.values(), limit)
+        numbers = StepNumbers(self.step, losses)
+        if not self.behind:
+            self._checked(numbers)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self._rate()
         self.optimizer.step()
         self._average()
-        return {**losses, "gradient": float(norm)}
+        return numbers
 
-    def _descend(self, part: Batch) -> Log:
+    def _descend(self, part: Batch) -> dict[str, Tensor]:
         """Add a part's gradients to those that are there; returns its share of the losses."""
         with autocast(self.device, self.autocast):
             # Dropout has no generator argument: it draws from the global one.
             torch.manual_seed(part.seed)
             losses = self.task.loss(part.examples, part.generator)
-        self._check_finite("loss", losses["loss"], part.indices)
         share = len(part.indices) / self.config.batch
         (share * losses["loss"]).backward()
-        return {name: share * float(value.detach()) for name, value in losses.items()}
+        return {name: share * value.detach() for name, value in losses.items()}
 
-    def _check_finite(self, name: str, value: Tensor, indices: NDArray[np.int64]) -> None:
-        if math.isfinite(value.item()):
-            return
-        clips = ", ".join(sorted(set(self.task.describe(indices))))
-        raise TrainingError(
-            f"the {name} of stage {self.task.name} is {value.item()} at step {self.step}",
-            wanted="a finite number",
-            fix=f"look at the clips {clips}, or lower the learning rate",
-        )
+    def _checked(self, numbers: StepNumbers) -> Log:
+        """This process's share of a step's losses, and the norm of the gradient.
 
-    def _indices(self, step: int) -> NDArray[np.int64]:
-        """Each epoch is a permutation of all examples, drawn from the seed and its number."""
-        first = step * self.config.batch
-        places = np.arange(first, first + self.config.batch)
-        epochs = places // self.task.examples
-        orders = {
-            e: np.random.default_rng((self.seed, int(e))).permutation(self.task.examples)
-            for e in np.unique(epochs)
-        }
-        return np.array(
-            [orders[e][p % self.task.examples] for e, p in zip(epochs, places, strict=True)]
-        )
+        Raises:
+            TrainingError: the loss that is descended, or the gradient, is not finite.
+        """
+        losses = numbers.read()
+        # A finite loss may have a gradient that is not: one step on, all weights would be lost.
+        for key in ("loss", GRADIENT):
+            if not math.isfinite(losses[key]):
+                clips = sorted(set(self.task.describe(self.batches.indices(numbers.step))))
+                raise TrainingError(
+                    f"the {key} of stage {self.task.name} is {losses[key]} at step {numbers.step}",
+                    wanted="a finite number",
+                    fix=f"look at the clips {', '.join(clips)}, or lower the learning rate",
+                )
+        return losses
 
     def _rate(self) -> float:
         """Warm-up, then as it is, or half a cosine down to ``final_rate``."""
@@ -301,6 +290,7 @@ class Trainer:
             file.write(json.dumps(dict(record)) + "\n")
 
     def _save(self, numbers: Log) -> None:
+        self._arrived(all_of_them=True)  # weights of a step that failed are not to be kept
         if processes.rank():
             return
         buffers = dict(self.task.model.named_buffers())
@@ -316,7 +306,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "seed": self.seed,
-            "parts": self.parts,
+            "parts": self.batches.parts,
             "validation": numbers,
         }
         save_checkpoint(self.folder / "checkpoint", tensors, facts)
@@ -337,7 +327,7 @@ class Trainer:
         self._restore(tensors)
         self.step, self.seconds = facts["step"], facts["seconds"]
         if self.config.parts == 1:  # however many processes there were, and are now
-            self.parts = facts.get("parts", 1)
+            self.batches.parts = facts.get("parts", 1)
         if not processes.rank():
             self._cut_log()
         if self.ended:
@@ -389,7 +379,3 @@ def _step_of(line: str) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError):
         return math.inf
-
-
-def _mix(*numbers: int) -> int:
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

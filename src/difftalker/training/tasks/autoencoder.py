@@ -53,12 +53,16 @@ class AutoencoderTask:
         mirrored = boxes[:, [0, 1, 3, 2]] * torch.tensor([1, 1, -1, -1])
         mirrored[:, 2:] += self._data.size_px
         boxes = torch.where((flip & hidden)[:, None], mirrored, boxes)
-        return {"images": images.to(self.device), "boxes": boxes.to(self.device)}
+        return {
+            "images": images.to(self.device),
+            "boxes": boxes.to(self.device),
+            "hidden": hidden.nonzero()[:, 0].to(self.device),
+        }
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of this stage; see ``trainer.Task``."""
         pixels = to_pixels(batch["images"])
-        joined, mean, logvar = self._joined(pixels, batch["boxes"])
+        joined, mean, logvar = self._joined(pixels, batch["boxes"], batch["hidden"])
         noise = torch.randn(mean.shape, generator=generator).to(mean)
         latents = joined + (0.5 * logvar).exp() * noise
         made = self.model.decode_raw(latents).float()
@@ -68,13 +72,17 @@ class AutoencoderTask:
         loss = l1 + edges + self._recipe.kl_weight * kl
         return {"loss": loss, "l1": l1, "edges": edges, "kl": kl}
 
-    def _joined(self, pixels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Means put together by region, and the whole pictures' means and log variances."""
+    def _joined(
+        self, pixels: Tensor, boxes: Tensor, hidden: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Means put together by region, and the whole pictures' means and log variances.
+
+        ``hidden``: indices of the pictures whose lower face is hidden.
+        """
         size = pixels.shape[-1]
         mean, logvar = (t.float() for t in self.model.posterior(pixels))
-        hidden = boxes[:, 1] > boxes[:, 0]
         joined = mean.clone()
-        if hidden.any():
+        if len(hidden):
             masked = mask_out(pixels[hidden], box_mask(boxes[hidden], size))
             clean, _ = self.model.posterior(masked)
             mask = box_mask(boxes[hidden], size // 8, 8)
@@ -101,7 +109,8 @@ class AutoencoderTask:
         rows = [(c, f) for c in self._data.validation for f in np.flatnonzero(c.found)[::10]][:16]
         images = torch.from_numpy(np.stack([c.frames[f] for c, f in rows]))
         boxes = torch.from_numpy(np.stack([c.boxes[f] for c, f in rows]))
-        joined, _, _ = self._joined(to_pixels(images.to(self.device)), boxes.to(self.device))
+        pixels, all_of_them = to_pixels(images.to(self.device)), torch.arange(len(rows))
+        joined, _, _ = self._joined(pixels, boxes.to(self.device), all_of_them.to(self.device))
         return images, to_images(self.model.decode_raw(joined)).cpu(), boxes
 
 

@@ -43,12 +43,12 @@ def picture_loss(
     """Losses of generated pictures (B, 3, H, W) and of the critic; ``loss`` is their sum.
 
     ``last`` are the weights of the generator's last layer, at which the critic's pull is measured,
-    ``side_px`` the side of its patches, and ``judged`` (B,) which pictures it sees; None: all.
+    ``side_px`` the side of its patches, and ``judged`` the indices of pictures it sees; None: all.
     """
     # The layout in which pooling is fast.
     made, true = made.contiguous(), true.contiguous()
     distance = _distance(made, true, _weights(places, true.shape, recipe), recipe)
-    kept = slice(None) if judged is None or not judged.any() else judged
+    kept = slice(None) if judged is None or not len(judged) else judged
     patches, real = (cut_patches(x[kept], places.corners[kept], side_px) for x in (made, true))
     seen_real, seen = critic(real), critic.frozen(patches)
     pull = generator_loss(seen) + recipe.feature_weight * feature_loss(seen_real, seen)
