@@ -121,7 +121,7 @@ def train_variant(name: str, options: Options) -> dict[str, Any]:
         settings={**options.settings, **VARIANTS[name].settings},
         stages=options.stages,
         run=options.run / name,
-        name=name,
+        name=name if options.preset == "half" else f"{options.preset}-{name}",
         source=options.source,
         command=shlex.join(["python", "scripts/ablations.py", *sys.argv[1:]]),
         seed=options.seed,

@@ -5,7 +5,8 @@
     python scripts/write_results.py
 
 Each report in docs/reports becomes a section, packaged avatars first; one with ablations has their
-table too. Those in docs/reports/earlier, of avatars that were there before, are rows of the table
+table too, and one whose Figures 2 and 3 are there, docs/reports/figures/AVATAR-figure2.jpg, shows
+them. Those in docs/reports/earlier, of avatars that were there before, are rows of the table
 of quality against training alone. docs/reports/speed has what ``bench_speed.py --json`` wrote.
 ``--card FOLDER`` puts the figures of the first report on an avatar's card.
 """
@@ -67,6 +68,13 @@ BUDGETED = (
 )
 """What the tables of quality against training and against speed show."""
 RENDERERS = ("diffusion", "light")
+FIGURES = {
+    "figure2": "As the paper's Figure 2: landmarks of the footage, completed with its own sound and"
+    " with another clip's, and those of who speaks there.",
+    "figure3": "As the paper's Figure 3: the footage, faces generated for it and their completed"
+    " landmarks over poses of the head.",
+}
+"""What ``difftalker evaluate`` draws beside its report, and what the page says of it."""
 
 CAVEATS = (
     "The paper's footage is one politician's addresses at 512 x 512 from another landmark detector,"
@@ -110,11 +118,12 @@ def write_results(
     earlier: Sequence[Report] = (),
     speeds: Sequence[Report] = (),
     table1: Sequence[Report] = (),
+    pictures: Sequence[str] = (),
 ) -> str:
     """The page, Markdown.
 
     ``earlier`` reports are compared alone, ``speeds`` are of a benchmark, ``table1`` of the systems
-    that were trained beside each other.
+    that were trained beside each other, and ``pictures`` the names of the figures there are.
     """
     lines = [
         "# Results",
@@ -137,7 +146,7 @@ def write_results(
     if speeds:
         lines += ["", "## Quality against speed", "", *_speeds(speeds, reports)]
     for report in reports:
-        lines += ["", f"## {_title(report)}", "", *_section(report)]
+        lines += ["", f"## {_title(report)}", "", *_section(report, pictures)]
     lines += ["", "## Experts", "", *_experts(reports)]
     return "\n".join(lines) + "\n"
 
@@ -263,12 +272,15 @@ def _title(report: Report) -> str:
     return f"Avatar {report['avatar']['name']}{light}"
 
 
-def _section(report: Report) -> list[str]:
-    """Everything about one report: its rows, its ablations, what failed, how fast it was."""
+def _section(report: Report, pictures: Sequence[str]) -> list[str]:
+    """Everything about one report: rows, ablations, figures, what failed, how fast it was."""
     ours = {row: each for row, each in report["rows"].items() if row not in report["ablations"]}
     lines = [_setting(report), "", *_table(ours)]
     if report["ablations"]:
         lines += ["", *_ablations(report)]
+    for figure, text in FIGURES.items():
+        if (picture := f"{report['avatar']['name']}-{figure}.jpg") in pictures:
+            lines += ["", text, "", f"![{text}](reports/figures/{picture})"]
     failed = [f"- {' '.join(filter(None, one[:2]))}: {one[2]}" for one in failures(report["clips"])]
     if failed:
         lines += ["", "What failed:", "", *failed]
@@ -492,7 +504,8 @@ def main(words: Sequence[str] | None = None) -> None:
         reports = stored_reports(options.reports)
         earlier = earlier_reports(options.reports)
         speeds, table1 = (stored(kind, options.reports) for kind in ("speed", "table1"))
-        page = write_results(reports, earlier, speeds, table1)
+        pictures = [path.name for path in (options.reports / "figures").glob("*.jpg")]
+        page = write_results(reports, earlier, speeds, table1, pictures)
         options.output.write_text(page, encoding="utf-8")
         if options.card is not None:
             avatar.extend_card(options.card, card_section(reports[0]))
