@@ -21,7 +21,8 @@ from difftalker.experts.sync_net import grey_mouth
 from difftalker.face.landmarks import UPPER, mouth_opening
 from difftalker.store import experts
 from difftalker.synthesis.autoencoder import to_pixels
-from difftalker.training.task import Batch, Log, Prepares
+from difftalker.training.batches import StepNumbers
+from difftalker.training.task import Batch, Prepares
 from difftalker.training.trainer import Trainer
 from helpers import draw_face, face_points
 
@@ -62,7 +63,7 @@ def test_a_training_goes_on_from_its_checkpoints_and_is_kept(
     steps: list[str] = []
     one_step = Trainer.one_step
 
-    def counted(self: Trainer, batch: list[Batch]) -> Log:
+    def counted(self: Trainer, batch: list[Batch]) -> StepNumbers:
         steps.append(self.task.name)
         return one_step(self, batch)
 

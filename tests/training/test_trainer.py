@@ -114,7 +114,7 @@ class Waits(TorchDispatchMode):
     """Notes what would wait for an accelerator: numbers, and sizes that depend on numbers."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
