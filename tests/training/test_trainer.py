@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from difftalker import config as configs
 from difftalker.config import StageConfig
@@ -23,7 +21,6 @@ from difftalker.training.batches import BATCHES_AHEAD, Batches
 from difftalker.training.checkpoint import load_checkpoint
 from difftalker.training.options import TrainOptions
 from difftalker.training.run import Run
-from difftalker.training.task import Batch
 from difftalker.training.trainer import Trainer
 from helpers import write_dataset
 from helpers_training import STEPS, Finished, checkpoint_of, log_of, run_at, same
@@ -108,44 +105,6 @@ def test_what_failed_is_not_kept_in_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="at step 0"):
         trainer.run()
     assert not (tmp_path / "checkpoint").exists()
-
-
-class Waits(TorchDispatchMode):
-    """Notes what would wait for an accelerator: numbers, and sizes that depend on numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = str(func)
-        waits = ("_local_scalar_dense", "nonzero", "masked_select", "aten.equal.")
-        chosen = args[1] if name.startswith(("aten.index.Tensor", "aten.index_put")) else ()
-        if any(one in name for one in waits) or any(
-            index is not None and index.dtype == torch.bool for index in chosen
-        ):
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("stage", configs.STAGES)
-def test_no_step_waits_for_an_accelerator(
-    stage: str, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = Path(shutil.copytree(finished.folder, tmp_path / "run"))
-    shutil.rmtree(folder / stage)
-    waits, descend = Waits(), Trainer._descend
-
-    def watched(self: Trainer, part: Batch) -> dict[str, Tensor]:
-        with waits:
-            return descend(self, part)
-
-    monkeypatch.setattr(Trainer, "_descend", watched)
-    run_at(finished.dataset, folder, (stage,)).train()
-    assert not waits.found
-    with waits:
-        assert torch.ones(1).item() == 1
-    assert len(waits.found) == 1
 
 
 def test_a_checkpoint_of_another_model_is_refused(finished: Finished, tmp_path: Path) -> None:

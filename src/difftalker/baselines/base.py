@@ -28,6 +28,7 @@ from difftalker.synthesis.region import box_mask
 from difftalker.synthesis.renderer import Floats, Image, Renderer
 from difftalker.training.task import Task
 from difftalker.training.tasks import psnr
+from difftalker.training.tasks.pictures import on_device
 
 Rows = NDArray[np.int64]
 """(n, 2): clip and frame."""
@@ -221,7 +222,7 @@ class BaselineTask(abc.ABC):
 
     def on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """A batch where it is learned from."""
-        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+        return on_device(batch, self.device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from difftalker.synthesis.region import box_mask
 from difftalker.training.bars import bar
 from difftalker.training.calibrate import missing_detail, openings_of
 from difftalker.training.tasks import SynthesisTask, mouth_mask, psnr
-from difftalker.training.tasks.pictures import Places, draw_corners, picture_loss
+from difftalker.training.tasks.pictures import Places, draw_corners, on_device, picture_loss
 
 
 class DecoderTask:
@@ -90,7 +90,7 @@ class DecoderTask:
             "mouth": mouth_mask(points, size_px // 8),
             "corners": draw_corners(boxes, (size_px, size_px), size_px // 2, generator),
         }
-        return {k: v.to(self.device) for k, v in batch.items()}
+        return on_device(batch, self.device)
 
     def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of this stage; see ``trainer.Task``."""

@@ -35,7 +35,7 @@ from difftalker.training.light_task import LightTask
 from difftalker.training.tasks import mouth_mask
 from difftalker.training.tasks.conditions import Floats, Rows
 from difftalker.training.tasks.new_faces import NewFace, NewFaceRecipe, farthest_jaws, new_face
-from difftalker.training.tasks.pictures import draw_corners
+from difftalker.training.tasks.pictures import draw_corners, on_device
 
 STAGE = StageConfig(
     steps=12000, batch=8, learning_rate=6e-4, ema=0.998, validate_every=500, checkpoint_every=100
@@ -144,10 +144,10 @@ class FacesTask(LightTask):
                 torch.from_numpy(points[:, list(UPPER)]),
             ),
             "corners": draw_corners(shown, shape, self._side_px(shape), generator),
-            "own": torch.ones(len(rows), dtype=torch.bool),
+            "own": torch.arange(len(rows)),
             **self._heard_and_drawn(rows, drawn.astype(np.float32), places, generator),
         }
-        return {k: v.to(self.device) for k, v in batch.items()}
+        return on_device(batch, self.device)
 
     def _new_faces(self, rows: Rows, generator: torch.Generator) -> list[NewFace]:
         """Another face of each of the frames (n, 2)."""

@@ -32,7 +32,7 @@ from difftalker.training.bars import bar
 from difftalker.training.calibrate import missing_detail, openings_of
 from difftalker.training.tasks import mouth_mask, psnr
 from difftalker.training.tasks.conditions import Conditions, Floats, Rows
-from difftalker.training.tasks.pictures import Places, draw_corners, picture_loss
+from difftalker.training.tasks.pictures import Places, draw_corners, on_device, picture_loss
 
 CRITIC_PX = 128
 """The largest side of the critic's patches: detail is what it sees."""
@@ -99,6 +99,7 @@ class LightTask:
         self._taught: Taught | None = None
         faces = torch.cat([torch.from_numpy(one.points_crop[one.found]) for one in data.train])
         net.fit_reach(faces.to(device), faces[:, list(UPPER)].to(device))
+        self._reach = net.reach.float().cpu()
         self.examples = len(self._index) + len(self._learned)
 
     def prepare(self) -> None:
@@ -147,7 +148,7 @@ class LightTask:
         if whole:
             boxes[:] = 0, size_px, 0, size_px
         upper = torch.from_numpy(self._points(known)[:, list(UPPER)])
-        hidden, share = self._net.hidden(torch.from_numpy(boxes), upper, size_px)
+        hidden, share = self._net.hidden(torch.from_numpy(boxes), upper, size_px, reach=self._reach)
         self._teach(true, above, share[:, 0, :, :, None].numpy(), np.where(own, -1, indices))
         place = boxes_window(boxes, size_px, self._net.step_px, RING_PX, self._net.grid_px)
         shifted = boxes - np.repeat([s.start for s in place], 2).astype(np.int32)
@@ -167,7 +168,7 @@ class LightTask:
             "own": torch.from_numpy(np.flatnonzero(own)),
             **self._guides(spoken, points, place, generator),
         }
-        return {k: v.to(self.device) for k, v in batch.items()}
+        return on_device(batch, self.device)
 
     def _examples(
         self, indices: NDArray[np.int64], own: NDArray[np.bool_], generator: torch.Generator

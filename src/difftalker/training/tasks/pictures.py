@@ -24,7 +24,7 @@ class Places:
     mouth: Tensor
     """(B, 1, H / 8, W / 8): 1 around the lips."""
     corners: Tensor
-    """(B, 2): top and left of the patches that the critic sees."""
+    """(B, 2), on the CPU: top and left of the patches that the critic sees."""
     hidden: Tensor | None = None
     """(B, 1, H, W): what is masked; by default the boxes, with a margin."""
 
@@ -43,7 +43,8 @@ def picture_loss(
     """Losses of generated pictures (B, 3, H, W) and of the critic; ``loss`` is their sum.
 
     ``last`` are the weights of the generator's last layer, at which the critic's pull is measured,
-    ``side_px`` the side of its patches, and ``judged`` the indices of pictures it sees; None: all.
+    ``side_px`` the side of its patches, and ``judged`` the indices, on the CPU, of the pictures
+    that it sees; None: all.
     """
     # The layout in which pooling is fast.
     made, true = made.contiguous(), true.contiguous()
@@ -61,6 +62,11 @@ def picture_loss(
         "weight": weight,
         "critic": verdict,
     }
+
+
+def on_device(batch: dict[str, Tensor], device: str) -> dict[str, Tensor]:
+    """A batch on the device, but for what patches are cut by: nothing waits for it then."""
+    return {k: v if k in ("corners", "own") else v.to(device) for k, v in batch.items()}
 
 
 def draw_corners(
