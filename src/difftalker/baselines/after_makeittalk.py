@@ -176,12 +176,13 @@ class DisplacementTask(BaselineTask):
     ) -> None:
         super().__init__(net, data, options, config)
         self._net, self._config, self.model = net, config, net.displacements
+        self._neutral = net.neutral.cpu().numpy()
 
     def batch(self, indices: NDArray[np.int64], generator: torch.Generator) -> dict[str, Tensor]:
         """Speech, and faces laid on the neutral one; see ``training.task.Task``."""
         rows, upper = self.data.rows[indices], list(UPPER)
         points = self.data.points(rows).numpy()
-        neutral = self._net.neutral.cpu().numpy()[None, upper].repeat(len(rows), 0)
+        neutral = self._neutral[None, upper].repeat(len(rows), 0)
         laid = Similarities.onto(points[:, upper], neutral).apply(points)
         windows = self.data.windows(rows)
         return self.on_device({"points": torch.from_numpy(laid), "windows": windows})
