@@ -42,8 +42,8 @@ _SHIFTS_PX = ((0, 0), (-2, -2), (2, 2), (-2, 2), (2, -2))
 class LipReaderConfig:
     """Sizes of the lip reader."""
 
-    channels: tuple[int, ...] = (48, 64, 96)
-    """Channels of the convolutions over pictures; the first divides the size by 4, others by 2."""
+    channels: tuple[int, ...] = (32, 48, 64, 96)
+    """Channels of the convolutions over pictures; each halves the size."""
     frames: int = 3
     """Neighbouring pictures in the input of the first convolution; odd."""
     width: int = 160
@@ -166,15 +166,15 @@ class _PictureNet(nn.Module):
         layers: list[nn.Module] = []
         before = config.frames
         for level, channels in enumerate(config.channels):
-            size, stride = (6, 4) if level == 0 else (3, 2)
+            size = 5 if level == 0 else 3
             layers += [
-                nn.Conv2d(before, channels, size, stride, 1, bias=False),
+                nn.Conv2d(before, channels, size, 2, size // 2, bias=False),
                 nn.GroupNorm(8, channels),
                 nn.ReLU(inplace=True),
             ]
             before = channels
         self.layers = nn.Sequential(*layers)
-        scale = 2 ** (1 + len(config.channels))
+        scale = 2 ** len(config.channels)
         places = -(-VIEW_PX[0] // scale) * -(-VIEW_PX[1] // scale)
         self.out = nn.Sequential(
             nn.Dropout(config.dropout), nn.Linear(before * places, config.width), nn.GELU()

@@ -49,9 +49,9 @@ SMOOTHING = 0.1
 WHERE_WEIGHT, PHONES_WEIGHT, HEARD_WEIGHT = 0.5, 0.3, 0.3
 """Weights of the auxiliary losses, beside that of the words."""
 
-LETTER_SPLICE, OTHER_SPLICE = 0.5, 0.2
+LETTER_SPLICE, OTHER_SPLICE = 0.7, 0.2
 """How often a word is taken from another clip."""
-BALANCE = 0.7
+BALANCE = 1.0
 """How far the letters of such clips are evened out: 0 as often as they occur, 1 alike."""
 ANYONE = 0.5
 """How often such a clip may be of another person."""
