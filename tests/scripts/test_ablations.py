@@ -128,7 +128,7 @@ def test_a_stage_is_shared_where_nothing_that_it_depends_on_differs(tmp_path: Pa
 def test_every_variant_becomes_an_avatar(trained: Path) -> None:
     for name in TRAINED:
         avatar = load(trained / "avatars" / name)
-        assert avatar.name == name
+        assert avatar.name == f"debug-{name}"
         wanted = configuration(name, options(trained, trained)).model
         assert avatar.config == wanted
 
