@@ -11,6 +11,7 @@ takes the place of the random one: a folder, or a hub's id.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -33,11 +34,14 @@ SETTINGS = {
     "training.light.steps": "0",
     "training.live.steps": "0",
     "training.validation_clips": "1",
+    "training.span_frames": "5",
     "training.voices": "0",
     "training.align_sound": "false",
     "training.latent_stride": "25",
 }
 FRAMES = 2
+LEARNED = 10
+"""Frames to learn from: every tenth is rendered when the step is validated, three times."""
 
 
 def write_base_model(folder: Path) -> None:
@@ -70,7 +74,7 @@ def write_base_model(folder: Path) -> None:
     ).save_pretrained(folder / "scheduler")
 
 
-def write_start(clip: Path, output: Path) -> None:
+def write_start(clip: Path, output: Path, frames: int) -> None:
     """The first frames of a clip, with its sound."""
     info = probe_video(clip)
     writer = VideoWriter(
@@ -82,7 +86,7 @@ def write_start(clip: Path, output: Path) -> None:
         audio=clip,
     )
     with writer:
-        for frame in islice(read_frames(clip), FRAMES):
+        for frame in islice(read_frames(clip), frames):
             writer.write(frame.image, frame.pts)
 
 
@@ -110,14 +114,22 @@ def main() -> None:
         folder = options.folder or Path(scratch)
         base, data, avatar = options.base or folder / "base", folder / "data", folder / "avatar"
         if not options.base and not Path(base).is_dir():
-            write_base_model(folder / "base")
-        prepare = ("prepare", str(options.clip), "--size", "512", "--features", "mel")
+            # In a process of its own: the most memory of a child counts from that of its parent.
+            child = multiprocessing.get_context("spawn").Process(
+                target=write_base_model, args=(folder / "base",)
+            )
+            child.start()
+            child.join()
+            if child.exitcode:
+                raise SystemExit(f"writing the model failed: {child.exitcode}")
+        write_start(options.clip, folder / "learned.mp4", LEARNED)
+        prepare = ("prepare", str(folder / "learned.mp4"), "--size", "512", "--features", "mel")
         measured("preparing the clip", *prepare, "--output", str(data))
         settings = {"model.base_model": str(base), **SETTINGS}
         sets = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
         train = ("train", str(data), "--preset", "sd15", "--start", "none", "--consent", "measured")
         measured("training, one step of each stage", *train, *sets, "--output", str(avatar))
-        write_start(options.clip, folder / "start.mp4")
+        write_start(options.clip, folder / "start.mp4", FRAMES)
         start, more = str(folder / "start.mp4"), ("--steps", str(options.steps), "--any-face")
         out = ("--output", str(folder / "out.mp4"))
         dub = ("dub", start, start, "--avatar", str(avatar), "--renderer", "diffusion", *more, *out)
