@@ -66,7 +66,7 @@ class Trainer:
         """Called with the task and its numbers, the averaged weights in its networks."""
         self.batches = Batches(task, config, seed=seed, parts=max(config.parts, processes.count()))
         self.behind = 0 if self.device.type == "cpu" else 1
-        """Of how many steps the numbers may be on their way while the next one is taken."""
+        """Steps whose numbers may be on their way while the next one is taken."""
         self._under_way: deque[StepNumbers] = deque()
         if config.recompute:
             recompute(task.model)
